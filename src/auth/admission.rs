@@ -1,0 +1,198 @@
+//! What happens to a request: the decision, and what it needs to be carried out.
+
+use std::{error::Error, sync::Arc};
+
+use futures_util::future::BoxFuture;
+use http::{
+    HeaderMap, HeaderValue, Method, Uri,
+    header::{ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, ORIGIN, SET_COOKIE},
+};
+
+use super::{
+    Credentials, CrossmintAuth,
+    cookies::{Carried, Cookies, Presented},
+    origin,
+    renewal::Renewal,
+    sessions::{Judgement, Resolved, refresh_token_of, text, usable_secret},
+};
+use crate::{
+    config::Unauthenticated,
+    error::{AuthError, AuthErrorKind, CookieFate, Disposition},
+    secret::Secret,
+    session::Session,
+};
+
+impl CrossmintAuth {
+    /// Decides what happens to a request, as far as that is possible at once.
+    pub(crate) fn admit(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Admission {
+        let settings = &self.0.settings;
+        // A preflight carries no cookies by design; the CORS layer behind this one answers it.
+        if method == Method::OPTIONS
+            && headers.contains_key(ORIGIN)
+            && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+        {
+            return Admission::Forward(Passage::default());
+        }
+        let is_refresh = uri.path() == settings.refresh_route;
+        if is_refresh || uri.path() == settings.logout_route {
+            if method != Method::POST {
+                return self.reject(AuthErrorKind::MethodNotAllowed.into(), Carried::default());
+            }
+            if !origin::is_allowed(uri, headers, &settings.trusted_origins) {
+                return self.reject(AuthErrorKind::CrossSite.into(), Carried::default());
+            }
+            let presented = self.0.cookies.read(headers);
+            return if is_refresh {
+                Admission::Refresh(RefreshCall {
+                    auth: self.clone(),
+                    cookie: refresh_token_of(&presented).and_then(|token| token.map(usable_secret).transpose()),
+                    carried: presented.carried,
+                })
+            } else {
+                Admission::Logout(self.log_out(&presented))
+            };
+        }
+        self.admit_session(&self.0.cookies.read(headers))
+    }
+
+    fn admit_session(&self, presented: &Presented<'_>) -> Admission {
+        match self.judge(presented) {
+            Ok(Judgement::Valid(session)) => {
+                Admission::Forward(Passage { session: Some(session), set_cookie: Vec::new() })
+            }
+            Ok(Judgement::Open(pair)) => {
+                let (auth, carried) = (self.clone(), presented.carried);
+                Admission::Pending(Box::pin(async move {
+                    match auth.resolve(pair).await {
+                        Ok(resolved) => Verdict::Forward(resolved.into()),
+                        Err(error) => auth.refuse(error, carried),
+                    }
+                }))
+            }
+            Err(_) if self.0.settings.unauthenticated != Unauthenticated::Reject && presented.is_empty() => {
+                Admission::Forward(Passage::default())
+            }
+            Err(error) => match self.refuse(error, presented.carried) {
+                Verdict::Forward(passage) => Admission::Forward(passage),
+                Verdict::Rejected(rejection) => Admission::Rejected(rejection),
+            },
+        }
+    }
+
+    /// The layer's logout: the answer waits for Crossmint as long as the time limit says, and does not depend on it.
+    fn log_out(&self, presented: &Presented<'_>) -> BoxFuture<'static, Vec<HeaderValue>> {
+        let cleared = self.0.cookies.clear(presented.carried);
+        let (auth, jwt, secret) = (self.clone(), text(presented.jwt), text(presented.refresh_token));
+        Box::pin(async move {
+            let credentials =
+                Credentials::pair(jwt.as_deref().unwrap_or_default(), secret.as_deref().unwrap_or_default());
+            if let Err(error) = auth.logout(credentials).await {
+                tracing::info!(error = &error as &dyn Error, "Crossmint was not told of a logout");
+            }
+            cleared
+        })
+    }
+
+    /// Turns an error into what happens to the request.
+    fn refuse(&self, error: AuthError, carried: Carried) -> Verdict {
+        let rejection = self.rejection(error, carried);
+        match self.0.settings.unauthenticated {
+            Unauthenticated::Allow => Verdict::Forward(Passage { session: None, set_cookie: rejection.set_cookie }),
+            Unauthenticated::Reject | Unauthenticated::AllowMissing => Verdict::Rejected(rejection),
+        }
+    }
+
+    fn reject(&self, error: AuthError, carried: Carried) -> Admission {
+        Admission::Rejected(self.rejection(error, carried))
+    }
+
+    fn rejection(&self, error: AuthError, carried: Carried) -> Rejection {
+        let disposition = error.disposition(self.0.settings.on_outage);
+        let set_cookie = match disposition.cookies {
+            CookieFate::Cleared => self.0.cookies.clear(carried),
+            CookieFate::Kept => Vec::new(),
+        };
+        Rejection { error, disposition, set_cookie }
+    }
+}
+
+/// What [`CrossmintAuth::admit`] decides.
+pub(crate) enum Admission {
+    /// Call the inner service.
+    Forward(Passage),
+    /// Wait for this, then do as it says.
+    Pending(BoxFuture<'static, Verdict>),
+    /// Answer the refresh route, once its body has been read.
+    Refresh(RefreshCall),
+    /// Answer the logout route with these cookies.
+    Logout(BoxFuture<'static, Vec<HeaderValue>>),
+    /// Answer with this.
+    Rejected(Rejection),
+}
+
+/// What [`Admission::Pending`] comes to.
+pub(crate) enum Verdict {
+    Forward(Passage),
+    Rejected(Rejection),
+}
+
+/// A request's leave to pass: its session, and what its response sets on the way out.
+#[derive(Default)]
+pub(crate) struct Passage {
+    pub(crate) session: Option<Session>,
+    pub(crate) set_cookie: Vec<HeaderValue>,
+}
+
+impl From<Resolved> for Passage {
+    fn from(resolved: Resolved) -> Self {
+        let set_cookie = match &resolved {
+            Resolved::Known(_) => Vec::new(),
+            Resolved::Renewed(renewal) => renewal.set_cookie.to_vec(),
+        };
+        Self { session: Some(resolved.into_session()), set_cookie }
+    }
+}
+
+/// Everything that an answer to a refused request says.
+pub(crate) struct Rejection {
+    pub(crate) error: AuthError,
+    pub(crate) disposition: Disposition,
+    pub(crate) set_cookie: Vec<HeaderValue>,
+}
+
+/// A call of the refresh route whose body is still to come.
+pub(crate) struct RefreshCall {
+    auth: CrossmintAuth,
+    cookie: Result<Option<Secret>, AuthError>,
+    carried: Carried,
+}
+
+impl RefreshCall {
+    /// Renews the session that the body's token stands for, or else the cookie's.
+    pub(crate) async fn run(self, body: Result<Option<String>, AuthErrorKind>) -> Result<Arc<Renewal>, Rejection> {
+        let Self { auth, cookie, carried } = self;
+        let outcome = async {
+            let secret = match body? {
+                Some(token) => usable_secret(token.as_bytes()).map_err(|_| AuthErrorKind::InvalidBody)?,
+                None => cookie?.ok_or(AuthErrorKind::MissingRefreshToken)?,
+            };
+            auth.ensure_keys().await?;
+            auth.renew(secret).await
+        };
+        outcome.await.map_err(|error| auth.rejection(error, carried))
+    }
+
+    pub(crate) fn exposes_secret(&self) -> bool {
+        self.auth.0.settings.expose_refresh_secret
+    }
+}
+
+/// Adds cookies to a response, except where the application has set a cookie of that name itself.
+pub(crate) fn add_cookies(headers: &mut HeaderMap, set_cookie: impl IntoIterator<Item = HeaderValue>) {
+    for cookie in set_cookie {
+        if !headers.get_all(SET_COOKIE).iter().any(|present| Cookies::same_cookie(present, &cookie)) {
+            headers.append(SET_COOKIE, cookie);
+        }
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}

@@ -1,0 +1,288 @@
+//! Sessions, without any knowledge of services and bodies.
+//!
+//! This module is the handle. `admission` decides what happens to a request, `sessions` what credentials are worth; the
+//! other modules each do one thing and know nothing of each other.
+
+mod admission;
+mod cookies;
+mod jwt;
+mod keys;
+mod origin;
+mod renewal;
+mod sessions;
+mod tokens;
+mod upstream;
+
+use std::{fmt, sync::Arc};
+
+use http::HeaderMap;
+use serde_json::{Map, Value};
+use tokio::{sync::Semaphore, time::timeout};
+
+pub(crate) use self::{
+    admission::{Admission, Passage, RefreshCall, Rejection, Verdict, add_cookies},
+    renewal::Renewal,
+};
+use self::{
+    cookies::{Carried, Cookies, Presented},
+    jwt::Expectations,
+    keys::{Keys, Reason},
+    renewal::{Ended, Renewals},
+    sessions::{Judgement, Resolved, arrival, spawn, text, usable_secret},
+    tokens::Tokens,
+    upstream::Upstream,
+};
+use crate::{
+    config::{CrossmintAuthConfig, Settings},
+    error::{AuthError, AuthErrorKind},
+    session::{AuthMaterial, RefreshToken, Session, User},
+};
+
+/// Crossmint sessions for handlers, and for code without tower.
+///
+/// It offers what the class of the same name in `@crossmint/server-sdk` does. All clones, and the layers made from
+/// them, share one key set, one cache of verified tokens and one view of the renewals under way. Methods that talk to
+/// Crossmint need a tokio runtime.
+///
+/// ```
+/// use http::HeaderMap;
+/// use tower_crossmint_auth::{AuthError, CrossmintAuth};
+///
+/// /// Signs in whoever sent these headers; `response` gets new cookies, or loses the dead ones.
+/// async fn user_id(auth: &CrossmintAuth, request: &HeaderMap, response: &mut HeaderMap) -> Result<String, AuthError> {
+///     match auth.get_session(request).await {
+///         Ok(session) => {
+///             if let Some(material) = session.renewed() {
+///                 auth.store_auth_material(response, material)?;
+///             }
+///             Ok(session.user_id().to_owned())
+///         }
+///         Err(error) => {
+///             auth.clear_auth_material(response);
+///             Err(error)
+///         }
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct CrossmintAuth(Arc<Inner>);
+
+struct Inner {
+    settings: Arc<Settings>,
+    expectations: Expectations,
+    cookies: Cookies,
+    upstream: Upstream,
+    keys: Arc<Keys>,
+    tokens: Tokens,
+    renewals: Arc<Renewals>,
+    places: Semaphore,
+}
+
+impl CrossmintAuth {
+    /// Creates a handle with caches of its own. Asks nobody yet: see [`warm_up`](Self::warm_up).
+    #[must_use]
+    pub fn new(config: CrossmintAuthConfig) -> Self {
+        let settings = config.into_settings();
+        let expectations = Expectations {
+            audience: settings.audience.clone(),
+            issuer: settings.issuer.clone(),
+            leeway: settings.leeway,
+        };
+        let max_under_way = settings.max_concurrent_refreshes.saturating_mul(1 + WAITING_PER_PLACE);
+        Self(Arc::new(Inner {
+            expectations,
+            cookies: Cookies::new(settings.names.clone(), settings.cookies.clone()),
+            upstream: Upstream::new(Arc::clone(&settings)),
+            keys: Arc::new(Keys::new()),
+            tokens: Tokens::new(settings.token_cache_bytes),
+            renewals: Arc::new(Renewals::new(settings.successor_window, max_under_way)),
+            places: Semaphore::new(settings.max_concurrent_refreshes),
+            settings,
+        }))
+    }
+
+    /// Loads the key set, so that the first request need not.
+    ///
+    /// # Errors
+    ///
+    /// When the key set cannot be loaded. The layer works all the same: it tries again when a request needs a key.
+    pub async fn warm_up(&self) -> Result<(), AuthError> {
+        self.ensure_keys().await
+    }
+
+    /// Returns the session that the credentials stand for. Renews it if its JWT is missing, expired or invalid.
+    ///
+    /// Credentials are a request's headers, an [`AuthMaterial`], or a JWT with its refresh secret. A session that
+    /// has been renewed says so: [`Session::renewed`].
+    ///
+    /// # Errors
+    ///
+    /// When there is no refresh token (even if the JWT is valid), when Crossmint refuses it, and when Crossmint
+    /// cannot be asked.
+    pub async fn get_session<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<Session, AuthError> {
+        let judgement = {
+            let presented = self.present(credentials.into());
+            self.judge(&presented)?
+        };
+        match judgement {
+            Judgement::Valid(session) => Ok(session),
+            Judgement::Open(pair) => self.resolve(pair).await.map(Resolved::into_session),
+        }
+    }
+
+    /// Exchanges a refresh secret, or the one-time secret of a login, for new material.
+    ///
+    /// Concurrent calls with one secret make one call to Crossmint. The new JWT has been verified.
+    ///
+    /// # Errors
+    ///
+    /// When Crossmint refuses the secret, cannot be asked, or answers with something that cannot be used.
+    pub async fn refresh(&self, secret: &str) -> Result<AuthMaterial, AuthError> {
+        let secret = usable_secret(secret.as_bytes())?;
+        self.ensure_keys().await?;
+        Ok(self.renew(secret).await?.session.material().clone())
+    }
+
+    /// Signs out: ends the session at Crossmint and forgets it here.
+    ///
+    /// A JWT stays valid until its `exp` wherever it is verified without asking Crossmint; here, its entry in the
+    /// cache is dropped. Clear the cookies too: [`clear_auth_material`](Self::clear_auth_material).
+    ///
+    /// # Errors
+    ///
+    /// When Crossmint could not be told, within its time limit. There is nothing left to do then.
+    pub async fn logout<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<(), AuthError> {
+        let (jwt, secret) = {
+            let presented = self.present(credentials.into());
+            (text(presented.jwt), text(presented.refresh_token).map(|token| usable_secret(token.as_bytes())))
+        };
+        if let Some(jwt) = jwt {
+            self.0.tokens.remove(jwt.as_bytes());
+        }
+        let Some(Ok(secret)) = secret else { return Ok(()) };
+        match self.0.renewals.end(secret) {
+            Ended::Now { latest, sessions } => {
+                for session in sessions {
+                    self.0.tokens.remove(session.jwt().as_bytes());
+                }
+                let auth = self.clone();
+                spawn(async move { auth.0.upstream.logout(&latest).await })?
+                    .await
+                    .unwrap_or_else(|panic| Err(AuthError::new(AuthErrorKind::Unavailable, panic)))
+            }
+            Ended::AfterRenewal(outcome) => {
+                // The renewal's task tells Crossmint.
+                let _ = timeout(self.0.settings.logout_timeout, arrival(outcome)).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks a user up by ID. Needs an API key with the scope `users.read`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such user, the key lacks the scope, or Crossmint cannot be asked.
+    pub async fn get_user(&self, user_id: &str) -> Result<User, AuthError> {
+        self.0.upstream.user(user_id).await
+    }
+
+    /// Verifies a JWT and returns its claims.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidToken`](AuthErrorKind::InvalidToken) with the reason as its source; or when there is no key set and it
+    /// cannot be loaded.
+    pub async fn verify_jwt(&self, jwt: &str) -> Result<Map<String, Value>, AuthError> {
+        self.ensure_keys().await?;
+        let verified = self.verify_or_reload(jwt.as_bytes(), Reason::UnknownKey).await?;
+        let material = AuthMaterial::new(jwt, RefreshToken::new(""));
+        Ok(Session::new(verified, material).claims())
+    }
+
+    /// Adds the two `Set-Cookie` fields that store `material` to a response's headers, and `Cache-Control: no-store`.
+    ///
+    /// # Errors
+    ///
+    /// When a token has bytes that no cookie may have, or is too long for one. Nothing is added then.
+    pub fn store_auth_material(&self, response: &mut HeaderMap, material: &AuthMaterial) -> Result<(), AuthError> {
+        add_cookies(response, self.0.cookies.store(material)?);
+        Ok(())
+    }
+
+    /// Adds the two `Set-Cookie` fields that delete the cookies to a response's headers, and
+    /// `Cache-Control: no-store`.
+    pub fn clear_auth_material(&self, response: &mut HeaderMap) {
+        add_cookies(response, self.0.cookies.clear(Carried::default()));
+    }
+
+    /// Returns where Crossmint publishes its key set.
+    #[must_use]
+    pub fn jwks_uri(&self) -> &str {
+        self.0.upstream.jwks_uri()
+    }
+
+    fn present<'a>(&self, credentials: Credentials<'a>) -> Presented<'a> {
+        match credentials.0 {
+            Source::Headers(headers) => self.0.cookies.read(headers),
+            Source::Pair { jwt, secret } => Presented::pair(jwt.as_bytes(), secret.as_bytes()),
+        }
+    }
+}
+
+impl fmt::Debug for CrossmintAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CrossmintAuth").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
+/// What [`CrossmintAuth::get_session`] and [`CrossmintAuth::logout`] look at.
+///
+/// ```
+/// use tower_crossmint_auth::{AuthMaterial, Credentials, RefreshToken};
+///
+/// let headers = http::HeaderMap::new();
+/// let material = AuthMaterial::new("eyJ...", RefreshToken::new("secret"));
+///
+/// let from_cookies = Credentials::from(&headers);
+/// let from_a_login = Credentials::from(&material);
+/// let from_anywhere = Credentials::pair("eyJ...", "secret");
+/// # let _ = (from_cookies, from_a_login, from_anywhere);
+/// ```
+#[derive(Clone, Copy)]
+pub struct Credentials<'a>(Source<'a>);
+
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Headers(&'a HeaderMap),
+    Pair { jwt: &'a str, secret: &'a str },
+}
+
+impl<'a> Credentials<'a> {
+    /// Pairs a JWT with its refresh secret. An empty text stands for none.
+    #[must_use]
+    pub fn pair(jwt: &'a str, refresh_secret: &'a str) -> Self {
+        Self(Source::Pair { jwt, secret: refresh_secret })
+    }
+}
+
+impl<'a> From<&'a HeaderMap> for Credentials<'a> {
+    /// Takes the cookies of a request.
+    fn from(headers: &'a HeaderMap) -> Self {
+        Self(Source::Headers(headers))
+    }
+}
+
+impl<'a> From<&'a AuthMaterial> for Credentials<'a> {
+    fn from(material: &'a AuthMaterial) -> Self {
+        Self::pair(material.jwt(), material.refresh_token().secret())
+    }
+}
+
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").finish_non_exhaustive()
+    }
+}
+
+const WAITING_PER_PLACE: usize = 8;

@@ -1,0 +1,319 @@
+//! What credentials are worth: what can be told at once, and what only Crossmint can tell.
+
+use std::{
+    error::Error,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time::timeout};
+
+use super::{
+    CrossmintAuth,
+    cookies::{MAX_COOKIE, Presented, Slot, is_cookie_value},
+    jwt::Unverified,
+    keys::{Freshness, KeySet, Permission, Reason},
+    renewal::{Entry, Outcome, Renewal, Ticket},
+};
+use crate::{
+    error::{AuthError, AuthErrorKind},
+    secret::Secret,
+    session::{AuthMaterial, RefreshToken, Session, User, Verified},
+};
+
+/// What credentials are worth at first sight.
+pub(super) enum Judgement {
+    Valid(Session),
+    /// Only Crossmint can tell.
+    Open(Pair),
+}
+
+/// A refresh token, with a JWT that may turn out to be valid.
+pub(super) struct Pair {
+    jwt: Option<Secret>,
+    secret: Secret,
+}
+
+/// What they turned out to be worth.
+pub(super) enum Resolved {
+    Known(Session),
+    Renewed(Arc<Renewal>),
+}
+
+impl Resolved {
+    pub(super) fn into_session(self) -> Session {
+        match self {
+            Self::Known(session) => session,
+            Self::Renewed(renewal) => renewal.session.clone(),
+        }
+    }
+}
+
+impl CrossmintAuth {
+    /// Judges credentials without asking anybody. This is the path of nearly all requests.
+    pub(super) fn judge(&self, presented: &Presented<'_>) -> Result<Judgement, AuthError> {
+        let token = refresh_token_of(presented)?.ok_or(AuthErrorKind::MissingCredentials)?;
+        if let Slot::One(jwt) = presented.jwt
+            && let Some(session) = self.recall(jwt)
+        {
+            if session.refresh_token().secret().as_bytes() == token {
+                return Ok(Judgement::Valid(session));
+            }
+            return Ok(Judgement::Valid(session.with_refresh_token(refresh_token(&usable_secret(token)?))));
+        }
+        let secret = usable_secret(token)?;
+        let Slot::One(jwt) = presented.jwt else { return Ok(Judgement::Open(Pair { jwt: None, secret })) };
+        let Some(jwt) = text(Slot::One(jwt)) else { return Ok(Judgement::Open(Pair { jwt: None, secret })) };
+        match self.verify(jwt.as_bytes()) {
+            Ok(verified) => Ok(Judgement::Valid(self.admit_pair(verified, &jwt, &secret))),
+            Err(Unverifiable::NoKeys | Unverifiable::UnknownKey) => {
+                Ok(Judgement::Open(Pair { jwt: Some(jwt), secret }))
+            }
+            Err(Unverifiable::Invalid(_)) => Ok(Judgement::Open(Pair { jwt: None, secret })),
+        }
+    }
+
+    /// Finds a verified session, if its JWT and its key still hold.
+    fn recall(&self, jwt: &[u8]) -> Option<Session> {
+        match self.0.keys.freshness() {
+            Freshness::Fresh => {}
+            Freshness::Stale => self.reload_in_background(),
+            Freshness::Unusable => return None,
+        }
+        self.0.tokens.find(jwt).filter(|session| self.is_current(session))
+    }
+
+    fn is_current(&self, session: &Session) -> bool {
+        session.generation() == self.0.keys.generation()
+            && now() < session.exp().saturating_add(self.0.settings.leeway.as_secs())
+    }
+
+    /// Verifies a JWT with the keys at hand.
+    fn verify(&self, jwt: &[u8]) -> Result<Verified, Unverifiable> {
+        let token = Unverified::read(jwt, &self.0.expectations, now()).map_err(Unverifiable::Invalid)?;
+        let (keys, generation) = self.0.keys.current().ok_or(Unverifiable::NoKeys)?;
+        let key = keys.find(token.key_id.as_deref()).ok_or(Unverifiable::UnknownKey)?;
+        if !key.verifies(token.message, &token.signature) {
+            return Err(Unverifiable::Invalid("the signature does not verify"));
+        }
+        Ok(Verified { user_id: token.user_id, expires_at: token.expires_at, generation })
+    }
+
+    fn admit_pair(&self, verified: Verified, jwt: &Secret, secret: &Secret) -> Session {
+        let material = AuthMaterial::from_parts(jwt.clone(), refresh_token(secret), None);
+        let session = Session::new(verified, material);
+        self.0.tokens.insert(session.clone());
+        session
+    }
+
+    /// Finds out what only Crossmint can tell.
+    pub(super) async fn resolve(&self, pair: Pair) -> Result<Resolved, AuthError> {
+        // Without keys nothing can be verified, least of all what a renewal would bring.
+        self.ensure_keys().await?;
+        if let Some(jwt) = &pair.jwt {
+            match self.verify_or_reload(jwt.as_bytes(), Reason::UnknownKey).await {
+                Ok(verified) => return Ok(Resolved::Known(self.admit_pair(verified, jwt, &pair.secret))),
+                Err(error) if error.kind() == AuthErrorKind::InvalidToken => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.renew(pair.secret).await.map(Resolved::Renewed)
+    }
+
+    pub(super) async fn ensure_keys(&self) -> Result<(), AuthError> {
+        match self.0.keys.freshness() {
+            Freshness::Fresh => Ok(()),
+            Freshness::Stale => {
+                self.reload_in_background();
+                Ok(())
+            }
+            Freshness::Unusable => match self.reload(Reason::Missing).await {
+                _ if self.0.keys.freshness() != Freshness::Unusable => Ok(()),
+                Ok(()) => Err(AuthErrorKind::Unavailable.into()),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Verifies a JWT, after a reload if its key is unknown and the policy allows one.
+    pub(super) async fn verify_or_reload(&self, jwt: &[u8], reason: Reason) -> Result<Verified, AuthError> {
+        let mut verified = self.verify(jwt);
+        if matches!(verified, Err(Unverifiable::UnknownKey)) {
+            self.reload(reason).await?;
+            verified = self.verify(jwt);
+        }
+        verified.map_err(|why| match why {
+            Unverifiable::Invalid(why) => AuthError::new(AuthErrorKind::InvalidToken, why),
+            Unverifiable::UnknownKey => AuthError::new(
+                AuthErrorKind::InvalidToken,
+                "the token was signed with a key that is not in the key set",
+            ),
+            Unverifiable::NoKeys => AuthErrorKind::Unavailable.into(),
+        })
+    }
+
+    fn reload_in_background(&self) {
+        // Whoever needs the outcome asks the keys.
+        let _ = self.start_reload(Reason::Stale);
+    }
+
+    /// Reloads the key set, or waits for the reload that is under way. Ok also if it is too soon for another one and
+    /// the last one went well.
+    async fn reload(&self, reason: Reason) -> Result<(), AuthError> {
+        let retry_after = match self.start_reload(reason)? {
+            Reloading::UnderWay(mut done) => {
+                while done.changed().await.is_ok() {}
+                None
+            }
+            Reloading::NotBefore(delay) => Some(delay),
+        };
+        self.0.keys.last_failure().map_or(Ok(()), |error| Err(error.retry_after(retry_after)))
+    }
+
+    /// The reload runs in its own task: who waits for it may hang up.
+    fn start_reload(&self, reason: Reason) -> Result<Reloading, AuthError> {
+        let (attempt, done) = match self.0.keys.request_reload(reason) {
+            Permission::Start(attempt, done) => (attempt, done),
+            Permission::Join(done) => return Ok(Reloading::UnderWay(done)),
+            Permission::NotBefore(delay) => return Ok(Reloading::NotBefore(delay)),
+        };
+        let auth = self.clone();
+        spawn(async move {
+            let answer = auth.0.upstream.keys().await;
+            let set = answer.and_then(|document| {
+                KeySet::parse(&document).map_err(|why| AuthError::new(AuthErrorKind::UnusableAnswer, why))
+            });
+            match set {
+                Ok(set) => {
+                    tracing::debug!(keys = set.len(), "loaded the key set");
+                    attempt.succeed(set);
+                }
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn Error, "the key set could not be loaded");
+                    attempt.fail(error);
+                }
+            }
+        })?;
+        Ok(Reloading::UnderWay(done))
+    }
+
+    /// Renews a session: joins the renewal of its token, finds its result, or starts it.
+    pub(super) async fn renew(&self, secret: Secret) -> Outcome {
+        let outcome = match self.0.renewals.enter(secret, |session| self.is_current(session)) {
+            Entry::Renewed(renewal) => return Ok(renewal),
+            Entry::Refused(error) => return Err(error),
+            Entry::Full => {
+                return Err(AuthError::new(AuthErrorKind::Unavailable, "too many sessions are being renewed at once"));
+            }
+            Entry::UnderWay(outcome) => outcome,
+            Entry::Yours(ticket, outcome) => {
+                // A client that hangs up must not take the only copy of the new token with it.
+                spawn(self.clone().run_renewal(ticket))?;
+                outcome
+            }
+        };
+        arrival(outcome).await
+    }
+
+    async fn run_renewal(self, ticket: Ticket) {
+        let outcome = self.exchange(ticket.token()).await;
+        match &outcome {
+            Ok(_) => tracing::debug!("renewed a session"),
+            Err(error) => tracing::info!(error = error as &dyn Error, "a session was not renewed"),
+        }
+        let session = outcome.as_ref().ok().map(|renewal| renewal.session.clone());
+        if let Some(revoked) = ticket.settle(outcome) {
+            // The cookies are gone already: a failure changes nothing for the user.
+            let _ = self.0.upstream.logout(&revoked).await;
+        } else if let Some(session) = session {
+            self.0.tokens.insert(session.into_known());
+        }
+    }
+
+    /// Exchanges a refresh token at Crossmint, and trusts nothing of the answer before it has been checked.
+    async fn exchange(&self, secret: &Secret) -> Outcome {
+        let place = timeout(self.0.settings.refresh_timeout, self.0.places.acquire()).await;
+        let Ok(Ok(_place)) = place else {
+            return Err(AuthError::new(AuthErrorKind::Unavailable, "too many sessions are being renewed at once"));
+        };
+        let answer = self.0.upstream.refresh(secret).await?;
+        let verified =
+            self.verify_or_reload(answer.jwt.as_bytes(), Reason::Vouched).await.map_err(|error| {
+                match error.kind() {
+                    AuthErrorKind::InvalidToken => AuthError::new(AuthErrorKind::UnusableAnswer, error),
+                    _ => error,
+                }
+            })?;
+        let user = answer.user.unwrap_or_else(|| User::with_id(&verified.user_id));
+        if *user.id != *verified.user_id {
+            return Err(AuthError::new(AuthErrorKind::UnusableAnswer, "the JWT and the user have different IDs"));
+        }
+        let refresh_token = RefreshToken::from_parts(answer.secret, answer.expires_at);
+        let material = AuthMaterial::from_parts(answer.jwt, refresh_token, Some(user));
+        let set_cookie = self.0.cookies.store(&material)?;
+        Ok(Arc::new(Renewal { session: Session::new(verified, material).into_renewed(), set_cookie }))
+    }
+}
+
+enum Unverifiable {
+    /// The token is bad, whatever the keys.
+    Invalid(&'static str),
+    UnknownKey,
+    NoKeys,
+}
+
+enum Reloading {
+    UnderWay(watch::Receiver<()>),
+    NotBefore(Duration),
+}
+
+/// Waits for a renewal that another task carries out.
+pub(super) async fn arrival(mut outcome: watch::Receiver<Option<Outcome>>) -> Outcome {
+    match outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) {
+        Some(outcome) => outcome,
+        None => Err(AuthError::new(AuthErrorKind::Unavailable, "the renewal was interrupted")),
+    }
+}
+
+/// Starts a task that outlives whoever waits for it.
+pub(super) fn spawn<F>(future: F) -> Result<JoinHandle<F::Output>, AuthError>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let runtime = Handle::try_current().map_err(|error| AuthError::new(AuthErrorKind::Unavailable, error))?;
+    Ok(runtime.spawn(future))
+}
+
+/// Returns the one refresh token of a request. Ambiguous cookies, the JWT's included, refuse the request.
+pub(super) fn refresh_token_of<'a>(presented: &Presented<'a>) -> Result<Option<&'a [u8]>, AuthError> {
+    match (presented.jwt, presented.refresh_token) {
+        (Slot::Ambiguous, _) | (_, Slot::Ambiguous) => Err(AuthErrorKind::AmbiguousCredentials.into()),
+        (_, Slot::Absent) => Ok(None),
+        (_, Slot::One(token)) => Ok(Some(token)),
+    }
+}
+
+/// Checks that a refresh token can be one before it goes anywhere.
+pub(super) fn usable_secret(token: &[u8]) -> Result<Secret, AuthError> {
+    let is_usable = !token.is_empty() && token.len() <= MAX_COOKIE && is_cookie_value(token);
+    match std::str::from_utf8(token) {
+        Ok(token) if is_usable => Ok(token.into()),
+        _ => Err(AuthErrorKind::InvalidCredentials.into()),
+    }
+}
+
+fn refresh_token(secret: &Secret) -> RefreshToken {
+    RefreshToken::from_parts(secret.clone(), None)
+}
+
+/// Returns the one value of a slot.
+pub(super) fn text(slot: Slot<'_>) -> Option<Secret> {
+    match slot {
+        Slot::One(value) => std::str::from_utf8(value).ok().map(Into::into),
+        Slot::Absent | Slot::Ambiguous => None,
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

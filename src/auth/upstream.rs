@@ -1,0 +1,186 @@
+//! The calls to Crossmint: one place where answers become errors.
+//!
+//! An answer is read up to a limit and within a time limit, whatever Crossmint (or who poses as it) sends. 400 and 401
+//! with a JSON body are the API's verdict on a token; every other failure says nothing about it.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use reqwest::{Client, RequestBuilder, Response, Url};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    config::Settings,
+    error::{AuthError, AuthErrorKind},
+    secret::Secret,
+    session::User,
+};
+
+/// Crossmint's API, as one project sees it.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    settings: Arc<Settings>,
+    headers: HeaderMap,
+    jwks_uri: String,
+}
+
+/// What a refresh brings.
+#[derive(Debug)]
+pub(crate) struct RefreshAnswer {
+    pub(crate) jwt: Secret,
+    pub(crate) secret: Secret,
+    pub(crate) expires_at: Option<String>,
+    pub(crate) user: Option<User>,
+}
+
+impl Upstream {
+    pub(crate) fn new(settings: Arc<Settings>) -> Self {
+        let mut headers = HeaderMap::new();
+        // Keys are printable ASCII: `ApiKey` and `build` have seen to that.
+        if let Ok(mut key) = HeaderValue::from_str(settings.api_key.expose()) {
+            key.set_sensitive(true);
+            headers.insert("x-api-key", key);
+        }
+        headers.insert("x-client-name", HeaderValue::from_static(env!("CARGO_PKG_NAME")));
+        headers.insert("x-client-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let jwks_uri = format!("{}/.well-known/jwks.json", settings.base_url);
+        Self { settings, headers, jwks_uri }
+    }
+
+    pub(crate) fn jwks_uri(&self) -> &str {
+        &self.jwks_uri
+    }
+
+    /// Loads the key set's document. The API key stays out of it.
+    pub(crate) async fn keys(&self) -> Result<Vec<u8>, AuthError> {
+        let answer = send(self.client().get(&self.jwks_uri), self.settings.keys_timeout).await?;
+        match answer.status() {
+            StatusCode::OK => read(answer, MAX_KEYS_BYTES).await,
+            status => Err(unexpected(status, &answer)),
+        }
+    }
+
+    /// Exchanges a refresh token, or a one-time secret, for new material. Never tries twice: the token may be spent.
+    pub(crate) async fn refresh(&self, token: &Secret) -> Result<RefreshAnswer, AuthError> {
+        let answer = send(self.post("refresh", token), self.settings.refresh_timeout).await?;
+        let answer: RefreshBody = match answer.status() {
+            status if status.is_success() => object(&read(answer, MAX_ANSWER_BYTES).await?)?,
+            status @ (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) if is_json(answer.headers()) => {
+                return Err(AuthError::new(AuthErrorKind::Refused, format!("Crossmint answered {status}")));
+            }
+            status => return Err(unexpected(status, &answer)),
+        };
+        let expires_at = match answer.refresh.expires_at {
+            Some(Value::String(date)) => Some(date),
+            _ => None,
+        };
+        let (jwt, secret) = (answer.jwt.into(), answer.refresh.secret.into());
+        Ok(RefreshAnswer { jwt, secret, expires_at, user: answer.user })
+    }
+
+    /// Ends a session.
+    pub(crate) async fn logout(&self, token: &Secret) -> Result<(), AuthError> {
+        let answer = send(self.post("logout", token), self.settings.logout_timeout).await?;
+        match answer.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(unexpected(status, &answer)),
+        }
+    }
+
+    /// Looks a user up.
+    pub(crate) async fn user(&self, id: &str) -> Result<User, AuthError> {
+        let mut url = Url::parse(&self.settings.base_url).map_err(|error| AuthError::new(UNUSABLE, error))?;
+        // A dot segment would not survive: it names another resource.
+        if let Ok(mut segments) = url.path_segments_mut()
+            && !matches!(id, "" | "." | "..")
+        {
+            segments.pop_if_empty().extend(["api", API_VERSION, "sdk", "auth", "user", id]);
+        } else {
+            return Err(AuthError::new(AuthErrorKind::Refused, "no user has this ID"));
+        }
+        let request = self.client().get(url).headers(self.headers.clone());
+        let answer = send(request, self.settings.refresh_timeout).await?;
+        match answer.status() {
+            status if status.is_success() => object(&read(answer, MAX_ANSWER_BYTES).await?),
+            status if status.is_client_error() && is_json(answer.headers()) => {
+                let why =
+                    format!("Crossmint answered {status}: the user must exist, and the API key needs `users.read`");
+                Err(AuthError::new(AuthErrorKind::Refused, why))
+            }
+            status => Err(unexpected(status, &answer)),
+        }
+    }
+
+    fn post(&self, endpoint: &str, refresh: &Secret) -> RequestBuilder {
+        let url = format!("{}/api/{API_VERSION}/session/sdk/auth/{endpoint}", self.settings.base_url);
+        let body = serde_json::to_vec(&RefreshRequest { refresh }).unwrap_or_default();
+        self.client().post(url).headers(self.headers.clone()).body(body)
+    }
+
+    fn client(&self) -> &Client {
+        &self.settings.client
+    }
+}
+
+#[derive(Serialize)]
+struct RefreshRequest<'a> {
+    refresh: &'a str,
+}
+
+#[derive(Deserialize)]
+struct RefreshBody {
+    jwt: String,
+    refresh: RefreshField,
+    #[serde(default)]
+    user: Option<User>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RefreshField {
+    secret: String,
+    #[serde(default)]
+    expires_at: Option<Value>,
+}
+
+async fn send(request: RequestBuilder, limit: Duration) -> Result<Response, AuthError> {
+    request.timeout(limit).send().await.map_err(|error| AuthError::new(UNAVAILABLE, error.without_url()))
+}
+
+async fn read(mut answer: Response, limit: usize) -> Result<Vec<u8>, AuthError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|error| AuthError::new(UNAVAILABLE, error.without_url()))? {
+        if body.len() + chunk.len() > limit {
+            return Err(AuthError::new(UNUSABLE, format!("Crossmint's answer is larger than {} KiB", limit >> 10)));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Parses a JSON object. The parser's own message stays inside: it may quote the answer.
+fn object<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, AuthError> {
+    let text = std::str::from_utf8(body).ok().filter(|text| text.trim_start().starts_with('{'));
+    text.and_then(|text| serde_json::from_str(text).ok())
+        .ok_or_else(|| AuthError::new(UNUSABLE, "Crossmint's answer does not have the expected members"))
+}
+
+fn unexpected(status: StatusCode, answer: &Response) -> AuthError {
+    let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    AuthError::new(UNAVAILABLE, format!("Crossmint answered {status}"))
+        .retry_after(retry_after.map(Duration::from_secs))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || essence.ends_with("+json")
+}
+
+const API_VERSION: &str = "2024-09-26";
+const MAX_KEYS_BYTES: usize = 256 << 10;
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+const UNAVAILABLE: AuthErrorKind = AuthErrorKind::Unavailable;
+const UNUSABLE: AuthErrorKind = AuthErrorKind::UnusableAnswer;

@@ -1,0 +1,505 @@
+//! Every option of the layer, checked once.
+
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use http::uri::PathAndQuery;
+use reqwest::Url;
+
+use crate::{
+    api_key::{ApiKey, Environment, KeyOrigin},
+    cookie_options::{CookieNames, CookieOptions, NamePairs},
+    error::OutagePolicy,
+};
+
+/// A checked configuration, ready for [`CrossmintAuthLayer::new`](crate::CrossmintAuthLayer::new).
+///
+/// A clone is one reference count.
+///
+/// ```
+/// use tower_crossmint_auth::{ApiKey, CookieOptions, CrossmintAuthConfig, Environment};
+///
+/// # fn main() -> Result<(), tower_crossmint_auth::ConfigError> {
+/// let key = ApiKey::unverified("my-project", Environment::Development);
+/// let config = CrossmintAuthConfig::builder(key).cookies(CookieOptions::hardened()).build()?;
+///
+/// let error = CrossmintAuthConfig::builder("sk_live_123").build().unwrap_err();
+/// assert!(error.to_string().contains("old format"));
+/// # let _ = config;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct CrossmintAuthConfig(Arc<Settings>);
+
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) api_key: ApiKey,
+    pub(crate) base_url: String,
+    pub(crate) refresh_route: String,
+    pub(crate) logout_route: String,
+    pub(crate) cookies: CookieOptions,
+    pub(crate) names: NamePairs,
+    pub(crate) audience: Option<String>,
+    pub(crate) issuer: Option<String>,
+    pub(crate) leeway: Duration,
+    pub(crate) unauthenticated: Unauthenticated,
+    pub(crate) on_outage: OutagePolicy,
+    pub(crate) expose_refresh_secret: bool,
+    pub(crate) trusted_origins: Vec<String>,
+    pub(crate) keys_timeout: Duration,
+    pub(crate) refresh_timeout: Duration,
+    pub(crate) logout_timeout: Duration,
+    pub(crate) max_concurrent_refreshes: usize,
+    pub(crate) successor_window: Duration,
+    pub(crate) token_cache_bytes: usize,
+    pub(crate) client: reqwest::Client,
+}
+
+impl CrossmintAuthConfig {
+    /// Starts a configuration from an API key: a string, or an [`ApiKey`] that has been parsed already.
+    ///
+    /// A key that cannot be used is reported by [`build`](CrossmintAuthConfigBuilder::build).
+    pub fn builder<K>(api_key: K) -> CrossmintAuthConfigBuilder
+    where
+        K: TryInto<ApiKey>,
+        K::Error: Into<ConfigError>,
+    {
+        CrossmintAuthConfigBuilder {
+            api_key: api_key.try_into().map_err(Into::into),
+            base_url: None,
+            refresh_route: "/api/auth/refresh".to_owned(),
+            logout_route: "/api/auth/logout".to_owned(),
+            cookies: CookieOptions::default(),
+            cookie_names: CookieNames::default(),
+            audience: Audience::Project,
+            issuer: None,
+            leeway: Duration::from_secs(5),
+            unauthenticated: Unauthenticated::default(),
+            on_outage: OutagePolicy::default(),
+            expose_refresh_secret: true,
+            trusted_origins: Vec::new(),
+            connect_timeout: Duration::from_secs(2),
+            keys_timeout: Duration::from_secs(5),
+            refresh_timeout: Duration::from_secs(10),
+            logout_timeout: Duration::from_secs(2),
+            max_concurrent_refreshes: 128,
+            successor_window: Duration::from_secs(30),
+            token_cache_bytes: 16 << 20,
+            http_client: None,
+        }
+    }
+
+    pub(crate) fn into_settings(self) -> Arc<Settings> {
+        self.0
+    }
+}
+
+/// Collects the options of a [`CrossmintAuthConfig`]. Each has a default.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct CrossmintAuthConfigBuilder {
+    api_key: Result<ApiKey, ConfigError>,
+    base_url: Option<String>,
+    refresh_route: String,
+    logout_route: String,
+    cookies: CookieOptions,
+    cookie_names: CookieNames,
+    audience: Audience,
+    issuer: Option<String>,
+    leeway: Duration,
+    unauthenticated: Unauthenticated,
+    on_outage: OutagePolicy,
+    expose_refresh_secret: bool,
+    trusted_origins: Vec<String>,
+    connect_timeout: Duration,
+    keys_timeout: Duration,
+    refresh_timeout: Duration,
+    logout_timeout: Duration,
+    max_concurrent_refreshes: usize,
+    successor_window: Duration,
+    token_cache_bytes: usize,
+    http_client: Option<reqwest::Client>,
+}
+
+impl CrossmintAuthConfigBuilder {
+    /// Sets where Crossmint is. The default follows from the API key's environment.
+    ///
+    /// `https`, or `http` on loopback: the API key and every refresh token travel there.
+    pub fn base_url(mut self, url: impl Into<String>) -> Self {
+        self.base_url = Some(url.into());
+        self
+    }
+
+    /// Sets the path at which the browser SDK renews a session. The default is `/api/auth/refresh`.
+    ///
+    /// The layer answers it: no route of that name is needed. Matching is byte by byte, without the query.
+    pub fn refresh_route(mut self, path: impl Into<String>) -> Self {
+        self.refresh_route = path.into();
+        self
+    }
+
+    /// Sets the path at which the browser SDK signs out. The default is `/api/auth/logout`.
+    pub fn logout_route(mut self, path: impl Into<String>) -> Self {
+        self.logout_route = path.into();
+        self
+    }
+
+    /// Sets the attributes of the two cookies. The default is [`CookieOptions::default`], Crossmint's documented one;
+    /// production wants [`CookieOptions::hardened`].
+    pub fn cookies(mut self, options: CookieOptions) -> Self {
+        self.cookies = options;
+        self
+    }
+
+    /// Sets the names of the two cookies. The default is [`CookieNames::Scoped`].
+    pub fn cookie_names(mut self, names: CookieNames) -> Self {
+        self.cookie_names = names;
+        self
+    }
+
+    /// Sets the audience (`aud`) that a JWT must have. The default is the API key's project ID.
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.audience = Audience::Other(audience.into());
+        self
+    }
+
+    /// Accepts JWTs for any audience.
+    ///
+    /// # Security
+    ///
+    /// Crossmint's projects may share signing keys: without this check, a user of any other project is let in.
+    pub fn any_audience(mut self) -> Self {
+        self.audience = Audience::Any;
+        self
+    }
+
+    /// Sets the issuer (`iss`) that a JWT must have, to the letter. Unchecked by default.
+    pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
+        self.issuer = Some(issuer.into());
+        self
+    }
+
+    /// Sets how far Crossmint's clock and this one may disagree, for `exp` and `nbf` alike. The default is 5 s, the
+    /// maximum 300 s.
+    pub fn leeway(mut self, leeway: Duration) -> Self {
+        self.leeway = leeway;
+        self
+    }
+
+    /// Sets what happens to a request without a session. The default is [`Unauthenticated::Reject`].
+    pub fn unauthenticated(mut self, policy: Unauthenticated) -> Self {
+        self.unauthenticated = policy;
+        self
+    }
+
+    /// Sets what happens to sessions while Crossmint is failing. The default is [`OutagePolicy::EndSession`].
+    pub fn on_outage(mut self, policy: OutagePolicy) -> Self {
+        self.on_outage = policy;
+        self
+    }
+
+    /// Sets whether the refresh route's body carries the refresh secret. The default is `true`, as documented by
+    /// Crossmint.
+    ///
+    /// # Security
+    ///
+    /// With `true`, scripts see the secret at every refresh even if its cookie is `HttpOnly`. The browser SDK needs
+    /// only the JWT and the user; it hands the rest to the `onTokenRefresh` callback of the page.
+    pub fn expose_refresh_secret(mut self, expose: bool) -> Self {
+        self.expose_refresh_secret = expose;
+        self
+    }
+
+    /// Sets which other origins may call the refresh and logout routes, such as `https://app.example.com`. None by
+    /// default.
+    pub fn trusted_origins<I>(mut self, origins: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.trusted_origins = origins.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets how long a connection to Crossmint may take to open. The default is 2 s.
+    ///
+    /// Without effect on a client of your own ([`http_client`](Self::http_client)).
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = limit;
+        self
+    }
+
+    /// Sets how long loading the key set may take, all told. The default is 5 s.
+    pub fn keys_timeout(mut self, limit: Duration) -> Self {
+        self.keys_timeout = limit;
+        self
+    }
+
+    /// Sets how long a refresh (or a look-up of a user) may take, all told. The default is 10 s.
+    pub fn refresh_timeout(mut self, limit: Duration) -> Self {
+        self.refresh_timeout = limit;
+        self
+    }
+
+    /// Sets how long a logout may take, all told. The default is 2 s.
+    pub fn logout_timeout(mut self, limit: Duration) -> Self {
+        self.logout_timeout = limit;
+        self
+    }
+
+    /// Sets how many refreshes may be under way at Crossmint at once. The default is 128.
+    ///
+    /// Eight times as many more wait for a place; beyond that, sessions that need a refresh are treated as in an
+    /// outage. Valid sessions never wait.
+    pub fn max_concurrent_refreshes(mut self, limit: usize) -> Self {
+        self.max_concurrent_refreshes = limit;
+        self
+    }
+
+    /// Sets how long a spent refresh token still leads to the session that replaced it. The default is 30 s, the
+    /// maximum 300 s; zero switches it off.
+    ///
+    /// Requests that left the browser before the new cookies arrived are served from it. Sending their spent token to
+    /// Crossmint would end the session.
+    pub fn successor_window(mut self, window: Duration) -> Self {
+        self.successor_window = window;
+        self
+    }
+
+    /// Sets how much memory verified tokens may take, in bytes. The default is 16 MiB, about 14 000 sessions; zero
+    /// switches the cache off.
+    pub fn token_cache_bytes(mut self, bytes: usize) -> Self {
+        self.token_cache_bytes = bytes;
+        self
+    }
+
+    /// Sets the HTTP client, for a proxy or a private certificate authority.
+    ///
+    /// The built-in one follows no redirects, uses no proxy and decompresses nothing. Your own should not follow
+    /// redirects either: one that does re-posts refresh tokens and the API key wherever it is sent.
+    pub fn http_client(mut self, client: reqwest::Client) -> Self {
+        self.http_client = Some(client);
+        self
+    }
+
+    /// Checks all options.
+    ///
+    /// # Errors
+    ///
+    /// The first option with a value that cannot work: its name, the value (if it is no secret) and the mend.
+    pub fn build(self) -> Result<CrossmintAuthConfig, ConfigError> {
+        let api_key = self.api_key?;
+        check_project_id(api_key.project_id())?;
+        let base_url = parse_base_url(self.base_url.as_deref().unwrap_or(api_key.environment().base_url()))?;
+        check_route("refresh_route", &self.refresh_route)?;
+        check_route("logout_route", &self.logout_route)?;
+        if self.refresh_route == self.logout_route {
+            let why = format!("`{}` is the refresh route as well: give them two paths", self.logout_route);
+            return Err(ConfigError::new("logout_route", why));
+        }
+        self.cookies.check()?;
+        let names = self.cookie_names.resolve(api_key.project_id(), &self.cookies)?;
+        let audience = match self.audience {
+            Audience::Project => Some(api_key.project_id().to_owned()),
+            Audience::Other(audience) if audience.is_empty() => {
+                return Err(ConfigError::new("audience", "it is empty: call `any_audience` to accept all"));
+            }
+            Audience::Other(audience) => Some(audience),
+            Audience::Any => None,
+        };
+        if self.issuer.as_deref() == Some("") {
+            return Err(ConfigError::new("issuer", "it is empty: leave it out to accept any"));
+        }
+        check_at_most("leeway", self.leeway)?;
+        check_at_most("successor_window", self.successor_window)?;
+        let trusted_origins =
+            self.trusted_origins.iter().map(|origin| parse_origin(origin)).collect::<Result<_, _>>()?;
+        for (option, limit) in [
+            ("connect_timeout", self.connect_timeout),
+            ("keys_timeout", self.keys_timeout),
+            ("refresh_timeout", self.refresh_timeout),
+            ("logout_timeout", self.logout_timeout),
+        ] {
+            if limit.is_zero() {
+                return Err(ConfigError::new(option, "it is zero: no call could ever succeed"));
+            }
+        }
+        if !(1..=MAX_CONCURRENCY).contains(&self.max_concurrent_refreshes) {
+            let why = format!("{} is not between 1 and {MAX_CONCURRENCY}", self.max_concurrent_refreshes);
+            return Err(ConfigError::new("max_concurrent_refreshes", why));
+        }
+        let client = match self.http_client {
+            Some(client) => client,
+            None => built_in_client(self.connect_timeout)?,
+        };
+        warn_of_risks(&api_key, &self.cookies);
+        Ok(CrossmintAuthConfig(Arc::new(Settings {
+            api_key,
+            base_url,
+            refresh_route: self.refresh_route,
+            logout_route: self.logout_route,
+            cookies: self.cookies,
+            names,
+            audience,
+            issuer: self.issuer,
+            leeway: self.leeway,
+            unauthenticated: self.unauthenticated,
+            on_outage: self.on_outage,
+            expose_refresh_secret: self.expose_refresh_secret,
+            trusted_origins,
+            keys_timeout: self.keys_timeout,
+            refresh_timeout: self.refresh_timeout,
+            logout_timeout: self.logout_timeout,
+            max_concurrent_refreshes: self.max_concurrent_refreshes,
+            successor_window: self.successor_window,
+            token_cache_bytes: self.token_cache_bytes,
+            client,
+        })))
+    }
+}
+
+/// What the layer does with a request that has no valid session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unauthenticated {
+    /// Answers 401 (or 503, see [`OutagePolicy`]); the inner service is not called. The default.
+    #[default]
+    Reject,
+    /// Passes a request without any credentials on, without a [`Session`](crate::Session). One with broken or
+    /// incomplete credentials is rejected.
+    AllowMissing,
+    /// Passes every request on, with a [`Session`](crate::Session) if it has a valid one. The cookies of a dead
+    /// session are cleared on the way out.
+    Allow,
+}
+
+/// A configuration that cannot work.
+#[derive(Clone, Debug)]
+pub struct ConfigError {
+    option: &'static str,
+    why: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(option: &'static str, why: impl Into<String>) -> Self {
+        Self { option, why: why.into() }
+    }
+
+    /// Returns the name of the option to change.
+    #[must_use]
+    pub fn option(&self) -> &'static str {
+        self.option
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the option `{}` cannot be used: {}", self.option, self.why)
+    }
+}
+
+impl Error for ConfigError {}
+
+#[derive(Clone, Debug)]
+enum Audience {
+    Project,
+    Other(String),
+    Any,
+}
+
+/// Only [`ApiKey::unverified`] can hold one that fails: Crossmint's are UUIDs.
+fn check_project_id(project_id: &str) -> Result<(), ConfigError> {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if project_id.is_empty() || project_id.len() > 128 || !project_id.bytes().all(is_legal) {
+        let why = format!("its project ID `{}` cannot be part of a cookie's name", project_id.escape_debug());
+        return Err(ConfigError::new("api_key", why));
+    }
+    Ok(())
+}
+
+fn parse_base_url(text: &str) -> Result<String, ConfigError> {
+    let refuse = |why: &str| Err(ConfigError::new("base_url", format!("`{}` {why}", text.escape_debug())));
+    if text.contains('@') {
+        return Err(ConfigError::new("base_url", "it contains a user name or password: leave them out"));
+    }
+    let Ok(url) = Url::parse(text.trim_matches('/')) else {
+        return refuse("is not an absolute URL: write it like `https://www.crossmint.com`");
+    };
+    if url.query().is_some() || url.fragment().is_some() {
+        return refuse("has a query or a fragment: leave it out");
+    }
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    let on_loopback = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+    match url.scheme() {
+        "https" => {}
+        "http" if on_loopback => {}
+        _ => return refuse("would send the API key in the clear: use https, or http on loopback"),
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+fn check_route(option: &'static str, path: &str) -> Result<(), ConfigError> {
+    let is_path = path.starts_with('/')
+        && path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.query().is_none() && parsed.path() == path);
+    if is_path {
+        return Ok(());
+    }
+    let why = format!("`{}` is not a path: write it like `/api/auth/refresh`, without a query", path.escape_debug());
+    Err(ConfigError::new(option, why))
+}
+
+/// Returns the origin as browsers write it (RFC 6454 section 6.2).
+fn parse_origin(text: &str) -> Result<String, ConfigError> {
+    let normalized = Url::parse(text).ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && !text.contains('*')
+    });
+    normalized.map(|url| url.origin().ascii_serialization()).ok_or_else(|| {
+        let why = format!("`{}` is not an origin: write it like `https://app.example.com`", text.escape_debug());
+        ConfigError::new("trusted_origins", why)
+    })
+}
+
+fn check_at_most(option: &'static str, value: Duration) -> Result<(), ConfigError> {
+    if value > MAX_WINDOW {
+        let why = format!("{value:?} is more than the maximum of {} s", MAX_WINDOW.as_secs());
+        return Err(ConfigError::new(option, why));
+    }
+    Ok(())
+}
+
+fn built_in_client(connect_timeout: Duration) -> Result<reqwest::Client, ConfigError> {
+    reqwest::Client::builder()
+        .connect_timeout(connect_timeout)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .user_agent(concat!("tower-crossmint-auth/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| {
+            let why = format!("the built-in client does not start ({error:?}): pass one of your own");
+            ConfigError::new("http_client", why)
+        })
+}
+
+fn warn_of_risks(api_key: &ApiKey, cookies: &CookieOptions) {
+    if api_key.origin() == KeyOrigin::Client {
+        tracing::warn!("a client API key (`ck_...`) is in use: a server should have a server key (`sk_...`)");
+    }
+    if api_key.environment() == Environment::Production && !(cookies.secure && cookies.http_only) {
+        tracing::warn!(
+            secure = cookies.secure,
+            http_only = cookies.http_only,
+            "a production API key with weak cookies: use `CookieOptions::hardened()`"
+        );
+    }
+}
+
+const MAX_WINDOW: Duration = Duration::from_secs(300);
+const MAX_CONCURRENCY: usize = 65_536;

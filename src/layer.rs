@@ -1,0 +1,55 @@
+//! The layer itself.
+
+use tower_layer::Layer;
+
+use crate::{auth::CrossmintAuth, config::CrossmintAuthConfig, service::CrossmintAuthService};
+
+/// Gives every request behind it a verified [`Session`](crate::Session), and answers the refresh and logout routes.
+///
+/// A clone is one reference count; all clones share their caches.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use tower_crossmint_auth::{ApiKey, CrossmintAuthConfig, CrossmintAuthLayer, Environment};
+///
+/// # fn main() -> Result<(), tower_crossmint_auth::ConfigError> {
+/// let key = ApiKey::unverified("my-project", Environment::Development);
+/// let layer = CrossmintAuthLayer::new(CrossmintAuthConfig::builder(key).build()?);
+/// let app: Router = Router::new().route("/", get(|| async { "signed in" })).layer(layer);
+/// # let _ = app;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct CrossmintAuthLayer {
+    auth: CrossmintAuth,
+}
+
+impl CrossmintAuthLayer {
+    /// Creates a layer with caches of its own.
+    #[must_use]
+    pub fn new(config: CrossmintAuthConfig) -> Self {
+        CrossmintAuth::new(config).into()
+    }
+
+    /// Returns the handle behind the layer.
+    #[must_use]
+    pub fn auth(&self) -> &CrossmintAuth {
+        &self.auth
+    }
+}
+
+impl From<CrossmintAuth> for CrossmintAuthLayer {
+    /// Creates a layer that shares the handle's caches.
+    fn from(auth: CrossmintAuth) -> Self {
+        Self { auth }
+    }
+}
+
+impl<S> Layer<S> for CrossmintAuthLayer {
+    type Service = CrossmintAuthService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CrossmintAuthService::new(inner, self.auth.clone())
+    }
+}

@@ -1,0 +1,45 @@
+//! Text that must never be printed.
+
+use std::{fmt, ops::Deref, sync::Arc};
+
+use zeroize::Zeroize;
+
+/// A token: cheap to clone, `***` in `Debug`, wiped when the last clone goes.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(Arc<str>);
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<String> for Secret {
+    fn from(mut text: String) -> Self {
+        let secret = Self(text.as_str().into());
+        text.zeroize();
+        secret
+    }
+}
+
+impl Deref for Secret {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        if let Some(text) = Arc::get_mut(&mut self.0) {
+            text.zeroize();
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The service that the layer makes.
+
+use std::{
+    future::ready,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
+use http_body::Body;
+use tower_service::Service;
+
+use crate::{
+    auth::{Admission, CrossmintAuth, Passage, RefreshCall},
+    error::AuthErrorKind,
+    future::ResponseFuture,
+    refresh_body,
+    response::{self, ResponseBody},
+    session::Session,
+};
+
+/// A service behind [`CrossmintAuthLayer`](crate::CrossmintAuthLayer).
+#[derive(Clone, Debug)]
+pub struct CrossmintAuthService<S> {
+    inner: S,
+    auth: CrossmintAuth,
+}
+
+impl<S> CrossmintAuthService<S> {
+    pub(crate) fn new(inner: S, auth: CrossmintAuth) -> Self {
+        Self { inner, auth }
+    }
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for CrossmintAuthService<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+    ReqBody: Body,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, ReqBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        // Only this layer says who is signed in.
+        request.extensions_mut().remove::<Session>();
+        match self.auth.admit(request.method(), request.uri(), request.headers()) {
+            Admission::Forward(Passage { session, set_cookie }) => {
+                session.map(|session| request.extensions_mut().insert(session));
+                ResponseFuture::forwarding(self.inner.call(request), set_cookie)
+            }
+            Admission::Pending(verdict) => ResponseFuture::deciding(verdict, self.release(), request),
+            Admission::Refresh(call) => {
+                self.release();
+                let (parts, body) = request.into_parts();
+                ResponseFuture::reading(body, |body| answer_refresh(call, parts.headers, body).boxed())
+            }
+            Admission::Logout(done) => {
+                self.release();
+                ResponseFuture::answering(done.map(response::logged_out).boxed())
+            }
+            Admission::Rejected(rejection) => {
+                self.release();
+                let response = response::rejected(rejection, is_grpc(request.headers()));
+                ResponseFuture::answering(ready(response).boxed())
+            }
+        }
+    }
+}
+
+impl<S: Clone> CrossmintAuthService<S> {
+    /// Gives up the readiness of the inner service, and with it any permit that it holds: it is not called now, and
+    /// must not keep others waiting for Crossmint. Returns a service that has to be polled ready anew.
+    fn release(&mut self) -> S {
+        self.inner = self.inner.clone();
+        self.inner.clone()
+    }
+}
+
+async fn answer_refresh(
+    call: RefreshCall,
+    headers: HeaderMap,
+    body: Result<Vec<u8>, AuthErrorKind>,
+) -> Response<Bytes> {
+    let exposes_secret = call.exposes_secret();
+    let token = body.and_then(|body| refresh_body::refresh_token(&headers, &body));
+    match call.run(token).await {
+        Ok(renewal) => response::refreshed(&renewal, exposes_secret),
+        Err(rejection) => response::rejected(rejection, is_grpc(&headers)),
+    }
+}
+
+/// Tells whether a request is gRPC (or gRPC-Web), whose clients look for `grpc-status`.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}

@@ -1,0 +1,270 @@
+//! What a signed-in request carries: the [`Session`], and the [`AuthMaterial`] that it is made of.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::secret::Secret;
+
+/// A session whose JWT has been verified.
+///
+/// The layer puts it into the extensions of every request that it admits. It cannot be built by hand, and no
+/// header can forge it. A clone is one reference count.
+///
+/// ```
+/// use tower_crossmint_auth::Session;
+///
+/// fn greet(request: &http::Request<()>) -> String {
+///     match request.extensions().get::<Session>() {
+///         Some(session) => format!("Hello {}", session.user_id()),
+///         None => "Hello stranger".to_owned(),
+///     }
+/// }
+/// # assert_eq!(greet(&http::Request::new(())), "Hello stranger");
+/// ```
+#[derive(Clone)]
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    material: AuthMaterial,
+    user_id: Box<str>,
+    expires_at: u64,
+    generation: u64,
+    renewed: bool,
+}
+
+impl Session {
+    /// Joins a verified JWT with the refresh token that came with it.
+    pub(crate) fn new(verified: Verified, material: AuthMaterial) -> Self {
+        let Verified { user_id, expires_at, generation } = verified;
+        Self(Arc::new(Inner { material, user_id, expires_at, generation, renewed: false }))
+    }
+
+    /// Returns the same session as one that has just been renewed.
+    pub(crate) fn into_renewed(self) -> Self {
+        Self(Arc::new(Inner { renewed: true, ..self.parts() }))
+    }
+
+    /// Returns the same session as one that has been known before.
+    pub(crate) fn into_known(self) -> Self {
+        Self(Arc::new(Inner { renewed: false, ..self.parts() }))
+    }
+
+    /// Returns the same JWT with another refresh token.
+    pub(crate) fn with_refresh_token(&self, refresh_token: RefreshToken) -> Self {
+        let parts = self.parts();
+        Self(Arc::new(Inner { material: AuthMaterial { refresh_token, ..parts.material }, ..parts }))
+    }
+
+    fn parts(&self) -> Inner {
+        let Inner { material, user_id, expires_at, generation, renewed } = &*self.0;
+        Inner {
+            material: material.clone(),
+            user_id: user_id.clone(),
+            expires_at: *expires_at,
+            generation: *generation,
+            renewed: *renewed,
+        }
+    }
+
+    /// Returns the user's ID: the JWT's `sub` claim.
+    #[must_use]
+    pub fn user_id(&self) -> &str {
+        &self.0.user_id
+    }
+
+    /// Returns the JWT, for calls to Crossmint's API in the user's name.
+    #[must_use]
+    pub fn jwt(&self) -> &str {
+        self.0.material.jwt()
+    }
+
+    /// Returns the refresh token that came with the JWT.
+    ///
+    /// A token that was read from a cookie has no expiry date: browsers do not send it.
+    #[must_use]
+    pub fn refresh_token(&self) -> &RefreshToken {
+        self.0.material.refresh_token()
+    }
+
+    /// Returns when the JWT expires.
+    #[must_use]
+    pub fn expires_at(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.expires_at)
+    }
+
+    /// Returns all claims of the JWT.
+    ///
+    /// They are decoded at each call: a session is kept small because many are held at once.
+    #[must_use]
+    pub fn claims(&self) -> Map<String, Value> {
+        self.claims_as().unwrap_or_default()
+    }
+
+    /// Decodes the claims of the JWT into a type of the application's.
+    ///
+    /// # Errors
+    ///
+    /// When the claims do not have the shape of `T`.
+    pub fn claims_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        let payload = self.jwt().split('.').nth(1).unwrap_or_default();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap_or_default())
+    }
+
+    /// Returns the new material if this very request renewed the session.
+    ///
+    /// The layer stores it in the cookies itself. Who calls [`get_session`](crate::CrossmintAuth::get_session) by
+    /// hand passes it to [`store_auth_material`](crate::CrossmintAuth::store_auth_material).
+    #[must_use]
+    pub fn renewed(&self) -> Option<&AuthMaterial> {
+        self.0.renewed.then_some(&self.0.material)
+    }
+
+    pub(crate) fn material(&self) -> &AuthMaterial {
+        &self.0.material
+    }
+
+    /// Returns the JWT's `exp` in seconds since the epoch.
+    pub(crate) fn exp(&self) -> u64 {
+        self.0.expires_at
+    }
+
+    /// Returns which key set the JWT was verified with.
+    pub(crate) fn generation(&self) -> u64 {
+        self.0.generation
+    }
+
+    /// Returns about how many bytes this session holds.
+    pub(crate) fn cost(&self) -> usize {
+        size_of::<Inner>() + self.jwt().len() + self.refresh_token().secret().len() + self.user_id().len()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("user_id", &self.user_id()).field("exp", &self.exp()).finish_non_exhaustive()
+    }
+}
+
+/// What verification has read from a JWT.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    pub(crate) user_id: Box<str>,
+    pub(crate) expires_at: u64,
+    pub(crate) generation: u64,
+}
+
+/// A JWT and the refresh token that renews it, as Crossmint hands them out.
+#[derive(Clone, Debug)]
+pub struct AuthMaterial {
+    jwt: Secret,
+    refresh_token: RefreshToken,
+    user: Option<Arc<User>>,
+}
+
+impl AuthMaterial {
+    /// Pairs a JWT with its refresh token.
+    ///
+    /// Nothing is checked here: [`get_session`](crate::CrossmintAuth::get_session) verifies the pair, and
+    /// [`store_auth_material`](crate::CrossmintAuth::store_auth_material) refuses what no cookie can hold.
+    #[must_use]
+    pub fn new(jwt: impl Into<String>, refresh_token: RefreshToken) -> Self {
+        Self { jwt: jwt.into().into(), refresh_token, user: None }
+    }
+
+    pub(crate) fn from_parts(jwt: Secret, refresh_token: RefreshToken, user: Option<User>) -> Self {
+        Self { jwt, refresh_token, user: user.map(Arc::new) }
+    }
+
+    /// Returns the JWT.
+    #[must_use]
+    pub fn jwt(&self) -> &str {
+        &self.jwt
+    }
+
+    /// Returns the refresh token.
+    #[must_use]
+    pub fn refresh_token(&self) -> &RefreshToken {
+        &self.refresh_token
+    }
+
+    /// Returns the user, if the material comes from a refresh and Crossmint named one.
+    #[must_use]
+    pub fn user(&self) -> Option<&User> {
+        self.user.as_deref()
+    }
+}
+
+/// A refresh token. Spent once it has been used: the answer brings the next one.
+#[derive(Clone, Debug)]
+pub struct RefreshToken {
+    secret: Secret,
+    expires_at: Option<Arc<str>>,
+}
+
+impl RefreshToken {
+    /// Wraps a refresh secret.
+    #[must_use]
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self { secret: secret.into().into(), expires_at: None }
+    }
+
+    pub(crate) fn from_parts(secret: Secret, expires_at: Option<String>) -> Self {
+        Self { secret, expires_at: expires_at.map(Arc::from) }
+    }
+
+    /// Returns the secret itself.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// Returns the expiry date as Crossmint wrote it (ISO 8601), if it is known.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<&str> {
+        self.expires_at.as_deref()
+    }
+}
+
+/// A Crossmint user.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct User {
+    /// The user's ID: the JWT's `sub`.
+    pub id: String,
+    /// The e-mail address, if the user signed in with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// The phone number, if the user signed in with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone_number: Option<String>,
+    /// The Twitter account, if the user signed in with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub twitter: Option<Twitter>,
+    /// Whatever else Crossmint says about the user.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl User {
+    pub(crate) fn with_id(id: &str) -> Self {
+        Self { id: id.to_owned(), email: None, phone_number: None, twitter: None, other: Map::new() }
+    }
+}
+
+/// A [`User`]'s Twitter account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Twitter {
+    /// The handle.
+    pub username: String,
+    /// Twitter's ID of the account.
+    pub id: String,
+}

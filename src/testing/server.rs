@@ -1,0 +1,278 @@
+//! The listener and its connections: how calls come in, and how answers, or none, go out.
+
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::rt::{Executor, Read, ReadBufCursor, Write};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+
+use super::answer::{Answer, AnswerBody, Delivery, Ending};
+use super::api::Api;
+use super::calls::{Calls, Endpoint, RecordedRequest};
+use super::fault::Fault;
+use super::switches::{Orders, Switches};
+
+/// Everything that the mock's tasks share.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) api: Api,
+    pub(super) calls: Calls,
+    pub(super) switches: Switches,
+    lines: Mutex<Lines>,
+    /// `None` once the server has stopped. The tasks own the server in their turn: taking them out is what frees both.
+    tasks: Mutex<Option<JoinSet<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    accepted: usize,
+    down: bool,
+    open: Vec<Weak<Line>>,
+}
+
+impl Server {
+    pub(super) fn start(api: Api, listener: TcpListener) -> Arc<Self> {
+        let server = Arc::new(Self {
+            api,
+            calls: Calls::default(),
+            switches: Switches::default(),
+            lines: Mutex::default(),
+            tasks: Mutex::new(Some(JoinSet::new())),
+        });
+        server.spawn(accept(Arc::clone(&server), listener));
+        server
+    }
+
+    /// Closes the listener and every connection, and forgets the calls under way.
+    pub(super) fn stop(&self) {
+        let tasks = self.tasks().take();
+        drop(tasks);
+    }
+
+    pub(super) fn accepted(&self) -> usize {
+        self.lines().accepted
+    }
+
+    pub(super) fn set_down(&self, down: bool) {
+        let mut lines = self.lines();
+        lines.down = down;
+        if down {
+            lines.end_all(Ending::Reset);
+        }
+    }
+
+    pub(super) fn close_connections(&self) {
+        self.lines().end_all(Ending::Close);
+    }
+
+    /// Runs a task until the server stops.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(tasks) = &mut *self.tasks() {
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn(task);
+        }
+    }
+
+    /// Lets a call go on in a task of its own: as at the real service, a client that goes away does not undo it.
+    async fn detach(&self, call: impl Future<Output = Answer> + Send + 'static) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        self.spawn(async move {
+            // An error says that the client is gone.
+            let _ = answer.send(call.await);
+        });
+        // An error says that the test's own closure panicked, or that the server stops.
+        answered.await.unwrap_or_else(|_| Answer::none(Delivery::Ended(Ending::Reset)))
+    }
+
+    fn open_line(&self) -> Arc<Line> {
+        let line = Arc::new(Line::default());
+        let mut lines = self.lines();
+        lines.accepted += 1;
+        if lines.down {
+            line.end(Ending::Reset);
+        }
+        lines.open.retain(|line| line.strong_count() > 0);
+        lines.open.push(Arc::downgrade(&line));
+        line
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Option<JoinSet<()>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    fn end_all(&mut self, ending: Ending) {
+        for line in self.open.drain(..).filter_map(|line| line.upgrade()) {
+            line.end(ending);
+        }
+    }
+}
+
+async fn accept(server: Arc<Server>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let line = server.open_line();
+                server.spawn(serve(Arc::clone(&server), stream, line));
+            }
+            // Out of file descriptors, or a client that was gone before it was accepted: the next one may do.
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+async fn serve(server: Arc<Server>, stream: TcpStream, line: Arc<Line>) {
+    let socket = Socket { io: TokioIo::new(stream), line: Arc::clone(&line) };
+    if line.ending.get().is_some() {
+        return;
+    }
+
+    let protocols = auto::Builder::new(Spawner(Arc::clone(&server)));
+    let service = service_fn(|request| respond(Arc::clone(&server), Arc::clone(&line), request));
+    let mut connection = pin!(protocols.serve_connection(socket, service));
+    let mut ended = pin!(line.ended.notified());
+    poll_fn(|cx| {
+        // The connection first: it writes out what it has before the line ends.
+        if connection.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        ended.as_mut().poll(cx)
+    })
+    .await;
+}
+
+async fn respond(
+    server: Arc<Server>,
+    line: Arc<Line>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, hyper::Error> {
+    let (head, body) = request.into_parts();
+    let body = match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => Bytes::new(),
+        Err(_) => return nothing().await,
+    };
+    let request = RecordedRequest {
+        method: head.method,
+        path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+        headers: head.headers,
+        body,
+    };
+    let endpoint = Endpoint::at(head.uri.path());
+
+    // Before the call is seen to have arrived: a test that has seen it may change the orders, for the calls after it,
+    // and may rely on its effect where nothing holds it up.
+    let orders = server.switches.next(endpoint);
+    let mut call = Box::pin(carry_out(Arc::clone(&server), endpoint, request.clone(), orders));
+    let at_once = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+    server.calls.record(endpoint, request);
+
+    let answer = match at_once {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => server.detach(call).await,
+    };
+    match answer.over(&line) {
+        Some(response) => Ok(response),
+        None => nothing().await,
+    }
+}
+
+async fn carry_out(server: Arc<Server>, endpoint: Endpoint, request: RecordedRequest, orders: Orders) -> Answer {
+    orders.before.pass().await;
+    if let Some(Fault::Delay(delay)) = orders.fault {
+        tokio::time::sleep(delay).await;
+    }
+    let true_answer = || server.api.answer(endpoint, &request);
+    let answer = match orders.fault {
+        Some(fault) => fault.answer(true_answer),
+        None => Answer::whole(true_answer()),
+    };
+    orders.after.pass().await;
+    answer
+}
+
+/// Leaves a client waiting, until it goes away or its line ends.
+async fn nothing() -> Result<Response<AnswerBody>, hyper::Error> {
+    pending().await
+}
+
+/// The means to end a connection from outside of it.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    ending: OnceLock<Ending>,
+    ended: Notify,
+}
+
+impl Line {
+    /// Ends the connection, unless it was ended before.
+    pub(super) fn end(&self, ending: Ending) {
+        self.ending.get_or_init(|| ending);
+        self.ended.notify_one();
+    }
+}
+
+/// A connection that is reset, instead of closed, where its line says so.
+#[derive(Debug)]
+struct Socket {
+    io: TokioIo<TcpStream>,
+    line: Arc<Line>,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.line.ending.get() == Some(&Ending::Reset) {
+            // A socket that cannot linger was reset by its peer.
+            let _ = self.io.inner().set_zero_linger();
+        }
+    }
+}
+
+/// Runs the streams of an HTTP/2 connection.
+#[derive(Clone, Debug)]
+struct Spawner(Arc<Server>);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawner {
+    fn execute(&self, stream: F) {
+        self.0.spawn(stream);
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Far above any secret's length; no test is to fill the memory with what it posts.
+const BODY_LIMIT: usize = 64 * 1024;

@@ -1,0 +1,124 @@
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::super::{Fault, server::Server};
+use super::*;
+
+/// Waits until no task and no connection owns the server any more.
+async fn assert_freed(server: &Weak<Server>) {
+    let freed = async {
+        while server.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), freed).await.expect("a task outlives the mock");
+}
+
+async fn is_refused(base_url: &str) -> bool {
+    let refused = TcpStream::connect(base_url.strip_prefix("http://").unwrap()).await;
+    refused.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+#[tokio::test]
+async fn the_last_handle_stops_the_server() {
+    let mock = MockCrossmint::start().await;
+    let server = Arc::downgrade(&mock.0.server);
+    let base_url = mock.base_url().to_owned();
+    let clone = mock.clone();
+    drop(mock);
+    assert_eq!(fetch(&clone, KEYS).await.status(), 200);
+    drop(clone);
+    assert_freed(&server).await;
+    assert!(is_refused(&base_url).await);
+}
+
+#[tokio::test]
+async fn a_hung_connection_is_closed_with_the_server() {
+    for fault in [Fault::Hang, Fault::HangAfterCommit] {
+        let mock = MockCrossmint::start().await;
+        let server = Arc::downgrade(&mock.0.server);
+        mock.inject(Endpoint::Refresh, fault);
+        let mut raw = arrived_refresh(&mock, mock.sign_in("alice").refresh_token()).await;
+        drop(mock);
+        let (received, _) = raw.receive_all().await;
+        assert_eq!(received, "");
+        assert_freed(&server).await;
+    }
+}
+
+#[tokio::test]
+async fn a_held_connection_is_closed_with_the_server() {
+    let mock = MockCrossmint::start().await;
+    let server = Arc::downgrade(&mock.0.server);
+    let _hold = mock.hold(Endpoint::Refresh);
+    let mut raw = arrived_refresh(&mock, mock.sign_in("alice").refresh_token()).await;
+    drop(mock);
+    let (received, _) = raw.receive_all().await;
+    assert_eq!(received, "");
+    assert_freed(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hung_http_2_connection_is_closed_with_the_server() {
+    let mock = MockCrossmint::start().await;
+    let server = Arc::downgrade(&mock.0.server);
+    mock.inject_times(Endpoint::Keys, 1, Fault::Hang);
+    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let url = format!("{}{KEYS}", mock.base_url());
+    let hung = tokio::spawn(client.get(&url).send());
+    mock.called(Endpoint::Keys, 1).await;
+    assert_eq!(client.get(&url).send().await.unwrap().version(), reqwest::Version::HTTP_2);
+    drop(mock);
+    hung.await.unwrap().unwrap_err();
+    assert_freed(&server).await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_down_resets_old_and_new_connections() {
+    let mock = MockCrossmint::start().await;
+    let mut old = Raw::connect(&mock).await.unwrap();
+    old.send_keys().await.unwrap();
+    old.receive().await.unwrap();
+
+    mock.set_down(true);
+    let (received, ended) = old.receive_all().await;
+    assert_eq!(received, "");
+    assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    let refused = async {
+        let mut new = Raw::connect(&mock).await?;
+        new.send_keys().await?;
+        new.receive().await
+    };
+    refused.await.unwrap_err();
+    assert_eq!(mock.calls(Endpoint::Keys), 1);
+    assert_eq!(mock.connections(), 2);
+
+    mock.set_down(false);
+    assert_eq!(fetch(&mock, KEYS).await.status(), 200);
+}
+
+#[tokio::test]
+async fn open_connections_can_be_closed() {
+    let mock = MockCrossmint::start().await;
+    let mut raw = Raw::connect(&mock).await.unwrap();
+    raw.send_keys().await.unwrap();
+    raw.receive().await.unwrap();
+    mock.close_connections();
+    let (received, ended) = raw.receive_all().await;
+    assert_eq!(received, "");
+    ended.unwrap();
+    assert_eq!(fetch(&mock, KEYS).await.status(), 200);
+}
+
+#[tokio::test]
+async fn connections_are_counted_and_reused() {
+    let mock = MockCrossmint::start().await;
+    assert_eq!(mock.connections(), 0);
+    let mut raw = Raw::connect(&mock).await.unwrap();
+    for _ in 0..3 {
+        raw.send_keys().await.unwrap();
+        raw.receive().await.unwrap();
+    }
+    assert_eq!(mock.connections(), 1);
+    assert_eq!(mock.calls(Endpoint::Keys), 3);
+}

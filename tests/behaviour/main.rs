@@ -1,0 +1,6 @@
+//! What the layer does, sentence by sentence, over real HTTP against the mock.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod session;
+mod support;
