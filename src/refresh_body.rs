@@ -1,6 +1,7 @@
 //! The body of the refresh route: read within limits, taken for a token only where a script of ours can have sent it.
 
 use std::{
+    collections::HashMap,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -12,6 +13,7 @@ use http::{HeaderMap, header::CONTENT_TYPE};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::{Sleep, sleep};
 
 use crate::error::AuthErrorKind;
@@ -82,9 +84,9 @@ pub(crate) fn refresh_token(headers: &HeaderMap, body: &[u8]) -> Result<Option<S
     let fields: Option<Fields> =
         text.filter(|text| text.starts_with('{')).and_then(|text| serde_json::from_str(text).ok());
     match fields {
-        Some(Fields { refresh: None }) => Ok(None),
+        Some(Fields { refresh: None, .. }) => Ok(None),
         _ if !is_json(headers) => Err(AuthErrorKind::UnsupportedMediaType),
-        Some(Fields { refresh }) => Ok(refresh),
+        Some(Fields { refresh, .. }) => Ok(refresh),
         None => Err(AuthErrorKind::InvalidBody),
     }
 }
@@ -93,6 +95,9 @@ pub(crate) fn refresh_token(headers: &HeaderMap, body: &[u8]) -> Result<Option<S
 struct Fields {
     #[serde(default)]
     refresh: Option<String>,
+    /// Looked at only for its depth: serde_json limits that of what it keeps, not of what it skips.
+    #[serde(flatten)]
+    _rest: HashMap<String, Value>,
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -9,6 +9,7 @@
 
 use std::{
     collections::HashMap,
+    ops::RangeInclusive,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -242,8 +243,9 @@ impl KeySet {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.keys.len()
+    /// Returns the IDs of the keys.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = Option<&str>> {
+        self.keys.iter().map(|key| key.id.as_deref())
     }
 }
 
@@ -285,7 +287,8 @@ fn usable_key(json: &RawValue) -> Option<(Option<String>, Key)> {
     }
     let n = integer(&rsa.n)?;
     let e = integer(&rsa.e)?;
-    if e.len() > 4 || e.last().is_none_or(|last| last % 2 == 0) || e == [1] {
+    let bits = n.len() * 8 - n[0].leading_zeros() as usize;
+    if !MODULUS_BITS.contains(&bits) || e.len() > 4 || e.last().is_none_or(|last| last % 2 == 0) || e == [1] {
         return None;
     }
     let public = RsaPublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).ok()?;
@@ -312,3 +315,6 @@ const HARD_TTL: Duration = Duration::from_secs(60 * 60);
 const COOLDOWN: Duration = Duration::from_secs(30);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const MAX_KEYS: usize = 64;
+
+/// RFC 7518 section 3.3 sets the lower bound; above the upper one, a verification takes a millisecond.
+const MODULUS_BITS: RangeInclusive<usize> = 2048..=8192;

@@ -5,6 +5,8 @@
 
 mod admission;
 mod cookies;
+#[cfg(test)]
+mod corpora;
 mod jwt;
 mod keys;
 mod origin;

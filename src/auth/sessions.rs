@@ -185,7 +185,7 @@ impl CrossmintAuth {
             });
             match set {
                 Ok(set) => {
-                    tracing::debug!(keys = set.len(), "loaded the key set");
+                    tracing::debug!(keys = set.ids().count(), "loaded the key set");
                     attempt.succeed(set);
                 }
                 Err(error) => {
