@@ -1,4 +1,66 @@
-//! placeholder
+//! Crossmint sessions for [Tower](tower): one layer for axum, tonic and hyper services.
+//!
+//! Crossmint signs users in and hands the browser a short-lived JWT and a refresh token, each in a cookie. This layer
+//! checks the JWT of every request, renews the session when the JWT has expired, and answers the two routes that
+//! Crossmint's browser SDK calls. It does in Rust what `@crossmint/server-sdk` does in Node.
+//!
+//! ```no_run
+//! use axum::{Router, routing::get};
+//! use tower_crossmint_auth::{CookieOptions, CrossmintAuthConfig, CrossmintAuthLayer, Session};
+//!
+//! # #[cfg(feature = "axum")]
+//! # async fn app() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = CrossmintAuthConfig::builder(std::env::var("SERVER_CROSSMINT_API_KEY")?)
+//!     .cookies(CookieOptions::hardened())
+//!     .build()?;
+//!
+//! let app: Router = Router::new()
+//!     .route("/me", get(|session: Session| async move { session.user_id().to_owned() }))
+//!     .layer(CrossmintAuthLayer::new(config));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does
+//!
+//! 1. **A valid session passes**: the request gets a [`Session`] in its extensions. Nothing else is touched, and
+//!    Crossmint is not asked: a JWT that has been seen before costs a look-up.
+//! 2. **An expired session is renewed**: the refresh token is exchanged at Crossmint, the new JWT verified, the inner
+//!    service called with the new session, and both cookies set on its response.
+//! 3. **One renewal per session**: however many requests carry the expired session, Crossmint gets one call. It runs in
+//!    a task of its own, so that a client that hangs up does not lose the new token, and requests that were already on
+//!    their way with the old token are served from its result for a while.
+//! 4. **Everything else is refused** with 401, and its cookies are cleared: no refresh token, one that Crossmint refuses,
+//!    cookies that contradict each other. The reason is in the response's extensions, as an [`AuthError`]; the client
+//!    gets one of a few fixed messages. [`Unauthenticated`] lets requests without a session pass instead.
+//! 5. **Two routes are answered here** and never reach the inner service: `POST /api/auth/refresh` and
+//!    `POST /api/auth/logout`. Other sites cannot call them.
+//! 6. **Keys are loaded once** and reloaded in the background. If Crossmint fails, the last good set goes on serving for
+//!    an hour, and no session is renewed for want of a key.
+//! 7. **Secrets stay secret**: the API key, JWTs and refresh tokens are in no `Debug` output, log line or error.
+//!
+//! # What it does not do
+//!
+//! - A JWT that was stolen is good until it expires, as everywhere. Signing out ends the session at Crossmint, and
+//!   forgets the JWT here.
+//! - Rule 3 holds within one process. Several replicas should send one browser's requests to the same replica; Crossmint
+//!   may otherwise see a spent token.
+//! - The renewed cookies of a WebSocket's handshake may be ignored by the browser; its next request is served from the
+//!   successor window.
+//! - It limits no request rates and adds no CORS headers: other layers do.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `axum` | [`Session`] and `Option<Session>` as extractors, [`AuthError`] as a response |
+//! | `testing` | [`testing::MockCrossmint`], a Crossmint on loopback for your own tests |
+//!
+//! The layer needs a tokio runtime with time and I/O enabled, which axum, tonic and hyper servers have anyway.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod api_key;
 mod auth;
@@ -15,6 +77,7 @@ mod secret;
 mod service;
 mod session;
 #[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 
 pub use self::{

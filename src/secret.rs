@@ -43,3 +43,15 @@ impl Drop for Secret {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_but_does_not_print() {
+        let secret = Secret::from("hush".to_owned());
+        assert_eq!(&*secret.clone(), "hush");
+        assert_eq!(format!("{secret:?} {secret:#?}"), "*** ***");
+    }
+}

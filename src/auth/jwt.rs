@@ -177,3 +177,137 @@ const JWT_TYPES: [&str; 3] = ["JWT", "application/jwt", "at+jwt"];
 
 /// The year 9999, in milliseconds to be lenient: beyond it, seconds are no date.
 const MAX_DATE: f64 = 253_402_300_799_000.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+    const HEADER: &str = r#"{"alg":"RS256","kid":"k1"}"#;
+    const CLAIMS: &str = r#"{"sub":"alice","exp":1800000060,"aud":"project","iss":"crossmint"}"#;
+
+    fn token(header: &str, claims: &str) -> String {
+        format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    fn read(token: &str) -> Result<Unverified<'_>, &'static str> {
+        let expected = Expectations {
+            audience: Some("project".into()),
+            issuer: Some("crossmint".into()),
+            leeway: Duration::from_secs(5),
+        };
+        Unverified::read(token.as_bytes(), &expected, NOW)
+    }
+
+    #[test]
+    fn a_good_token_is_read() {
+        let text = token(HEADER, CLAIMS);
+        let token = read(&text).unwrap();
+        assert_eq!((&*token.user_id, token.key_id.as_deref(), token.expires_at), ("alice", Some("k1"), NOW + 60));
+        assert_eq!((token.message, token.signature), (&text.as_bytes()[..text.len() - 5], b"sig".to_vec()));
+    }
+
+    #[test]
+    fn headers_are_held_to_their_rules() {
+        let cases = [
+            ("a type", r#"{"alg":"RS256","typ":"jwt"}"#, true),
+            ("a media type", r#"{"alg":"RS256","typ":"application/JWT"}"#, true),
+            ("an access token", r#"{"alg":"RS256","typ":"at+jwt"}"#, true),
+            ("unknown members", r#"{"alg":"RS256","v":1,"jku":"https://x","jwk":{}}"#, true),
+            ("an escaped name", r#"{"\u0061lg":"RS256"}"#, true),
+            ("none", r#"{"alg":"none"}"#, false),
+            ("hmac", r#"{"alg":"HS256"}"#, false),
+            ("lower case", r#"{"alg":"rs256"}"#, false),
+            ("a longer hash", r#"{"alg":"RS512"}"#, false),
+            ("no algorithm", r#"{"kid":"k1"}"#, false),
+            ("two algorithms", r#"{"alg":"none","alg":"RS256"}"#, false),
+            ("two keys", r#"{"alg":"RS256","kid":"a","kid":"a"}"#, false),
+            ("a numeric key", r#"{"alg":"RS256","kid":1}"#, false),
+            ("a null key", r#"{"alg":"RS256","kid":null}"#, false),
+            ("an extension", r#"{"alg":"RS256","crit":["exp"]}"#, false),
+            ("a null extension", r#"{"alg":"RS256","crit":null}"#, false),
+            ("an unencoded payload", r#"{"alg":"RS256","b64":false}"#, false),
+            ("compression", r#"{"alg":"RS256","zip":"DEF"}"#, false),
+            ("nesting", r#"{"alg":"RS256","cty":"JWT"}"#, false),
+            ("another type", r#"{"alg":"RS256","typ":"logout+jwt"}"#, false),
+            ("an array", r#"["RS256","k1"]"#, false),
+            ("a byte order mark", "\u{feff}{\"alg\":\"RS256\"}", false),
+        ];
+        for (name, header, good) in cases {
+            assert_eq!(read(&token(header, CLAIMS)).is_ok(), good, "{name}");
+        }
+    }
+
+    #[test]
+    fn claims_are_held_to_their_rules() {
+        let cases = [
+            ("several audiences", r#"{"sub":"a","exp":1800000060,"aud":["x","project"],"iss":"crossmint"}"#, true),
+            ("a fraction", r#"{"sub":"a","exp":1800000060.5,"aud":"project","iss":"crossmint"}"#, true),
+            ("within the leeway", r#"{"sub":"a","exp":1799999996,"aud":"project","iss":"crossmint"}"#, true),
+            (
+                "early within the leeway",
+                r#"{"sub":"a","exp":1800000060,"nbf":1800000005,"aud":"project","iss":"crossmint"}"#,
+                true,
+            ),
+            ("expired at the leeway's end", r#"{"sub":"a","exp":1799999995,"aud":"project","iss":"crossmint"}"#, false),
+            ("too early", r#"{"sub":"a","exp":1800000060,"nbf":1800000006,"aud":"project","iss":"crossmint"}"#, false),
+            ("no expiry", r#"{"sub":"a","aud":"project","iss":"crossmint"}"#, false),
+            ("a text for a date", r#"{"sub":"a","exp":"1800000060","aud":"project","iss":"crossmint"}"#, false),
+            ("no date in sight", r#"{"sub":"a","exp":1e300,"aud":"project","iss":"crossmint"}"#, false),
+            ("a null date", r#"{"sub":"a","exp":1800000060,"nbf":null,"aud":"project","iss":"crossmint"}"#, false),
+            ("no user", r#"{"exp":1800000060,"aud":"project","iss":"crossmint"}"#, false),
+            ("an empty user", r#"{"sub":"","exp":1800000060,"aud":"project","iss":"crossmint"}"#, false),
+            ("a numeric user", r#"{"sub":5,"exp":1800000060,"aud":"project","iss":"crossmint"}"#, false),
+            ("two users", r#"{"sub":"a","sub":"b","exp":1800000060,"aud":"project","iss":"crossmint"}"#, false),
+            ("no audience", r#"{"sub":"a","exp":1800000060,"iss":"crossmint"}"#, false),
+            ("another audience", r#"{"sub":"a","exp":1800000060,"aud":"project2","iss":"crossmint"}"#, false),
+            (
+                "an object for an audience",
+                r#"{"sub":"a","exp":1800000060,"aud":{"project":1},"iss":"crossmint"}"#,
+                false,
+            ),
+            ("another issuer", r#"{"sub":"a","exp":1800000060,"aud":"project","iss":"crossmint/"}"#, false),
+            ("several issuers", r#"{"sub":"a","exp":1800000060,"aud":"project","iss":["crossmint"]}"#, false),
+            ("an array", r#"["a",1800000060]"#, false),
+            ("two objects", r#"{"sub":"a","exp":1800000060,"aud":"project","iss":"crossmint"}{}"#, false),
+        ];
+        for (name, claims, good) in cases {
+            assert_eq!(read(&token(HEADER, claims)).is_ok(), good, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_compact_form_is_a_token() {
+        let good = token(HEADER, CLAIMS);
+        let unsigned = good.rsplit_once('.').unwrap().0;
+        let cases = [
+            ("nothing", String::new()),
+            ("dots", "..".into()),
+            ("two parts", unsigned.into()),
+            ("four parts", format!("{good}.c2ln")),
+            ("a scheme", format!("Bearer {good}")),
+            ("padding", format!("{good}=")),
+            ("stray bits", format!("{unsigned}.c2l")),
+            ("a space", format!("{good} ")),
+            ("the standard alphabet", format!("{unsigned}.+/+/")),
+            ("too long", format!("{unsigned}.{}", "A".repeat(MAX_TOKEN))),
+        ];
+        for (name, text) in cases {
+            assert!(read(&text).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_clock_makes_it_panic() {
+        let expected = Expectations { audience: None, issuer: None, leeway: Duration::from_secs(300) };
+        for now in [0, 30, NOW, u64::MAX] {
+            let _ = Unverified::read(token(HEADER, CLAIMS).as_bytes(), &expected, now);
+        }
+    }
+
+    #[test]
+    fn deep_nesting_does_not_exhaust_the_stack() {
+        let deep = format!(r#"{{"alg":"RS256","x":{}}}"#, "[".repeat(4000));
+        assert!(read(&token(&deep, CLAIMS)).is_err());
+    }
+}

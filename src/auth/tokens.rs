@@ -78,3 +78,61 @@ const SHARDS: usize = 16;
 
 /// What an entry takes beside its session: reference counts, links, its place in the table.
 const ENTRY_BYTES: usize = 160;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{AuthMaterial, RefreshToken, Verified};
+
+    fn session(jwt: &str) -> Session {
+        let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
+        Session::new(verified, AuthMaterial::new(jwt, RefreshToken::new("r")))
+    }
+
+    fn token(number: usize) -> String {
+        format!("{number:0>732}")
+    }
+
+    #[test]
+    fn a_hit_needs_the_whole_token() {
+        let tokens = Tokens::new(1 << 20);
+        let (jwt, twin) = (format!("a{}", "x".repeat(40)), format!("b{}", "x".repeat(40)));
+        tokens.insert(session(&jwt));
+        assert_eq!(tokens.find(jwt.as_bytes()).unwrap().jwt(), jwt);
+        assert!(tokens.find(twin.as_bytes()).is_none());
+        assert!(tokens.find(b"short").is_none());
+    }
+
+    #[test]
+    fn it_is_bounded_in_bytes_and_forgets_the_oldest() {
+        let tokens = Tokens::new(SHARDS * 10_000);
+        for number in 0..1_000 {
+            tokens.insert(session(&token(number)));
+        }
+        assert!(tokens.find(token(999).as_bytes()).is_some());
+        assert!(tokens.find(token(0).as_bytes()).is_none());
+        for shard in &tokens.shards {
+            let shard = shard.read().unwrap();
+            let held: usize = shard.sessions.iter().map(|(_, session)| ENTRY_BYTES + session.cost()).sum();
+            assert_eq!(shard.bytes, held);
+            assert!(held <= 10_000);
+        }
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_and_paid_back() {
+        let tokens = Tokens::new(1 << 20);
+        tokens.insert(session(&token(1)));
+        tokens.insert(session(&token(1)));
+        tokens.remove(token(1).as_bytes());
+        assert!(tokens.find(token(1).as_bytes()).is_none());
+        assert!(tokens.shards.iter().all(|shard| shard.read().unwrap().bytes == 0));
+    }
+
+    #[test]
+    fn without_room_it_holds_nothing() {
+        let tokens = Tokens::new(0);
+        tokens.insert(session(&token(1)));
+        assert!(tokens.find(token(1).as_bytes()).is_none());
+    }
+}
