@@ -92,3 +92,8 @@ pub use self::{
     service::CrossmintAuthService,
     session::{AuthMaterial, RefreshToken, Session, Twitter, User},
 };
+
+/// Compiles the README's examples.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

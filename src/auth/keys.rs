@@ -318,3 +318,116 @@ const MAX_KEYS: usize = 64;
 
 /// RFC 7518 section 3.3 sets the lower bound; above the upper one, a verification takes a millisecond.
 const MODULUS_BITS: RangeInclusive<usize> = 2048..=8192;
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// Makes a set with a usable key that nobody could sign with, and one that is odd.
+    fn set(key_id: &str, byte: u8) -> KeySet {
+        let n = URL_SAFE_NO_PAD.encode([byte; 256]);
+        let document = format!(r#"{{"keys":[{{"kty":"RSA","kid":"{key_id}","n":"{n}","e":"AQAB"}},{{"kty":"?"}}]}}"#);
+        KeySet::parse(document.as_bytes()).unwrap()
+    }
+
+    fn start(keys: &Arc<Keys>, reason: Reason) -> Option<Attempt> {
+        match keys.request_reload(reason) {
+            Permission::Start(attempt, _) => Some(attempt),
+            Permission::Join(_) | Permission::NotBefore(_) => None,
+        }
+    }
+
+    fn load(keys: &Arc<Keys>, set: KeySet) {
+        start(keys, Reason::Vouched).unwrap().succeed(set);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_set_is_fresh_then_stale_then_unusable() {
+        let keys = Arc::new(Keys::new());
+        assert_eq!(keys.freshness(), Freshness::Unusable);
+        load(&keys, set("a", 0xFF));
+        assert_eq!(keys.freshness(), Freshness::Fresh);
+        advance(SOFT_TTL).await;
+        assert_eq!(keys.freshness(), Freshness::Stale);
+        assert!(keys.current().is_some());
+        advance(HARD_TTL - SOFT_TTL).await;
+        assert_eq!(keys.freshness(), Freshness::Unusable);
+        assert!(keys.current().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_key_causes_one_reload_per_cooldown_whatever_comes_of_it() {
+        let keys = Arc::new(Keys::new());
+        load(&keys, set("a", 0xFF));
+        assert!(start(&keys, Reason::UnknownKey).is_none(), "the first load was an attempt");
+        advance(COOLDOWN).await;
+        start(&keys, Reason::UnknownKey).unwrap().fail(AuthErrorKind::Unavailable.into());
+        advance(COOLDOWN - Duration::from_millis(1)).await;
+        assert!(start(&keys, Reason::UnknownKey).is_none());
+        assert!(start(&keys, Reason::Vouched).is_some(), "Crossmint's word counts at any time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_set_attempts_back_off() {
+        let keys = Arc::new(Keys::new());
+        for pause in [1, 2, 4, 8, 16, 30, 30] {
+            start(&keys, Reason::Missing).unwrap().fail(AuthErrorKind::Unavailable.into());
+            let pause = Duration::from_secs(pause);
+            match keys.request_reload(Reason::Missing) {
+                Permission::NotBefore(remaining) => assert_eq!(remaining, pause),
+                other => panic!("{other:?} within {pause:?}"),
+            }
+            advance(pause).await;
+        }
+        load(&keys, set("a", 0xFF));
+        advance(HARD_TTL).await;
+        assert!(start(&keys, Reason::Missing).is_some(), "a success starts anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_reload_serves_all_who_wait_even_if_it_panics() {
+        let keys = Arc::new(Keys::new());
+        let attempt = start(&keys, Reason::Missing).unwrap();
+        let Permission::Join(mut waiting) = keys.request_reload(Reason::Stale) else { panic!("a second reload") };
+        drop(attempt);
+        assert!(waiting.changed().await.is_err(), "the wait is over");
+        assert!(keys.last_failure().is_some());
+        advance(MAX_BACKOFF).await;
+        load(&keys, set("a", 0xFF));
+        assert!(keys.last_failure().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_another_set_starts_a_new_generation() {
+        let keys = Arc::new(Keys::new());
+        let first = set("a", 0xFF);
+        load(&keys, KeySet { keys: first.keys.clone() });
+        let generation = keys.generation();
+        load(&keys, first);
+        assert_eq!(keys.generation(), generation);
+        load(&keys, set("a", 0xFD));
+        assert_ne!(keys.generation(), generation, "the same ID, another key");
+        assert_eq!(keys.current().unwrap().1, keys.generation());
+    }
+
+    #[test]
+    fn a_token_without_a_key_id_needs_a_single_key() {
+        let (one, other) = (set("a", 0xFF), set("b", 0xFF));
+        assert!(one.find(None).is_some());
+        assert!(one.find(Some("b")).is_none());
+        let both = KeySet { keys: [one.keys, other.keys].concat() };
+        assert!(both.find(None).is_none());
+        assert_eq!(both.find(Some("b")).unwrap().id.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn what_is_no_key_set_is_refused() {
+        for document in ["", "null", "[]", "{}", r#"{"keys":null}"#, r#"{"keys":[]}"#, r#"{"keys":[{}]}"#, "<html>"] {
+            assert!(KeySet::parse(document.as_bytes()).is_err(), "{document}");
+        }
+        let crowd = format!(r#"{{"keys":[{}{{}}]}}"#, "{},".repeat(MAX_KEYS));
+        assert_eq!(KeySet::parse(crowd.as_bytes()), Err("the key set has too many keys"));
+    }
+}

@@ -280,3 +280,165 @@ const MISHAP_MEMORY: Duration = Duration::from_secs(5);
 const MAX_REFUSED: usize = 10_000;
 const MAX_RENEWED_BYTES: usize = 16 << 20;
 const ENTRY_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::session::{AuthMaterial, RefreshToken, Verified};
+
+    const WINDOW: Duration = Duration::from_secs(30);
+
+    fn renewals() -> Arc<Renewals> {
+        Arc::new(Renewals::new(WINDOW, 2))
+    }
+
+    fn renewed_to(token: &str) -> Outcome {
+        let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
+        let session = Session::new(verified, AuthMaterial::new("jwt", RefreshToken::new(token)));
+        let cookie = HeaderValue::from_static("c");
+        Ok(Arc::new(Renewal { session, set_cookie: [cookie.clone(), cookie] }))
+    }
+
+    fn refused() -> Outcome {
+        Err(AuthErrorKind::Refused.into())
+    }
+
+    fn ticket(renewals: &Arc<Renewals>, token: &str) -> Ticket {
+        match renewals.enter(token.into(), |_| true) {
+            Entry::Yours(ticket, _) => ticket,
+            other => panic!("{token}: {other:?}"),
+        }
+    }
+
+    fn renew(renewals: &Arc<Renewals>, token: &str, successor: &str) {
+        assert!(ticket(renewals, token).settle(renewed_to(successor)).is_none());
+    }
+
+    /// Says in a word what a request with this token gets.
+    fn outcome(renewals: &Arc<Renewals>, token: &str) -> String {
+        match renewals.enter(token.into(), |_| true) {
+            Entry::Renewed(renewal) => renewal.session.refresh_token().secret().to_owned(),
+            Entry::UnderWay(_) => "under way".into(),
+            Entry::Refused(error) => format!("{:?}", error.kind()),
+            Entry::Yours(ticket, _) => format!("sends {}", &**ticket.token()),
+            Entry::Full => "full".into(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_spent_token_leads_to_the_latest_of_its_chain_and_no_longer_than_the_window() {
+        let renewals = renewals();
+        renew(&renewals, "a", "b");
+        renew(&renewals, "b", "c");
+        assert_eq!((outcome(&renewals, "a"), outcome(&renewals, "b")), ("c".into(), "c".into()));
+        assert_eq!(outcome(&renewals, "c"), "sends c");
+        advance(WINDOW).await;
+        assert_eq!(outcome(&renewals, "a"), "sends a");
+        assert_eq!(renewals.state().renewed_bytes, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_successor_that_has_expired_is_renewed_in_place_of_the_spent_token() {
+        let renewals = renewals();
+        renew(&renewals, "a", "b");
+        match renewals.enter("a".into(), |_| false) {
+            Entry::Yours(ticket, _) => assert_eq!(&**ticket.token(), "b"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_that_are_not_replaced_and_circles_come_to_an_end() {
+        let renewals = renewals();
+        renew(&renewals, "a", "a");
+        assert_eq!(outcome(&renewals, "a"), "a");
+        assert!(matches!(renewals.enter("a".into(), |_| false), Entry::Yours(..)));
+        renew(&renewals, "b", "c");
+        renew(&renewals, "c", "b");
+        let _ = outcome(&renewals, "b");
+        assert!(matches!(renewals.end("b".into()), Ended::Now { .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_verdicts_are_remembered() {
+        let renewals = renewals();
+        assert!(ticket(&renewals, "a").settle(refused()).is_none());
+        assert!(ticket(&renewals, "b").settle(Err(AuthErrorKind::UnusableAnswer.into())).is_none());
+        assert!(ticket(&renewals, "c").settle(Err(AuthErrorKind::Unavailable.into())).is_none());
+        let all = || ["a", "b", "c"].map(|token| outcome(&renewals, token));
+        assert_eq!(all(), ["Refused", "UnusableAnswer", "sends c"]);
+        advance(MISHAP_MEMORY).await;
+        assert_eq!(all(), ["Refused", "sends b", "sends c"]);
+        advance(REFUSAL_MEMORY).await;
+        assert_eq!(all(), ["sends a", "sends b", "sends c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_that_is_dropped_sets_its_token_free() {
+        let renewals = renewals();
+        let Entry::Yours(ticket, mut waiting) = renewals.enter("a".into(), |_| true) else { panic!("not ours") };
+        assert_eq!(outcome(&renewals, "a"), "under way");
+        drop(ticket);
+        assert!(waiting.wait_for(Option::is_some).await.is_err());
+        assert_eq!(outcome(&renewals, "a"), "sends a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_logout_ends_the_whole_chain() {
+        let renewals = renewals();
+        renew(&renewals, "a", "b");
+        renew(&renewals, "b", "c");
+        match renewals.end("a".into()) {
+            Ended::Now { latest, sessions } => assert_eq!((&*latest, sessions.len()), ("c", 2)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(["a", "b", "c"].map(|token| outcome(&renewals, token)), ["Refused"; 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_logout_overtakes_the_renewal_under_way() {
+        let cases = [
+            ("it succeeds", renewed_to("b"), Some("b")),
+            ("it is refused", refused(), None),
+            ("nobody knows", Err(AuthErrorKind::Unavailable.into()), Some("a")),
+        ];
+        for (name, result, revoked) in cases {
+            let renewals = renewals();
+            let Entry::Yours(ticket, waiting) = renewals.enter("a".into(), |_| true) else { panic!("not ours") };
+            assert!(matches!(renewals.end("a".into()), Ended::AfterRenewal(_)), "{name}");
+            assert_eq!(ticket.settle(result).as_deref(), revoked, "{name}");
+            let outcome_of_waiting = waiting.borrow().clone().unwrap();
+            assert_eq!(outcome_of_waiting.unwrap_err().kind(), AuthErrorKind::Refused, "{name}");
+            assert_eq!(outcome(&renewals, "a"), "Refused", "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everything_is_bounded() {
+        let renewals = renewals();
+        let (_one, _two) = (ticket(&renewals, "1"), ticket(&renewals, "2"));
+        assert_eq!(outcome(&renewals, "3"), "full");
+        let until = Instant::now() + REFUSAL_MEMORY;
+        let mut state = renewals.state();
+        for number in 0..2 * MAX_REFUSED {
+            state.refuse(digest_of(&number.to_string()), AuthErrorKind::Refused.into(), until);
+        }
+        assert_eq!(state.refused.len(), MAX_REFUSED);
+        let renewal = renewed_to(&"r".repeat(4000)).unwrap();
+        for number in 0..10_000 {
+            let digest = digest_of(&number.to_string());
+            state.remember(digest, Renewed { renewal: Arc::clone(&renewal), successor: digest, until });
+        }
+        assert!(state.renewed_bytes <= MAX_RENEWED_BYTES && !state.renewed.is_empty());
+        assert_eq!(state.renewed_bytes, state.renewed.iter().map(|(_, renewed)| cost(renewed)).sum::<usize>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_window_no_memory() {
+        let renewals = Arc::new(Renewals::new(Duration::ZERO, 2));
+        renew(&renewals, "a", "b");
+        assert_eq!(outcome(&renewals, "a"), "sends a");
+    }
+}
