@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn it_reads_but_does_not_print() {
         let secret = Secret::from("hush".to_owned());
-        assert_eq!(&*secret.clone(), "hush");
+        assert_eq!(&*secret, "hush");
         assert_eq!(format!("{secret:?} {secret:#?}"), "*** ***");
     }
 }
