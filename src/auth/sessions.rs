@@ -63,13 +63,14 @@ impl CrossmintAuth {
         }
         let secret = usable_secret(token)?;
         let Slot::One(jwt) = presented.jwt else { return Ok(Judgement::Open(Pair { jwt: None, secret })) };
-        let Some(jwt) = text(Slot::One(jwt)) else { return Ok(Judgement::Open(Pair { jwt: None, secret })) };
-        match self.verify(jwt.as_bytes()) {
-            Ok(verified) => Ok(Judgement::Valid(self.admit_pair(verified, &jwt, &secret))),
-            Err(Unverifiable::NoKeys | Unverifiable::UnknownKey) => {
-                Ok(Judgement::Open(Pair { jwt: Some(jwt), secret }))
-            }
-            Err(Unverifiable::Invalid(_)) => Ok(Judgement::Open(Pair { jwt: None, secret })),
+        let verified = match self.verify(jwt) {
+            Err(Unverifiable::Invalid(_)) => return Ok(Judgement::Open(Pair { jwt: None, secret })),
+            verified => verified.ok(),
+        };
+        // Only now is the JWT known to be short, and worth a copy.
+        match (verified, text(presented.jwt)) {
+            (Some(verified), Some(jwt)) => Ok(Judgement::Valid(self.admit_pair(verified, &jwt, &secret))),
+            (_, jwt) => Ok(Judgement::Open(Pair { jwt, secret })),
         }
     }
 
@@ -106,7 +107,7 @@ impl CrossmintAuth {
         session
     }
 
-    /// Finds out what only Crossmint can tell.
+    /// Finds out what could not be told at first sight.
     pub(super) async fn resolve(&self, pair: Pair) -> Result<Resolved, AuthError> {
         // Without keys nothing can be verified, least of all what a renewal would bring.
         self.ensure_keys().await?;
