@@ -122,6 +122,12 @@ pub enum AuthErrorKind {
 }
 
 impl AuthErrorKind {
+    pub(crate) const COUNT: usize = Self::BodyTimeout as usize + 1;
+
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
     /// Returns the text for the client: one per kind, whatever the cause.
     pub(crate) fn message(self) -> &'static str {
         match self {

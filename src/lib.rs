@@ -82,7 +82,7 @@ pub mod testing;
 
 pub use self::{
     api_key::{ApiKey, Environment, KeyOrigin},
-    auth::{Credentials, CrossmintAuth},
+    auth::{Credentials, CrossmintAuth, Stats},
     config::{ConfigError, CrossmintAuthConfig, CrossmintAuthConfigBuilder, Unauthenticated},
     cookie_options::{CookieNames, CookieOptions, SameSite},
     error::{AuthError, AuthErrorKind, OutagePolicy},

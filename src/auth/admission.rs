@@ -107,6 +107,7 @@ impl CrossmintAuth {
     }
 
     fn rejection(&self, error: AuthError, carried: Carried) -> Rejection {
+        self.0.counters.refusals[error.kind().index()].count();
         let disposition = error.disposition(self.0.settings.on_outage);
         let set_cookie = match disposition.cookies {
             CookieFate::Cleared => self.0.cookies.clear(carried),

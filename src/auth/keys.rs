@@ -9,6 +9,7 @@
 
 use std::{
     collections::HashMap,
+    error::Error,
     ops::RangeInclusive,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -43,6 +44,7 @@ struct Reload {
     last_attempt: Option<Instant>,
     failures: u32,
     last_failure: Option<AuthError>,
+    last_complaint: Option<Instant>,
     under_way: Option<watch::Receiver<()>>,
 }
 
@@ -176,6 +178,7 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// Ends the reload with a good set.
     pub(crate) fn succeed(self, set: KeySet) {
+        tracing::debug!(keys = set.keys.len(), "loaded the key set");
         self.keys.install(set);
         let mut reload = self.keys.reload();
         reload.failures = 0;
@@ -183,9 +186,14 @@ impl Attempt {
         reload.under_way = None;
     }
 
-    /// Ends the reload without a set.
+    /// Ends the reload without a set. Says so in the log, but not at every attempt.
     pub(crate) fn fail(self, error: AuthError) {
-        self.keys.reload().last_failure = Some(error);
+        let mut reload = self.keys.reload();
+        if reload.last_complaint.is_none_or(|last| last.elapsed() >= COMPLAINT_PAUSE) {
+            reload.last_complaint = Some(Instant::now());
+            tracing::warn!(error = &error as &dyn Error, "the key set could not be loaded");
+        }
+        reload.last_failure = Some(error);
     }
 }
 
@@ -244,6 +252,7 @@ impl KeySet {
     }
 
     /// Returns the IDs of the keys.
+    #[cfg(test)]
     pub(crate) fn ids(&self) -> impl Iterator<Item = Option<&str>> {
         self.keys.iter().map(|key| key.id.as_deref())
     }
@@ -314,6 +323,7 @@ const SOFT_TTL: Duration = Duration::from_secs(10 * 60);
 const HARD_TTL: Duration = Duration::from_secs(60 * 60);
 const COOLDOWN: Duration = Duration::from_secs(30);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 const MAX_KEYS: usize = 64;
 
 /// RFC 7518 section 3.3 sets the lower bound; above the upper one, a verification takes a millisecond.

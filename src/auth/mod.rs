@@ -12,6 +12,7 @@ mod keys;
 mod origin;
 mod renewal;
 mod sessions;
+mod stats;
 mod tokens;
 mod upstream;
 
@@ -21,6 +22,7 @@ use http::HeaderMap;
 use serde_json::{Map, Value};
 use tokio::{sync::Semaphore, time::timeout};
 
+pub use self::stats::Stats;
 pub(crate) use self::{
     admission::{Admission, Passage, RefreshCall, Rejection, Verdict, add_cookies},
     renewal::Renewal,
@@ -31,6 +33,7 @@ use self::{
     keys::{Keys, Reason},
     renewal::{Ended, Renewals},
     sessions::{Judgement, Resolved, arrival, spawn, text, usable_secret},
+    stats::Counters,
     tokens::Tokens,
     upstream::Upstream,
 };
@@ -78,6 +81,7 @@ struct Inner {
     tokens: Tokens,
     renewals: Arc<Renewals>,
     places: Semaphore,
+    counters: Counters,
 }
 
 impl CrossmintAuth {
@@ -99,6 +103,7 @@ impl CrossmintAuth {
             tokens: Tokens::new(settings.token_cache_bytes),
             renewals: Arc::new(Renewals::new(settings.successor_window, max_under_way)),
             places: Semaphore::new(settings.max_concurrent_refreshes),
+            counters: Counters::default(),
             settings,
         }))
     }
@@ -216,6 +221,12 @@ impl CrossmintAuth {
     /// `Cache-Control: no-store`.
     pub fn clear_auth_material(&self, response: &mut HeaderMap) {
         add_cookies(response, self.0.cookies.clear(Carried::default()));
+    }
+
+    /// Returns what this handle and its layers have done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.counters.read(self.0.tokens.hits())
     }
 
     /// Returns where Crossmint publishes its key set.

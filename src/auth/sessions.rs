@@ -94,6 +94,7 @@ impl CrossmintAuth {
         let token = Unverified::read(jwt, &self.0.expectations, now()).map_err(Unverifiable::Invalid)?;
         let (keys, generation) = self.0.keys.current().ok_or(Unverifiable::NoKeys)?;
         let key = keys.find(token.key_id.as_deref()).ok_or(Unverifiable::UnknownKey)?;
+        self.0.counters.verifications.count();
         if !key.verifies(token.message, &token.signature) {
             return Err(Unverifiable::Invalid("the signature does not verify"));
         }
@@ -186,11 +187,11 @@ impl CrossmintAuth {
             });
             match set {
                 Ok(set) => {
-                    tracing::debug!(keys = set.ids().count(), "loaded the key set");
+                    auth.0.counters.reloads.count();
                     attempt.succeed(set);
                 }
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn Error, "the key set could not be loaded");
+                    auth.0.counters.failed_reloads.count();
                     attempt.fail(error);
                 }
             }
@@ -201,12 +202,18 @@ impl CrossmintAuth {
     /// Renews a session: joins the renewal of its token, finds its result, or starts it.
     pub(super) async fn renew(&self, secret: Secret) -> Outcome {
         let outcome = match self.0.renewals.enter(secret, |session| self.is_current(session)) {
-            Entry::Renewed(renewal) => return Ok(renewal),
+            Entry::Renewed(renewal) => {
+                self.0.counters.successor_hits.count();
+                return Ok(renewal);
+            }
             Entry::Refused(error) => return Err(error),
             Entry::Full => {
                 return Err(AuthError::new(AuthErrorKind::Unavailable, "too many sessions are being renewed at once"));
             }
-            Entry::UnderWay(outcome) => outcome,
+            Entry::UnderWay(outcome) => {
+                self.0.counters.joined.count();
+                outcome
+            }
             Entry::Yours(ticket, outcome) => {
                 // A client that hangs up must not take the only copy of the new token with it.
                 spawn(self.clone().run_renewal(ticket))?;
@@ -237,6 +244,7 @@ impl CrossmintAuth {
         let Ok(Ok(_place)) = place else {
             return Err(AuthError::new(AuthErrorKind::Unavailable, "too many sessions are being renewed at once"));
         };
+        self.0.counters.renewals.count();
         let answer = self.0.upstream.refresh(secret).await?;
         let verified =
             self.verify_or_reload(answer.jwt.as_bytes(), Reason::Vouched).await.map_err(|error| {

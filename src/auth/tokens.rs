@@ -3,7 +3,10 @@
 //! Only verified tokens get in, so that nobody can crowd out others with junk. A hit needs the whole token to be equal;
 //! the caller checks expiry and key set.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{
+    PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use lru::LruCache;
 
@@ -12,12 +15,19 @@ use crate::session::Session;
 /// A cache bounded in bytes, split so that threads rarely meet.
 #[derive(Debug)]
 pub(crate) struct Tokens {
-    shards: Box<[RwLock<Shard>]>,
+    shards: Box<[Shard]>,
     shard_bytes: usize,
 }
 
 #[derive(Debug)]
 struct Shard {
+    entries: RwLock<Entries>,
+    /// Counted here, where a thread has been anyway, and not in one place for all.
+    hits: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Entries {
     sessions: LruCache<Tail, Session>,
     bytes: usize,
 }
@@ -25,42 +35,53 @@ struct Shard {
 impl Tokens {
     /// Creates a cache for about `bytes` of sessions. Zero holds none.
     pub(crate) fn new(bytes: usize) -> Self {
-        let shard = || RwLock::new(Shard { sessions: LruCache::unbounded(), bytes: 0 });
+        let shard = || Shard {
+            entries: RwLock::new(Entries { sessions: LruCache::unbounded(), bytes: 0 }),
+            hits: AtomicU64::new(0),
+        };
         Self { shards: (0..SHARDS).map(|_| shard()).collect(), shard_bytes: bytes / SHARDS }
     }
 
     /// Finds the session of a token.
     pub(crate) fn find(&self, token: &[u8]) -> Option<Session> {
         let tail = tail(token)?;
-        let shard = self.shard(&tail).read().unwrap_or_else(PoisonError::into_inner);
-        shard.sessions.peek(&tail).filter(|session| session.jwt().as_bytes() == token).cloned()
+        let shard = self.shard(&tail);
+        let entries = shard.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let session = entries.sessions.peek(&tail).filter(|session| session.jwt().as_bytes() == token)?;
+        shard.hits.fetch_add(1, Ordering::Relaxed);
+        Some(session.clone())
+    }
+
+    /// Returns how many tokens have been found.
+    pub(crate) fn hits(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.hits.load(Ordering::Relaxed)).sum()
     }
 
     /// Keeps a session, in place of the oldest ones if need be.
     pub(crate) fn insert(&self, session: Session) {
         let cost = ENTRY_BYTES + session.cost();
         let Some(tail) = tail(session.jwt().as_bytes()).filter(|_| cost <= self.shard_bytes) else { return };
-        let mut shard = self.shard(&tail).write().unwrap_or_else(PoisonError::into_inner);
-        shard.bytes += cost;
-        if let Some(replaced) = shard.sessions.put(tail, session) {
-            shard.bytes -= ENTRY_BYTES + replaced.cost();
+        let mut entries = self.shard(&tail).entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.bytes += cost;
+        if let Some(replaced) = entries.sessions.put(tail, session) {
+            entries.bytes -= ENTRY_BYTES + replaced.cost();
         }
-        while shard.bytes > self.shard_bytes {
-            let Some((_, oldest)) = shard.sessions.pop_lru() else { break };
-            shard.bytes -= ENTRY_BYTES + oldest.cost();
+        while entries.bytes > self.shard_bytes {
+            let Some((_, oldest)) = entries.sessions.pop_lru() else { break };
+            entries.bytes -= ENTRY_BYTES + oldest.cost();
         }
     }
 
     /// Forgets the session of a token.
     pub(crate) fn remove(&self, token: &[u8]) {
         let Some(tail) = tail(token) else { return };
-        let mut shard = self.shard(&tail).write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(removed) = shard.sessions.pop(&tail) {
-            shard.bytes -= ENTRY_BYTES + removed.cost();
+        let mut entries = self.shard(&tail).entries.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(removed) = entries.sessions.pop(&tail) {
+            entries.bytes -= ENTRY_BYTES + removed.cost();
         }
     }
 
-    fn shard(&self, tail: &Tail) -> &RwLock<Shard> {
+    fn shard(&self, tail: &Tail) -> &Shard {
         &self.shards[usize::from(tail[0]) % SHARDS]
     }
 }
@@ -112,7 +133,7 @@ mod tests {
         assert!(tokens.find(token(999).as_bytes()).is_some());
         assert!(tokens.find(token(0).as_bytes()).is_none());
         for shard in &tokens.shards {
-            let shard = shard.read().unwrap();
+            let shard = shard.entries.read().unwrap();
             let held: usize = shard.sessions.iter().map(|(_, session)| ENTRY_BYTES + session.cost()).sum();
             assert_eq!(shard.bytes, held);
             assert!(held <= 10_000);
@@ -126,7 +147,7 @@ mod tests {
         tokens.insert(session(&token(1)));
         tokens.remove(token(1).as_bytes());
         assert!(tokens.find(token(1).as_bytes()).is_none());
-        assert!(tokens.shards.iter().all(|shard| shard.read().unwrap().bytes == 0));
+        assert!(tokens.shards.iter().all(|shard| shard.entries.read().unwrap().bytes == 0));
     }
 
     #[test]

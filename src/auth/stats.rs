@@ -1,0 +1,77 @@
+//! Counters of what the layer has done.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::AuthErrorKind;
+
+/// What a [`CrossmintAuth`](crate::CrossmintAuth) and its layers have done since they were made.
+///
+/// Each number only grows: export them as counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// JWTs that were found among the verified ones.
+    pub cache_hits: u64,
+    /// Signatures that were checked.
+    pub verifications: u64,
+    /// Key sets that were loaded.
+    pub reloads: u64,
+    /// Attempts to load a key set that failed.
+    pub failed_reloads: u64,
+    /// Refresh tokens that were sent to Crossmint.
+    pub renewals: u64,
+    /// Requests that waited for a renewal which another one had started.
+    pub joined: u64,
+    /// Requests with a spent refresh token that were served from its successor.
+    pub successor_hits: u64,
+    refusals: [u64; AuthErrorKind::COUNT],
+}
+
+impl Stats {
+    /// Returns how many requests were refused for this reason.
+    #[must_use]
+    pub fn refusals(&self, kind: AuthErrorKind) -> u64 {
+        self.refusals[kind.index()]
+    }
+}
+
+/// The counters behind [`Stats`], but for the cache's own.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) verifications: Counter,
+    pub(super) reloads: Counter,
+    pub(super) failed_reloads: Counter,
+    pub(super) renewals: Counter,
+    pub(super) joined: Counter,
+    pub(super) successor_hits: Counter,
+    pub(super) refusals: [Counter; AuthErrorKind::COUNT],
+}
+
+impl Counters {
+    pub(super) fn read(&self, cache_hits: u64) -> Stats {
+        Stats {
+            cache_hits,
+            verifications: self.verifications.read(),
+            reloads: self.reloads.read(),
+            failed_reloads: self.failed_reloads.read(),
+            renewals: self.renewals.read(),
+            joined: self.joined.read(),
+            successor_hits: self.successor_hits.read(),
+            refusals: std::array::from_fn(|index| self.refusals[index].read()),
+        }
+    }
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
