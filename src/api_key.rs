@@ -164,7 +164,8 @@ impl KeyOrigin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Environment {
-    /// `http://localhost:3000`.
+    /// `http://localhost:3000`, a Crossmint of your own. An application that listens there needs another port, or a
+    /// [`base_url`](crate::CrossmintAuthConfigBuilder::base_url).
     Development,
     /// `https://staging.crossmint.com`.
     Staging,

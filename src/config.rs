@@ -132,7 +132,8 @@ impl CrossmintAuthConfigBuilder {
 
     /// Sets the path at which the browser SDK renews a session. The default is `/api/auth/refresh`.
     ///
-    /// The layer answers it: no route of that name is needed. Matching is byte by byte, without the query.
+    /// The layer answers it, and the inner service never sees it. In axum, the request has to reach the layer: see the
+    /// README on public and protected routes. Matching is byte by byte, without the query.
     pub fn refresh_route(mut self, path: impl Into<String>) -> Self {
         self.refresh_route = path.into();
         self

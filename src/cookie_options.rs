@@ -34,12 +34,16 @@ impl Default for CookieOptions {
 
 impl CookieOptions {
     /// Returns what a production site should use: `HttpOnly` (the refresh token), `Secure`, `SameSite=Strict`.
+    ///
+    /// To keep the refresh token from scripts altogether, leave it out of the refresh route's body as well:
+    /// [`expose_refresh_secret`](crate::CrossmintAuthConfigBuilder::expose_refresh_secret).
     #[must_use]
     pub fn hardened() -> Self {
         Self { http_only: true, secure: true, same_site: SameSite::Strict, domain: None }
     }
 
-    /// Sets whether scripts are kept from reading the refresh token. The default is `false`.
+    /// Sets whether scripts are kept from reading the refresh token's cookie. Off by default, on in
+    /// [`hardened`](Self::hardened).
     ///
     /// # Security
     ///
@@ -50,14 +54,17 @@ impl CookieOptions {
         self
     }
 
-    /// Sets whether browsers send the cookies over HTTPS only. The default is `false`.
+    /// Sets whether browsers send the cookies over HTTPS only. Off by default, on in [`hardened`](Self::hardened).
+    ///
+    /// Some browsers make an exception for `localhost`; Safari does not.
     #[must_use]
     pub fn secure(mut self, secure: bool) -> Self {
         self.secure = secure;
         self
     }
 
-    /// Sets with which cross-site requests browsers send the cookies. The default is [`SameSite::Lax`].
+    /// Sets with which cross-site requests browsers send the cookies. [`SameSite::Lax`] by default,
+    /// [`SameSite::Strict`] in [`hardened`](Self::hardened).
     #[must_use]
     pub fn same_site(mut self, same_site: SameSite) -> Self {
         self.same_site = same_site;

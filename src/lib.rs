@@ -35,8 +35,9 @@
 //!    gets one of a few fixed messages. [`Unauthenticated`] lets requests without a session pass instead.
 //! 5. **Two routes are answered here** and never reach the inner service: `POST /api/auth/refresh` and
 //!    `POST /api/auth/logout`. Other sites cannot call them.
-//! 6. **Keys are loaded once** and reloaded in the background. If Crossmint fails, the last good set goes on serving for
-//!    an hour, and no session is renewed for want of a key.
+//! 6. **Keys are loaded once** and reloaded in the background every ten minutes, and when a JWT names an unknown key. A
+//!    key that Crossmint has withdrawn is refused from the next reload on. If Crossmint fails, the last good set goes on
+//!    serving for an hour, and no session is renewed for want of a key.
 //! 7. **Secrets stay secret**: the API key, JWTs and refresh tokens are in no `Debug` output, log line or error.
 //!
 //! # What it does not do
