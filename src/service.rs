@@ -12,7 +12,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    auth::{Admission, CrossmintAuth, Passage, RefreshCall},
+    auth::{Admission, CrossmintAuth, Passage, RefreshCall, Verdict},
     error::AuthErrorKind,
     future::ResponseFuture,
     refresh_body,
@@ -50,7 +50,7 @@ where
         // Only this layer says who is signed in.
         request.extensions_mut().remove::<Session>();
         match self.auth.admit(request.method(), request.uri(), request.headers()) {
-            Admission::Forward(Passage { session, set_cookie }) => {
+            Admission::Decided(Verdict::Forward(Passage { session, set_cookie })) => {
                 session.map(|session| request.extensions_mut().insert(session));
                 ResponseFuture::forwarding(self.inner.call(request), set_cookie)
             }
@@ -64,7 +64,7 @@ where
                 self.release();
                 ResponseFuture::answering(done.map(response::logged_out).boxed())
             }
-            Admission::Rejected(rejection) => {
+            Admission::Decided(Verdict::Rejected(rejection)) => {
                 self.release();
                 let response = response::rejected(rejection, is_grpc(request.headers()));
                 ResponseFuture::answering(ready(response).boxed())

@@ -31,15 +31,15 @@ impl CrossmintAuth {
             && headers.contains_key(ORIGIN)
             && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
         {
-            return Admission::Forward(Passage::default());
+            return Admission::Decided(Verdict::Forward(Passage::default()));
         }
         let is_refresh = uri.path() == settings.refresh_route;
         if is_refresh || uri.path() == settings.logout_route {
             if method != Method::POST {
-                return self.reject(AuthErrorKind::MethodNotAllowed.into(), Carried::default());
+                return self.reject(AuthErrorKind::MethodNotAllowed);
             }
             if !origin::is_allowed(uri, headers, &settings.trusted_origins) {
-                return self.reject(AuthErrorKind::CrossSite.into(), Carried::default());
+                return self.reject(AuthErrorKind::CrossSite);
             }
             let presented = self.0.cookies.read(headers);
             return if is_refresh {
@@ -56,27 +56,23 @@ impl CrossmintAuth {
     }
 
     fn admit_session(&self, presented: &Presented<'_>) -> Admission {
-        match self.judge(presented) {
-            Ok(Judgement::Valid(session)) => {
-                Admission::Forward(Passage { session: Some(session), set_cookie: Vec::new() })
-            }
+        let carried = presented.carried;
+        Admission::Decided(match self.judge(presented) {
+            Ok(Judgement::Valid(session)) => Verdict::Forward(Resolved::Known(session).into()),
             Ok(Judgement::Open(pair)) => {
-                let (auth, carried) = (self.clone(), presented.carried);
-                Admission::Pending(Box::pin(async move {
+                let auth = self.clone();
+                return Admission::Pending(Box::pin(async move {
                     match auth.resolve(pair).await {
                         Ok(resolved) => Verdict::Forward(resolved.into()),
                         Err(error) => auth.refuse(error, carried),
                     }
-                }))
+                }));
             }
             Err(_) if self.0.settings.unauthenticated != Unauthenticated::Reject && presented.is_empty() => {
-                Admission::Forward(Passage::default())
+                Verdict::Forward(Passage::default())
             }
-            Err(error) => match self.refuse(error, presented.carried) {
-                Verdict::Forward(passage) => Admission::Forward(passage),
-                Verdict::Rejected(rejection) => Admission::Rejected(rejection),
-            },
-        }
+            Err(error) => self.refuse(error, carried),
+        })
     }
 
     /// The layer's logout: the answer waits for Crossmint as long as the time limit says, and does not depend on it.
@@ -102,8 +98,9 @@ impl CrossmintAuth {
         }
     }
 
-    fn reject(&self, error: AuthError, carried: Carried) -> Admission {
-        Admission::Rejected(self.rejection(error, carried))
+    /// Refuses a call of one of the two routes, which says nothing of the session.
+    fn reject(&self, kind: AuthErrorKind) -> Admission {
+        Admission::Decided(Verdict::Rejected(self.rejection(kind.into(), Carried::default())))
     }
 
     fn rejection(&self, error: AuthError, carried: Carried) -> Rejection {
@@ -119,21 +116,21 @@ impl CrossmintAuth {
 
 /// What [`CrossmintAuth::admit`] decides.
 pub(crate) enum Admission {
-    /// Call the inner service.
-    Forward(Passage),
+    /// Do as it says.
+    Decided(Verdict),
     /// Wait for this, then do as it says.
     Pending(BoxFuture<'static, Verdict>),
     /// Answer the refresh route, once its body has been read.
     Refresh(RefreshCall),
     /// Answer the logout route with these cookies.
     Logout(BoxFuture<'static, Vec<HeaderValue>>),
-    /// Answer with this.
-    Rejected(Rejection),
 }
 
-/// What [`Admission::Pending`] comes to.
+/// What happens to a request that is for none of the two routes.
 pub(crate) enum Verdict {
+    /// Call the inner service.
     Forward(Passage),
+    /// Answer with this.
     Rejected(Rejection),
 }
 
