@@ -4,5 +4,6 @@
 
 mod direct;
 mod keys;
+mod renewal;
 mod session;
 mod support;
