@@ -135,7 +135,6 @@ impl MockCrossmint {
     }
 
     /// Starts a configuration with this server's API key and base URL.
-    #[must_use]
     pub fn config(&self) -> CrossmintAuthConfigBuilder {
         let api_key = ApiKey::unverified(PROJECT_ID, Environment::Development);
         CrossmintAuthConfig::builder(api_key).base_url(self.base_url())
