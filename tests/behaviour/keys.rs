@@ -118,7 +118,7 @@ async fn only_rs256_is_accepted() {
     let auth = auth(&mock);
     for alg in ["RS256", "RS384", "RS512", "PS256", "HS256"] {
         for claimed in [alg, "RS256"] {
-            let token = FIRST.sign_with(alg, json!({"alg": claimed, "kid": "first"}));
+            let token = FIRST.sign_with(alg, &json!({"alg": claimed, "kid": "first"}));
             assert_eq!(auth.verify_jwt(&token).await.is_ok(), alg == "RS256", "{alg}, said to be {claimed}");
         }
     }
@@ -478,11 +478,11 @@ impl Signer {
 
     /// Signs good claims.
     fn sign(&self, kid: Option<&str>) -> String {
-        self.sign_with("RS256", kid.map_or_else(|| json!({"alg": "RS256"}), |kid| json!({"alg": "RS256", "kid": kid})))
+        self.sign_with("RS256", &kid.map_or_else(|| json!({"alg": "RS256"}), |kid| json!({"alg": "RS256", "kid": kid})))
     }
 
     /// Signs good claims truly by an algorithm, whatever the header says.
-    fn sign_with(&self, alg: &str, header: Value) -> String {
+    fn sign_with(&self, alg: &str, header: &Value) -> String {
         let claims = json!({"sub": "alice", "aud": "mock-project", "exp": at(600)});
         let message = format!("{}.{}", BASE64URL.encode(header.to_string()), BASE64URL.encode(claims.to_string()));
         let encoding: &'static RsaSignatureEncoding = match alg {

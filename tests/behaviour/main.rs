@@ -5,6 +5,8 @@
 mod direct;
 mod handle;
 mod keys;
+mod placement;
 mod renewal;
 mod session;
 mod support;
+mod tower;
