@@ -322,7 +322,7 @@ impl CrossmintAuthConfigBuilder {
             ("logout_timeout", self.logout_timeout),
         ] {
             if limit.is_zero() {
-                return Err(ConfigError::new(option, "it is zero: no call could ever succeed"));
+                return Err(ConfigError::new(option, "it is zero, and no call could ever succeed: make it longer"));
             }
         }
         if !(1..=MAX_CONCURRENCY).contains(&self.max_concurrent_refreshes) {
@@ -452,13 +452,14 @@ fn check_route(option: &'static str, path: &str) -> Result<(), ConfigError> {
 
 /// Returns the origin as browsers write it (RFC 6454 section 6.2).
 fn parse_origin(text: &str) -> Result<String, ConfigError> {
+    if text.contains('@') {
+        return Err(ConfigError::new("trusted_origins", "one contains a user name or password: leave them out"));
+    }
     let normalized = Url::parse(text).ok().filter(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.path() == "/"
             && url.query().is_none()
             && url.fragment().is_none()
-            && url.username().is_empty()
-            && url.password().is_none()
             && !text.contains('*')
     });
     normalized.map(|url| url.origin().ascii_serialization()).ok_or_else(|| {

@@ -32,7 +32,7 @@ use self::{
     jwt::Expectations,
     keys::{Keys, Reason},
     renewal::{Ended, Renewals},
-    sessions::{Judgement, Resolved, arrival, spawn, text, usable_secret},
+    sessions::{Judgement, Resolved, arrival, runtime, spawn, text, usable_secret},
     stats::Counters,
     tokens::Tokens,
     upstream::Upstream,
@@ -178,6 +178,7 @@ impl CrossmintAuth {
                     .unwrap_or_else(|panic| Err(AuthError::new(AuthErrorKind::Unavailable, panic)))
             }
             Ended::AfterRenewal(outcome) => {
+                runtime()?;
                 // The renewal's task tells Crossmint.
                 let _ = timeout(self.0.settings.logout_timeout, arrival(outcome)).await;
                 Ok(())
@@ -191,6 +192,7 @@ impl CrossmintAuth {
     ///
     /// When there is no such user, the key lacks the scope, or Crossmint cannot be asked.
     pub async fn get_user(&self, user_id: &str) -> Result<User, AuthError> {
+        runtime()?;
         self.0.upstream.user(user_id).await
     }
 

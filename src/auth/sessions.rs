@@ -174,13 +174,15 @@ impl CrossmintAuth {
 
     /// The reload runs in its own task: who waits for it may hang up.
     fn start_reload(&self, reason: Reason) -> Result<Reloading, AuthError> {
+        // Before there is an attempt: a missing runtime is no failure of Crossmint's, to be remembered.
+        let runtime = runtime()?;
         let (attempt, done) = match self.0.keys.request_reload(reason) {
             Permission::Start(attempt, done) => (attempt, done),
             Permission::Join(done) => return Ok(Reloading::UnderWay(done)),
             Permission::NotBefore(delay) => return Ok(Reloading::NotBefore(delay)),
         };
         let auth = self.clone();
-        spawn(async move {
+        runtime.spawn(async move {
             let answer = auth.0.upstream.keys().await;
             let set = answer.and_then(|document| {
                 KeySet::parse(&document).map_err(|why| AuthError::new(AuthErrorKind::UnusableAnswer, why))
@@ -195,7 +197,7 @@ impl CrossmintAuth {
                     attempt.fail(error);
                 }
             }
-        })?;
+        });
         Ok(Reloading::UnderWay(done))
     }
 
@@ -289,8 +291,12 @@ pub(super) fn spawn<F>(future: F) -> Result<JoinHandle<F::Output>, AuthError>
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    let runtime = Handle::try_current().map_err(|error| AuthError::new(AuthErrorKind::Unavailable, error))?;
-    Ok(runtime.spawn(future))
+    Ok(runtime()?.spawn(future))
+}
+
+/// Finds the runtime, without which there are no calls and no time limits.
+pub(super) fn runtime() -> Result<Handle, AuthError> {
+    Handle::try_current().map_err(|error| AuthError::new(AuthErrorKind::Unavailable, error))
 }
 
 /// Returns the one refresh token of a request. Ambiguous cookies, the JWT's included, refuse the request.

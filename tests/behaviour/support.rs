@@ -59,7 +59,7 @@ impl Drop for App {
     }
 }
 
-async fn who(session: Option<Session>, request: Request) -> Json<Value> {
+pub(crate) async fn who(session: Option<Session>, request: Request) -> Json<Value> {
     Json(json!({
         "path": request.uri().path(),
         "user": session.as_ref().map(|session| session.user_id().to_owned()),

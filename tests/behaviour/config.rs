@@ -1,0 +1,531 @@
+//! Every option: its default, what it does, and what it says of a value that cannot work.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderMap, Method};
+use tower_crossmint_auth::{
+    ApiKey, AuthErrorKind, AuthMaterial, CookieNames, CookieOptions, Credentials, CrossmintAuth, CrossmintAuthConfig,
+    CrossmintAuthConfigBuilder, CrossmintAuthLayer, Environment, KeyOrigin, RefreshToken, SameSite,
+    testing::{Endpoint, Fault, MockCrossmint},
+};
+use tracing::{Event, Level, Metadata, Subscriber, field::Visit, span};
+
+use crate::{
+    direct::{app, auth, get, pass, post, request, send},
+    support::{App, JWT, REFRESH},
+};
+
+#[test]
+fn a_genuine_key_is_accepted_and_names_its_project() {
+    let key: ApiKey = GENUINE.parse().unwrap();
+    assert_eq!((key.origin(), key.environment()), (KeyOrigin::Client, Environment::Development));
+    assert_eq!((key.project_id(), key.expose()), ("dfb06708-a46f-4615-bd34-f614ae284e7b", GENUINE));
+    for builder in [
+        CrossmintAuthConfig::builder(GENUINE),
+        CrossmintAuthConfig::builder(GENUINE.to_owned()),
+        CrossmintAuthConfig::builder(key),
+    ] {
+        let config = builder.build().unwrap();
+        assert!(!format!("{config:?}").contains(&GENUINE[16..40]), "the key is shown");
+        let names = stored(&CrossmintAuth::new(config)).into_iter().map(|cookie| cookie.name().to_owned());
+        assert!(names.into_iter().all(|name| name.ends_with("-dfb06708-a46f-4615-bd34-f614ae284e7b")));
+    }
+}
+
+#[test]
+fn a_bad_key_is_told_apart_from_other_bad_keys() {
+    let payload = GENUINE.rsplit_once('_').unwrap().1;
+    let cases = [
+        ("old format", format!("sk_live_{payload}"), "create a new key"),
+        ("old format for tests", format!("sk_test_{payload}"), "create a new key"),
+        ("wrong origin", format!("pk_development_{payload}"), "does not begin with `sk_`"),
+        ("unknown environment", format!("ck_local_{payload}"), "its environment is unknown"),
+        ("not base58", format!("ck_development_0{payload}"), "not base58"),
+        ("bad signature", format!("sk_development_{payload}"), "signature does not verify"),
+        ("another environment", format!("ck_production_{payload}"), "signature does not verify"),
+        ("cut off", GENUINE[..100].to_owned(), "not copied whole"),
+        ("empty", String::new(), "it is empty"),
+        ("a line break", format!("{GENUINE}\n"), "white space"),
+    ];
+    for (name, key, expected) in cases {
+        let error = CrossmintAuthConfig::builder(key).build().unwrap_err();
+        assert_eq!(error.option(), "api_key", "{name}");
+        assert!(error.to_string().contains(expected), "{name}: {error}");
+        assert!(![error.to_string(), format!("{error:?}")].concat().contains(&payload[..8]), "{name} shows the key");
+    }
+}
+
+#[test]
+fn a_bad_value_is_named_shown_and_mended() {
+    type Change = fn(CrossmintAuthConfigBuilder) -> CrossmintAuthConfigBuilder;
+    let custom =
+        |jwt: &str, refresh_token: &str| CookieNames::Custom { jwt: jwt.into(), refresh_token: refresh_token.into() };
+    let named = |jwt, refresh_token, options| builder().cookie_names(custom(jwt, refresh_token)).cookies(options);
+    let hardened = CookieOptions::hardened;
+    let lax = CookieOptions::default;
+    let same_site_none = lax().same_site(SameSite::None);
+    let simple: [(&str, &str, &str, Change); 30] = [
+        // The option, the value as it is shown, and a word of the mend.
+        ("base_url", "`crossmint.com`", "write it like", |b| b.base_url("crossmint.com")),
+        ("base_url", "`/relative`", "write it like", |b| b.base_url("/relative")),
+        ("base_url", "``", "write it like", |b| b.base_url("")),
+        ("base_url", "`http://example.com`", "use https", |b| b.base_url("http://example.com")),
+        ("base_url", "`http://127.0.0.1.example.com`", "use https", |b| b.base_url("http://127.0.0.1.example.com")),
+        ("base_url", "`http://10.0.0.1`", "use https", |b| b.base_url("http://10.0.0.1")),
+        ("base_url", "`ftp://localhost`", "use https", |b| b.base_url("ftp://localhost")),
+        ("base_url", "`https://a.test?x=1`", "leave it out", |b| b.base_url("https://a.test?x=1")),
+        ("base_url", "`https://a.test/#x`", "leave it out", |b| b.base_url("https://a.test/#x")),
+        ("base_url", "password", "leave them out", |b| b.base_url("https://user:hunter2@a.test")),
+        ("refresh_route", "`api/refresh`", "write it like", |b| b.refresh_route("api/refresh")),
+        ("refresh_route", "``", "write it like", |b| b.refresh_route("")),
+        ("refresh_route", "`/refresh?x=1`", "without a query", |b| b.refresh_route("/refresh?x=1")),
+        ("refresh_route", "`/a b`", "write it like", |b| b.refresh_route("/a b")),
+        ("logout_route", "`https://a.test/logout`", "write it like", |b| b.logout_route("https://a.test/logout")),
+        ("logout_route", "`/logout#x`", "write it like", |b| b.logout_route("/logout#x")),
+        ("logout_route", "`/api/auth/refresh`", "two paths", |b| b.logout_route("/api/auth/refresh")),
+        ("audience", "empty", "any_audience", |b| b.audience("")),
+        ("issuer", "empty", "leave it out", |b| b.issuer("")),
+        ("leeway", "300.001s", "maximum of 300 s", |b| b.leeway(Duration::from_millis(300_001))),
+        ("successor_window", "301s", "maximum of 300 s", |b| b.successor_window(Duration::from_secs(301))),
+        ("trusted_origins", "`app.example.com`", "write it like", |b| b.trusted_origins(["app.example.com"])),
+        ("trusted_origins", "`https://a.test/x`", "write it like", |b| {
+            b.trusted_origins(["https://b.test", "https://a.test/x"])
+        }),
+        ("trusted_origins", "`*`", "write it like", |b| b.trusted_origins(["*"])),
+        ("trusted_origins", "`https://*.a.test`", "write it like", |b| b.trusted_origins(["https://*.a.test"])),
+        ("trusted_origins", "`null`", "write it like", |b| b.trusted_origins(["null"])),
+        ("trusted_origins", "password", "leave them out", |b| b.trusted_origins(["https://user:hunter2@a.test"])),
+        ("connect_timeout", "zero", "longer", |b| b.connect_timeout(Duration::ZERO)),
+        ("max_concurrent_refreshes", "0 is not", "between 1 and 65536", |b| b.max_concurrent_refreshes(0)),
+        ("max_concurrent_refreshes", "65537 is not", "between 1 and 65536", |b| b.max_concurrent_refreshes(65_537)),
+    ];
+    let simple = simple.into_iter().map(|(option, shown, mend, change)| (option, shown, mend, change(builder())));
+    let more = [
+        ("keys_timeout", "zero", "longer", builder().keys_timeout(Duration::ZERO)),
+        ("refresh_timeout", "zero", "longer", builder().refresh_timeout(Duration::ZERO)),
+        ("logout_timeout", "zero", "longer", builder().logout_timeout(Duration::ZERO)),
+        ("cookies", "`SameSite::None`", ".secure(true)", builder().cookies(same_site_none)),
+        ("cookies.domain", "`a.test; Path=/x`", "write it without", builder().cookies(lax().domain("a.test; Path=/x"))),
+        ("cookies.domain", r"`a\nb`", "write it without", builder().cookies(lax().domain("a\nb"))),
+        ("cookies.domain", "`a.test:80`", "without scheme, port", builder().cookies(lax().domain("a.test:80"))),
+        ("cookies.domain", "`127.0.0.1`", "leave the domain out", builder().cookies(lax().domain("127.0.0.1"))),
+        ("cookies.domain", "`::1`", "leave the domain out", builder().cookies(lax().domain("::1"))),
+        ("cookie_names", "`a b`", "use letters", named("a b", "r", lax())),
+        ("cookie_names", "`same`", "two names", named("same", "same", lax())),
+        ("cookie_names", "`__Secure-r`", ".secure(true)", named("j", "__Secure-r", lax())),
+        ("cookie_names", "`__Host-j`", ".secure(true)", named("__Host-j", "r", lax())),
+        (
+            "cookie_names",
+            "`__Host-j`",
+            "drop the prefix or the domain",
+            named("__Host-j", "r", hardened().domain("a.test")),
+        ),
+        (
+            "api_key",
+            "`a b`",
+            "cookie's name",
+            CrossmintAuthConfig::builder(ApiKey::unverified("a b", Environment::Staging)),
+        ),
+        ("api_key", "``", "cookie's name", CrossmintAuthConfig::builder(ApiKey::unverified("", Environment::Staging))),
+    ];
+    for (option, shown, mend, builder) in simple.chain(more) {
+        let error = builder.build().map(drop).expect_err(&format!("{option}: {shown}"));
+        let text = error.to_string();
+        assert_eq!(error.option(), option, "{text}");
+        assert!(
+            text.contains(&format!("`{option}`")) && text.contains(shown) && text.contains(mend),
+            "{shown}: {text}"
+        );
+        assert!(!text.contains("hunter2") && !format!("{error:?}").contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
+fn good_values_at_the_edge_are_accepted() {
+    let cases = [
+        ("no leeway", builder().leeway(Duration::ZERO)),
+        ("the longest leeway", builder().leeway(Duration::from_secs(300))),
+        ("no successors", builder().successor_window(Duration::ZERO)),
+        ("the longest window", builder().successor_window(Duration::from_secs(300))),
+        ("one refresh at a time", builder().max_concurrent_refreshes(1)),
+        ("no token cache", builder().token_cache_bytes(0)),
+        ("a leading dot", builder().cookies(CookieOptions::default().domain(".example.com"))),
+        ("SameSite::None over HTTPS", builder().cookies(CookieOptions::hardened().same_site(SameSite::None))),
+        ("the routes' shortest paths", builder().refresh_route("/").logout_route("/x")),
+        ("an IPv6 loopback", builder().base_url("http://[::1]:3000")),
+        ("an origin of any spelling", builder().trusted_origins(["HTTPS://App.Example.com:443/"])),
+    ];
+    for (name, builder) in cases {
+        assert!(builder.build().is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn the_base_url_follows_from_the_environment_or_is_normalised() {
+    let of = |builder: CrossmintAuthConfigBuilder| CrossmintAuth::new(builder.build().unwrap()).jwks_uri().to_owned();
+    let environments = [
+        (Environment::Development, "http://localhost:3000"),
+        (Environment::Staging, "https://staging.crossmint.com"),
+        (Environment::Production, "https://www.crossmint.com"),
+    ];
+    for (environment, base_url) in environments {
+        let uri = of(CrossmintAuthConfig::builder(ApiKey::unverified("p", environment)));
+        assert_eq!(uri, format!("{base_url}/.well-known/jwks.json"));
+    }
+    let overrides = [
+        ("https://a.test/", "https://a.test"),
+        ("//https://a.test///", "https://a.test"),
+        ("https://a.test/crossmint/", "https://a.test/crossmint"),
+        ("HTTPS://A.test:443", "https://a.test"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://127.8.8.8", "http://127.8.8.8"),
+    ];
+    for (base_url, normalised) in overrides {
+        assert_eq!(of(builder().base_url(base_url)), format!("{normalised}/.well-known/jwks.json"));
+    }
+}
+
+#[tokio::test]
+async fn a_base_url_with_a_path_is_the_prefix_of_every_call() {
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().base_url(format!("{}/proxy/", mock.base_url())).build().unwrap());
+    assert!(auth.warm_up().await.is_err());
+    assert!(auth.get_user("alice").await.is_err());
+    assert!(auth.logout(Credentials::pair("", "x")).await.is_err());
+    let paths: Vec<String> = mock.requests(Endpoint::Elsewhere).iter().map(|call| call.path().to_owned()).collect();
+    assert_eq!(
+        paths,
+        [
+            "/proxy/.well-known/jwks.json",
+            "/proxy/api/2024-09-26/sdk/auth/user/alice",
+            "/proxy/api/2024-09-26/session/sdk/auth/logout"
+        ]
+    );
+}
+
+#[test]
+fn cookies_are_as_documented_or_hardened_or_of_ones_own() {
+    let custom = CookieNames::Custom { jwt: "__Host-j".into(), refresh_token: "__Host-r".into() };
+    let loose = (None, None, Some(cookie::SameSite::Lax));
+    let tight = (Some(true), Some(true), Some(cookie::SameSite::Strict));
+    let hardened = CookieOptions::hardened;
+    let cases = [
+        ("default", builder(), ["crossmint-jwt-p", "crossmint-refresh-token-p"], loose, None),
+        ("hardened", builder().cookies(hardened()), ["crossmint-jwt-p", "crossmint-refresh-token-p"], tight, None),
+        (
+            "unscoped",
+            builder().cookie_names(CookieNames::Unscoped),
+            ["crossmint-jwt", "crossmint-refresh-token"],
+            loose,
+            None,
+        ),
+        ("custom", builder().cookies(hardened()).cookie_names(custom), ["__Host-j", "__Host-r"], tight, None),
+        (
+            "domain",
+            builder().cookies(CookieOptions::default().domain(".a.test")),
+            ["crossmint-jwt-p", "crossmint-refresh-token-p"],
+            loose,
+            Some("a.test"),
+        ),
+    ];
+    for (name, builder, names, (http_only, secure, same_site), domain) in cases {
+        let cookies = stored(&CrossmintAuth::new(builder.build().unwrap()));
+        assert_eq!(cookies.iter().map(|cookie| cookie.name()).collect::<Vec<_>>(), names, "{name}");
+        assert_eq!((cookies[0].http_only(), cookies[1].http_only()), (None, http_only), "{name}");
+        for cookie in cookies {
+            assert_eq!((cookie.secure(), cookie.same_site(), cookie.path()), (secure, same_site, Some("/")), "{name}");
+            assert_eq!((cookie.domain(), cookie.max_age()), (domain, None), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn scoped_names_fall_back_to_unscoped_ones_and_others_do_not() {
+    let mock = MockCrossmint::start().await;
+    let alice = mock.sign_in("alice");
+    let (scoped, unscoped) = (alice.cookie_header(), alice.legacy_cookie_header());
+    let own = format!("j={}; r={}", alice.jwt(), alice.refresh_token());
+    let custom = CookieNames::Custom { jwt: "j".into(), refresh_token: "r".into() };
+    let cases = [
+        ("scoped", CookieNames::Scoped, [200, 200, 401]),
+        ("unscoped", CookieNames::Unscoped, [401, 200, 401]),
+        ("custom", custom, [401, 401, 200]),
+    ];
+    for (name, names, expected) in cases {
+        let app = app(&CrossmintAuth::new(mock.config().cookie_names(names).build().unwrap()));
+        for (cookie, status) in [&scoped, &unscoped, &own].into_iter().zip(expected) {
+            assert_eq!(get(&app, "/", cookie).await.status, status, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_two_routes_are_where_they_are_set() {
+    let mock = MockCrossmint::start().await;
+    let refresh = "{\"refresh\":null}";
+    let default = App::serve(&mock).await;
+    let config = mock.config().refresh_route("/r").logout_route("/l");
+    let moved = App::with(CrossmintAuth::new(config.build().unwrap())).await;
+    for (app, routes, others) in [
+        (&default, ["/api/auth/refresh", "/api/auth/logout"], ["/r", "/l"]),
+        (&moved, ["/r", "/l"], ["/api/auth/refresh", "/api/auth/logout"]),
+    ] {
+        let cookie = mock.sign_in("alice").cookie_header();
+        for path in others {
+            assert_eq!(app.post(path, &cookie, refresh).await.json()["path"], path, "a path like any other");
+        }
+        assert_eq!(app.post(routes[0], &cookie, refresh).await.json()["user"]["id"], "alice");
+        assert!(app.post(routes[1], &cookie, "").await.clears(&[JWT, REFRESH]));
+    }
+}
+
+#[tokio::test]
+async fn policies_are_strict_and_bodies_complete_by_default() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&auth(&mock));
+    assert_eq!(get(&app, "/", "").await.status, 401, "unauthenticated");
+    let alice = mock.session("alice").jwt_lifetime(-60).create().cookie_header();
+    let mut foreign = request(Method::POST, "/api/auth/refresh", &alice);
+    foreign.headers_mut().insert("origin", "https://app.example.com".parse().unwrap());
+    assert_eq!(send(&app, foreign).await.status, 403, "trusted_origins");
+    let refreshed = post(&app, "/api/auth/refresh", &alice).await;
+    assert!(refreshed.json()["refreshToken"]["secret"].is_string(), "expose_refresh_secret");
+    mock.inject(Endpoint::Refresh, Fault::Status(500));
+    let bob = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
+    let outage = get(&app, "/", &bob).await;
+    assert!((outage.status, outage.clears(&[JWT, REFRESH])) == (401, true), "on_outage");
+}
+
+#[tokio::test]
+async fn a_trusted_origin_is_normalised_before_it_is_compared() {
+    let mock = MockCrossmint::start().await;
+    let config = mock.config().trusted_origins(["HTTPS://App.Example.com:443/", "http://localhost:5173"]);
+    let app = app(&CrossmintAuth::new(config.build().unwrap()));
+    for (origin, status) in [
+        ("https://app.example.com", 401),
+        ("http://localhost:5173", 401),
+        ("http://app.example.com", 403),
+        ("https://app.example.com.evil.test", 403),
+        ("http://localhost", 403),
+    ] {
+        let mut request = request(Method::POST, "/api/auth/refresh", "");
+        request.headers_mut().insert("origin", origin.parse().unwrap());
+        assert_eq!(send(&app, request).await.status, status, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn the_token_cache_can_be_switched_off() {
+    let mock = MockCrossmint::start().await;
+    for (bytes, is_cached) in [(None, true), (Some(0), false)] {
+        let config = mock.config();
+        let config = if let Some(bytes) = bytes { config.token_cache_bytes(bytes) } else { config };
+        let auth = CrossmintAuth::new(config.build().unwrap());
+        let alice = mock.sign_in("alice");
+        let session = async || auth.get_session(Credentials::pair(alice.jwt(), alice.refresh_token())).await.unwrap();
+        let (first, second) = (session().await, session().await);
+        assert_eq!(first.jwt().as_ptr() == second.jwt().as_ptr(), is_cached, "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn time_limits_are_as_documented_or_as_set() {
+    let default = (Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(2));
+    let own = (Duration::from_secs(50), Duration::from_secs(100), Duration::from_secs(20));
+    for (name, (keys, refresh, logout)) in [("default", default), ("set", own)] {
+        let mock = MockCrossmint::start().await;
+        let config = mock.config();
+        let config = match name {
+            "default" => config,
+            _ => config.keys_timeout(keys).refresh_timeout(refresh).logout_timeout(logout),
+        };
+        let auth = CrossmintAuth::new(config.build().unwrap());
+        let alice = mock.session("alice").jwt_lifetime(-60).create();
+        let material = AuthMaterial::new("", RefreshToken::new(alice.refresh_token()));
+
+        mock.inject(Endpoint::Keys, Fault::Hang);
+        let call = {
+            let auth = auth.clone();
+            async move { auth.warm_up().await.unwrap_err().kind() }
+        };
+        assert_eq!(times_out_after(keys, call, mock.called(Endpoint::Keys, 1)).await, AuthErrorKind::Unavailable);
+        mock.clear_faults();
+        pass(Duration::from_secs(1)).await;
+        auth.warm_up().await.unwrap();
+
+        mock.inject(Endpoint::Refresh, Fault::Hang);
+        let call = {
+            let (auth, material) = (auth.clone(), material.clone());
+            async move { auth.get_session(&material).await.unwrap_err().kind() }
+        };
+        assert_eq!(times_out_after(refresh, call, mock.called(Endpoint::Refresh, 1)).await, AuthErrorKind::Unavailable);
+        mock.inject(Endpoint::Logout, Fault::Hang);
+        let call = {
+            let auth = auth.clone();
+            async move { auth.logout(&material).await.unwrap_err().kind() }
+        };
+        assert_eq!(times_out_after(logout, call, mock.called(Endpoint::Logout, 1)).await, AuthErrorKind::Unavailable);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_open_is_given_up_after_2_s_or_as_set() {
+    // A full queue: the kernel lets further connections wait.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let _queued = tokio::net::TcpStream::connect(address).await.unwrap();
+    for limit in [2, 4] {
+        let config = builder().base_url(format!("http://{address}"));
+        let config = if limit == 2 { config } else { config.connect_timeout(Duration::from_secs(limit)) };
+        let auth = CrossmintAuth::new(config.build().unwrap());
+        let call = async move { auth.warm_up().await.unwrap_err().kind() };
+        let started = tokio::task::yield_now();
+        let kind = times_out_after(Duration::from_secs(limit), call, started).await;
+        assert_eq!(kind, AuthErrorKind::Unavailable, "{limit} s");
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_ones_own_makes_the_calls() {
+    let mock = MockCrossmint::start().await;
+    let headers = HeaderMap::from_iter([("x-proxy".parse().unwrap(), "1".parse().unwrap())]);
+    let client = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
+    let auth = CrossmintAuth::new(mock.config().http_client(client).build().unwrap());
+    auth.warm_up().await.unwrap();
+    auth.refresh(&mock.one_time_secret("alice")).await.unwrap();
+    for endpoint in [Endpoint::Keys, Endpoint::Refresh] {
+        assert_eq!(mock.requests(endpoint)[0].header("x-proxy"), Some("1"));
+    }
+}
+
+#[tokio::test]
+async fn the_built_in_client_follows_no_redirect_and_inflates_nothing() {
+    let (mock, elsewhere) = (MockCrossmint::start().await, MockCrossmint::start().await);
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    for fault in [Fault::Redirect(307, elsewhere.base_url().to_owned()), Fault::CompressedBomb] {
+        mock.inject(Endpoint::Refresh, fault.clone());
+        let bob = mock.session("bob").jwt_lifetime(-60).create();
+        let error = auth.refresh(bob.refresh_token()).await.unwrap_err().kind();
+        assert!(matches!(error, AuthErrorKind::Unavailable | AuthErrorKind::UnusableAnswer), "{fault:?}");
+    }
+    assert_eq!(elsewhere.connections(), 0);
+    let names = ["accept-encoding", "referer"];
+    assert!(names.iter().all(|name| mock.requests(Endpoint::Refresh).iter().all(|call| call.header(name).is_none())));
+}
+
+#[test]
+fn risks_are_warned_of_exactly_once() {
+    let production = || CrossmintAuthConfig::builder(ApiKey::unverified("p", Environment::Production));
+    let staging = || CrossmintAuthConfig::builder(ApiKey::unverified("p", Environment::Staging));
+    let hardened = CookieOptions::hardened;
+    let cases = [
+        ("a client key", CrossmintAuthConfig::builder(GENUINE), vec!["client API key"]),
+        ("weak cookies in production", production(), vec!["weak cookies"]),
+        ("not Secure", production().cookies(hardened().secure(false)), vec!["weak cookies"]),
+        ("not HttpOnly", production().cookies(hardened().http_only(false)), vec!["weak cookies"]),
+        ("hardened in production", production().cookies(hardened()), vec![]),
+        ("weak cookies in staging", staging(), vec![]),
+    ];
+    for (name, builder, expected) in cases {
+        let warnings = Warnings::default();
+        tracing::subscriber::with_default(warnings.clone(), || {
+            let config = builder.build().unwrap();
+            let auth = CrossmintAuth::new(config.clone());
+            let _layers = [CrossmintAuthLayer::new(config), CrossmintAuthLayer::from(auth)];
+        });
+        let texts = warnings.texts.lock().unwrap();
+        assert_eq!(texts.len(), expected.len(), "{name}: {texts:?}");
+        assert!(texts.iter().zip(expected).all(|(text, expected)| text.contains(expected)), "{name}: {texts:?}");
+        assert!(texts.iter().all(|text| !text.contains(&GENUINE[16..40])), "{name} shows the key");
+    }
+}
+
+fn builder() -> CrossmintAuthConfigBuilder {
+    CrossmintAuthConfig::builder(ApiKey::unverified("p", Environment::Development))
+}
+
+/// Returns the cookies in which a handle stores a session.
+fn stored(auth: &CrossmintAuth) -> Vec<cookie::Cookie<'static>> {
+    let mut headers = HeaderMap::new();
+    auth.store_auth_material(&mut headers, &AuthMaterial::new("jwt", RefreshToken::new("secret"))).unwrap();
+    crate::support::Answer { status: 200, headers, body: String::new() }.set_cookie()
+}
+
+/// Checks that a call that has begun ends when this much time has passed, and not a second before.
+async fn times_out_after<C>(limit: Duration, call: C, begun: impl Future<Output = ()>) -> C::Output
+where
+    C: Future<Output: Send> + Send + 'static,
+{
+    let call = tokio::spawn(call);
+    begun.await;
+    tokio::time::pause();
+    tokio::time::advance(limit - Duration::from_secs(1)).await;
+    settle().await;
+    assert!(!call.is_finished(), "before {limit:?}");
+    // Timers count whole milliseconds.
+    tokio::time::advance(Duration::from_millis(1010)).await;
+    settle().await;
+    assert!(call.is_finished(), "after {limit:?}");
+    tokio::time::resume();
+    call.await.unwrap()
+}
+
+/// Lets all tasks run that can.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Collects the warnings of a thread.
+#[derive(Clone, Default)]
+struct Warnings {
+    texts: Arc<Mutex<Vec<String>>>,
+}
+
+impl Subscriber for Warnings {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        span::Id::from_u64(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        struct Text(String);
+        impl Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0.push_str(&format!("{field}={value:?} "));
+            }
+        }
+        let is_ours = event.metadata().target().starts_with("tower_crossmint_auth");
+        if is_ours && *event.metadata().level() <= Level::WARN {
+            let mut text = Text(String::new());
+            event.record(&mut text);
+            self.texts.lock().unwrap().push(text.0);
+        }
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// A client key of Crossmint's, which its SDK's own tests publish.
+const GENUINE: &str = "ck_development_A61UZQnvjSQcM5qVBaBactgqebxafWAVsNdD2xLkgBxoYuH5q2guM8r9DUmZQzE1WYyoByGVYpEG2o9gVSzAZFsrLbfKGERUJ6D5CW6S9AsJGAc3ctgrsD4n2ioekzGj7KPbLwT3SysDjMamYXLxEroUbQSdwf6aLF4zeEpECq2crkTUQeLFzxzmjWNxFDHFYefDrfrFPCURvBXJLf5pCxCQ";

@@ -1,0 +1,53 @@
+//! Requests straight into a service: a test can hold the response future, and drop it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::{Router, body::Body, routing::any};
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+use tower::ServiceExt as _;
+use tower_crossmint_auth::{CrossmintAuth, CrossmintAuthLayer, testing::MockCrossmint};
+
+use crate::support::{Answer, who};
+
+/// A handle with the mock's defaults.
+pub(crate) fn auth(mock: &MockCrossmint) -> CrossmintAuth {
+    CrossmintAuth::new(mock.config().build().unwrap())
+}
+
+/// An application behind the layer. It says of each request who sent it.
+pub(crate) fn app(auth: &CrossmintAuth) -> Router {
+    Router::new().fallback(any(who)).layer(CrossmintAuthLayer::from(auth.clone()))
+}
+
+pub(crate) async fn get(app: &Router, path: &str, cookie: &str) -> Answer {
+    send(app, request(Method::GET, path, cookie)).await
+}
+
+pub(crate) async fn post(app: &Router, path: &str, cookie: &str) -> Answer {
+    send(app, request(Method::POST, path, cookie)).await
+}
+
+pub(crate) async fn send(app: &Router, request: Request<Body>) -> Answer {
+    let (head, body) = app.clone().oneshot(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer { status: head.status.as_u16(), headers: head.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+}
+
+pub(crate) fn request<B: Default>(method: Method, path: &str, cookie: &str) -> Request<B> {
+    let request = Request::builder().method(method).uri(path);
+    let request = if cookie.is_empty() { request } else { request.header("cookie", cookie) };
+    request.body(B::default()).unwrap()
+}
+
+/// Lets time pass for everything that tokio measures. Real I/O goes on afterwards.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+/// Seconds since the epoch, `offset` from now.
+pub(crate) fn at(offset: i64) -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed() + offset
+}
