@@ -3,5 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod cookies;
+mod csrf;
+mod rejections;
 mod session;
 mod support;
+mod unauthenticated;
