@@ -4,6 +4,8 @@
 
 mod cookies;
 mod csrf;
+mod logout_route;
+mod outage;
 mod rejections;
 mod session;
 mod support;
