@@ -6,6 +6,7 @@ mod cookies;
 mod csrf;
 mod logout_route;
 mod outage;
+mod refresh_route;
 mod rejections;
 mod session;
 mod support;
