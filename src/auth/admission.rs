@@ -187,10 +187,12 @@ impl RefreshCall {
 
 /// Adds cookies to a response, except where the application has set a cookie of that name itself.
 pub(crate) fn add_cookies(headers: &mut HeaderMap, set_cookie: impl IntoIterator<Item = HeaderValue>) {
-    for cookie in set_cookie {
-        if !headers.get_all(SET_COOKIE).iter().any(|present| Cookies::same_cookie(present, &cookie)) {
-            headers.append(SET_COOKIE, cookie);
-        }
+    let is_free =
+        |cookie: &HeaderValue| !headers.get_all(SET_COOKIE).iter().any(|present| Cookies::same_cookie(present, cookie));
+    // Before the first is added: two that are cleared may differ in nothing but the domain.
+    let added: Vec<HeaderValue> = set_cookie.into_iter().filter(is_free).collect();
+    for cookie in added {
+        headers.append(SET_COOKIE, cookie);
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }

@@ -3,11 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod config;
+mod cookies;
+mod csrf;
 mod direct;
 mod handle;
 mod keys;
+mod logout_route;
+mod outage;
 mod placement;
+mod refresh_route;
+mod rejections;
 mod renewal;
 mod session;
 mod support;
 mod tower;
+mod unauthenticated;

@@ -1,0 +1,166 @@
+//! The logout route: POST, and the session ends.
+
+use std::time::Duration;
+
+use axum::http::Method;
+use serde_json::json;
+use tower_crossmint_auth::{
+    Credentials,
+    testing::{Endpoint, Fault, MockCrossmint, MockSession},
+};
+
+use crate::support::{Answer, App, ENDED, JWT, LOGOUT_ROUTE, REFRESH, calls, expired};
+
+/// Asserts that the user is signed out as far as the browser is concerned.
+#[track_caller]
+fn assert_signed_out(answer: &Answer, case: &str) {
+    assert_eq!((answer.status, answer.header("cache-control")), (200, "no-store"), "{case}");
+    assert!(answer.clears(&[JWT, REFRESH]), "{case}: {answer:?}");
+}
+
+#[tokio::test]
+async fn crossmint_is_told_once_with_the_refresh_token_and_the_api_key() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let alice = mock.sign_in("alice");
+    assert_signed_out(&app.post(LOGOUT_ROUTE, &alice.cookie_header(), "").await, "");
+    assert_eq!((calls(&mock), app.served(), mock.live_sessions()), ([0, 0, 1], 0, 0));
+    let request = &mock.requests(Endpoint::Logout)[0];
+    assert_eq!(request.json(), Some(json!({ "refresh": alice.refresh_token() })));
+    assert_eq!(request.header("x-api-key"), Some(mock.api_key()));
+}
+
+#[tokio::test]
+async fn the_answer_is_the_same_whatever_happens_upstream() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    for (calls, (case, fault)) in [
+        ("500", Fault::Status(500)),
+        ("401", Fault::Status(401)),
+        ("404", Fault::Status(404)),
+        ("a page", Fault::StatusHtml(403)),
+        ("a redirect", Fault::Redirect(307, format!("{}/elsewhere", mock.base_url()))),
+        ("a reset", Fault::Reset),
+        ("an answer that is lost", Fault::LoseAnswer),
+        ("no JSON", Fault::Garbage),
+        ("an endless body", Fault::Endless),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        mock.inject(Endpoint::Logout, fault);
+        assert_signed_out(&app.post(LOGOUT_ROUTE, &mock.sign_in("alice").cookie_header(), "").await, case);
+        assert_eq!(mock.calls(Endpoint::Logout), calls + 1, "{case}: told once, and not again");
+    }
+    assert_eq!(mock.calls(Endpoint::Elsewhere), 0);
+    mock.set_down(true);
+    assert_signed_out(&app.post(LOGOUT_ROUTE, &mock.sign_in("alice").cookie_header(), "").await, "down");
+}
+
+#[tokio::test]
+async fn the_answer_does_not_wait_beyond_the_time_limit() {
+    let mock = MockCrossmint::start().await;
+    let app = App::configured(&mock, |config| config.logout_timeout(Duration::from_millis(50))).await;
+    for (case, fault) in [("before", Fault::Hang), ("after the fact", Fault::HangAfterCommit)] {
+        mock.inject(Endpoint::Logout, fault);
+        assert_signed_out(&app.post(LOGOUT_ROUTE, &mock.sign_in("alice").cookie_header(), "").await, case);
+    }
+    assert_eq!(mock.calls(Endpoint::Logout), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_connections_changes_nothing() {
+    let mock = MockCrossmint::start().await;
+    let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let app = App::configured(&mock, |config| config.base_url(format!("http://{unused}"))).await;
+    assert_signed_out(&app.post(LOGOUT_ROUTE, &mock.sign_in("alice").cookie_header(), "").await, "");
+}
+
+#[tokio::test]
+async fn without_one_refresh_token_crossmint_is_not_told() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let alice = mock.sign_in("alice");
+    for (case, cookie) in [
+        ("no cookie", String::new()),
+        ("a foreign cookie", "theme=dark".to_owned()),
+        ("a JWT", format!("{JWT}={}", alice.jwt())),
+        ("an empty refresh token", format!("{REFRESH}=")),
+        ("two refresh tokens", format!("{}; {REFRESH}=x", alice.cookie_header())),
+        ("an impossible refresh token", format!("{REFRESH}=a b")),
+    ] {
+        assert_signed_out(&app.post(LOGOUT_ROUTE, &cookie, "").await, case);
+    }
+    let body = json!({ "refresh": alice.refresh_token() }).to_string();
+    assert_signed_out(&app.post(LOGOUT_ROUTE, "", &body).await, "a body is not read");
+    assert_eq!((calls(&mock), mock.live_sessions()), ([0, 0, 0], 1));
+}
+
+#[tokio::test]
+async fn an_unscoped_session_is_ended_too() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let answer = app.post(LOGOUT_ROUTE, &mock.sign_in("alice").legacy_cookie_header(), "").await;
+    assert!(answer.clears(&[JWT, REFRESH, "crossmint-jwt", "crossmint-refresh-token"]), "{answer:?}");
+    assert_eq!((mock.calls(Endpoint::Logout), mock.live_sessions()), (1, 0));
+}
+
+#[tokio::test]
+async fn the_spent_token_no_longer_leads_to_the_session_that_was_ended() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let old = expired(&mock, "alice").cookie_header();
+    let new = app.get("/me", &old).await.cookie_header();
+    app.get("/me", &old).await.assert_renewed("alice", "a latecomer before the logout");
+    assert_signed_out(&app.post(LOGOUT_ROUTE, &new, "").await, "");
+    app.get("/me", &old).await.assert_ended(ENDED, "a latecomer after the logout");
+    app.post("/api/auth/refresh", &old, "{}").await.assert_ended(ENDED, "at the refresh route");
+    assert_eq!((calls(&mock), mock.live_sessions()), ([1, 1, 1], 0));
+}
+
+#[tokio::test]
+async fn a_logout_with_the_spent_token_ends_the_session_that_succeeded_it() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let old = expired(&mock, "alice").cookie_header();
+    let renewed = app.get("/me", &old).await;
+    assert_signed_out(&app.post(LOGOUT_ROUTE, &old, "").await, "");
+    let told = mock.requests(Endpoint::Logout)[0].json();
+    assert_eq!(told, Some(json!({ "refresh": renewed.json()["refreshToken"] })));
+    assert_eq!((mock.calls(Endpoint::Logout), mock.live_sessions(), mock.reuse_detections()), (1, 0, 0));
+}
+
+/// What a logout drops from the cache still verifies until its `exp`. It shows in the expiry of the refresh token: the
+/// cache knows it from the renewal, a cookie does not.
+#[tokio::test]
+async fn the_verified_token_is_dropped() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let renewed = app.get("/me", expired(&mock, "alice").cookie_header()).await;
+    let seen = renewed.json();
+    let [jwt, token] = [&seen["jwt"], &seen["refreshToken"]].map(|value| value.as_str().unwrap());
+    let is_cached = async || {
+        let session = app.auth.get_session(Credentials::pair(jwt, token)).await.unwrap();
+        session.refresh_token().expires_at().is_some()
+    };
+    assert!(is_cached().await, "before the logout");
+    assert_signed_out(&app.post(LOGOUT_ROUTE, &renewed.cookie_header(), "").await, "");
+    assert!(!is_cached().await, "after the logout");
+}
+
+#[tokio::test]
+async fn only_a_post_from_the_same_site_signs_out() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let alice: MockSession = mock.sign_in("alice");
+    for method in [Method::GET, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
+        let request = app.request(method.clone(), LOGOUT_ROUTE).header("cookie", alice.cookie_header());
+        let answer = app.send(request).await;
+        answer.assert_refused_gently(405, "Only POST is allowed here", method.as_str());
+        assert_eq!(answer.header("allow"), "POST", "{method}");
+    }
+    let request = app.request(Method::POST, LOGOUT_ROUTE).header("cookie", alice.cookie_header());
+    let answer = app.send(request.header("sec-fetch-site", "cross-site")).await;
+    answer.assert_refused_gently(403, "Cross-site requests are not allowed here", "cross-site");
+    assert_eq!((calls(&mock), app.served(), mock.live_sessions()), ([0, 0, 0], 0, 1));
+}

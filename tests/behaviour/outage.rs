@@ -1,0 +1,210 @@
+//! What becomes of sessions while Crossmint fails, policy by policy.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tower_crossmint_auth::{
+    OutagePolicy,
+    testing::{Endpoint, Fault, MockCrossmint},
+};
+
+use crate::support::{Answer, App, ENDED, REFRESH_ROUTE, TRY_LATER, calls, expired};
+
+const POLICIES: [OutagePolicy; 2] = [OutagePolicy::EndSession, OutagePolicy::KeepSession];
+
+async fn app(mock: &MockCrossmint, policy: OutagePolicy) -> App {
+    let app = App::configured(mock, |config| config.on_outage(policy)).await;
+    app.auth.warm_up().await.unwrap();
+    app
+}
+
+/// Asserts what becomes of a session about which Crossmint has given no verdict.
+#[track_caller]
+fn assert_no_verdict(answer: &Answer, policy: OutagePolicy, case: &str) {
+    let case = format!("{policy:?}: {case}");
+    if policy == OutagePolicy::EndSession {
+        return answer.assert_ended(TRY_LATER, &case);
+    }
+    answer.assert_refused_gently(503, TRY_LATER, &case);
+    assert_eq!(answer.json()["error"], "Service Unavailable", "{case}");
+    assert_eq!((answer.header("cache-control"), answer.header("www-authenticate")), ("no-store", ""), "{case}");
+    let pause: u64 = answer.header("retry-after").parse().unwrap();
+    assert!((1..=60).contains(&pause), "{case}: {pause}");
+}
+
+/// Sends a request that needs a renewal under each fault, and one to the refresh route.
+async fn assert_no_verdicts(app: &App, mock: &MockCrossmint, policy: OutagePolicy, faults: Vec<(&str, Fault)>) {
+    for (case, fault) in faults {
+        let before = mock.calls(Endpoint::Refresh);
+        mock.inject(Endpoint::Refresh, fault);
+        let answer = app.get("/me", expired(mock, "alice").cookie_header()).await;
+        assert_no_verdict(&answer, policy, case);
+        assert_eq!(mock.calls(Endpoint::Refresh), before + 1, "{case}: asked once, and not again");
+        let answer = app.post(REFRESH_ROUTE, &expired(mock, "alice").cookie_header(), "{}").await;
+        assert_no_verdict(&answer, policy, &format!("{case}, at the refresh route"));
+    }
+    assert_eq!((mock.calls(Endpoint::Elsewhere), mock.calls(Endpoint::Logout), app.served()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_verdict_ends_or_keeps_the_session_as_configured() {
+    let mock = MockCrossmint::start().await;
+    let page = |status| Fault::response(status, &[("content-type", "text/html")], r#"{"jwt":"x"}"#);
+    for policy in POLICIES {
+        let faults = vec![
+            ("500", Fault::Status(500)),
+            ("503", Fault::Status(503)),
+            ("429", Fault::Status(429)),
+            ("a page with 401", page(401)),
+            ("a page with 403", page(403)),
+            ("a page with 502", page(502)),
+            ("a page with 200", page(200)),
+            ("a redirect", Fault::Redirect(302, format!("{}/elsewhere", mock.base_url()))),
+            ("a redirect of the POST", Fault::Redirect(307, format!("{}/elsewhere", mock.base_url()))),
+            ("a reset", Fault::Reset),
+            ("an answer that is lost", Fault::LoseAnswer),
+            ("a reset within the body", Fault::ResetMidBody),
+            ("a body that is cut off", Fault::EarlyEof),
+            ("no JSON", Fault::Garbage),
+            ("an array", Fault::json(200, json!(["jwt", ["secret"]]))),
+            ("no body", Fault::Empty),
+            ("a huge body", Fault::Huge(1 << 20)),
+            ("an endless body", Fault::Endless),
+            ("a compressed body", Fault::CompressedBomb),
+        ];
+        let app = app(&mock, policy).await;
+        assert_no_verdicts(&app, &mock, policy, faults).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_in_time_ends_or_keeps_the_session_as_configured() {
+    let mock = MockCrossmint::start().await;
+    for policy in POLICIES {
+        let limit = Duration::from_millis(50);
+        let app = App::configured(&mock, |config| config.on_outage(policy).refresh_timeout(limit)).await;
+        app.auth.warm_up().await.unwrap();
+        let faults =
+            vec![("none", Fault::Hang), ("after the fact", Fault::HangAfterCommit), ("slowly", Fault::SlowBody)];
+        assert_no_verdicts(&app, &mock, policy, faults).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_with_tokens_that_are_not_good_is_no_verdict_and_nothing_of_it_is_stored() {
+    let mock = MockCrossmint::start().await;
+    let claims = json!({ "sub": "alice", "aud": mock.project_id(), "exp": 4_000_000_000_u64 });
+    let jwt = |jwt: &str| json!({ "jwt": jwt });
+    let secret = |secret: &str| json!({ "refresh": { "secret": secret } });
+    let answers = [
+        ("a JWT for another project", jwt(mock.session("alice").audience("other").create().jwt())),
+        ("an expired JWT", jwt(expired(&mock, "alice").jwt())),
+        ("an unsigned JWT", jwt(&mock.sign(json!({ "alg": "none" }), claims.clone()))),
+        ("a JWT of an unknown key", jwt(&mock.sign(json!({ "kid": "unknown" }), claims))),
+        ("a JWT of another user", jwt(mock.sign_in("mallory").jwt())),
+        ("a JWT that is none", jwt("x; Domain=evil.test")),
+        ("no JWT", json!({ "jwt": null })),
+        ("another user", json!({ "user": { "id": "mallory" } })),
+        ("a secret with an attribute", secret("x; Domain=evil.test")),
+        ("a secret with a header", secret("x\r\nSet-Cookie: a=b")),
+        ("a secret with a foreign letter", secret("é")),
+        ("a secret that is too long for a cookie", secret(&"x".repeat(4096))),
+        ("an empty secret", secret("")),
+        ("no secret", json!({ "refresh": {} })),
+    ];
+    for policy in POLICIES {
+        let app = app(&mock, policy).await;
+        for (case, changes) in answers.clone() {
+            let before = mock.calls(Endpoint::Refresh);
+            mock.edit_refresh_answers(move |answer| {
+                for (name, value) in changes.as_object().unwrap() {
+                    answer[name] = value.clone();
+                }
+            });
+            let answer = app.get("/me", expired(&mock, "alice").cookie_header()).await;
+            assert_no_verdict(&answer, policy, case);
+            assert_eq!(mock.calls(Endpoint::Refresh), before + 1, "{case}");
+        }
+        assert_eq!((mock.calls(Endpoint::Logout), app.served()), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_ends_the_session_under_every_policy() {
+    let mock = MockCrossmint::start().await;
+    let refusal = |status, content_type| Fault::response(status, &[("content-type", content_type)], "{}");
+    for policy in POLICIES {
+        let app = app(&mock, policy).await;
+        for (case, fault) in [
+            ("400", refusal(400, "application/json")),
+            ("401", refusal(401, "application/json; charset=utf-8")),
+            ("401 in the form of RFC 9457", refusal(401, "application/problem+json")),
+        ] {
+            mock.inject(Endpoint::Refresh, fault);
+            app.get("/me", expired(&mock, "alice").cookie_header()).await.assert_ended(ENDED, case);
+            let answer = app.post(REFRESH_ROUTE, &expired(&mock, "alice").cookie_header(), "{}").await;
+            answer.assert_ended(ENDED, &format!("{case}, at the refresh route"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_kept_is_renewed_when_crossmint_is_back() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&mock, OutagePolicy::KeepSession).await;
+    let cookie = expired(&mock, "alice").cookie_header();
+    let valid = mock.sign_in("bob").cookie_header();
+    mock.set_down(true);
+    for _ in 0..2 {
+        assert_no_verdict(&app.get("/me", &cookie).await, OutagePolicy::KeepSession, "down");
+    }
+    app.get("/me", valid).await.assert_passed("bob", "a valid session does not notice");
+    mock.set_down(false);
+    app.get("/me", cookie).await.assert_renewed("alice", "up");
+}
+
+#[tokio::test]
+async fn retry_after_is_upstreams_within_reason() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&mock, OutagePolicy::KeepSession).await;
+    for (upstream, expected) in
+        [(None, "5"), (Some("7"), "7"), (Some("0"), "1"), (Some("86400"), "60"), (Some("-3"), "5"), (Some("soon"), "5")]
+    {
+        let headers: Vec<_> = upstream.map(|value| ("retry-after", value)).into_iter().collect();
+        for status in [503, 429] {
+            mock.inject(Endpoint::Refresh, Fault::response(status, &headers, ""));
+            let answer = app.get("/me", expired(&mock, "alice").cookie_header()).await;
+            assert_eq!((answer.status, answer.header("retry-after")), (503, expected), "{status} with {upstream:?}");
+        }
+    }
+    let date = Fault::response(503, &[("retry-after", "Fri, 02 Jan 2099 03:04:05 GMT")], "");
+    mock.inject(Endpoint::Refresh, date);
+    let answer = app.get("/me", expired(&mock, "alice").cookie_header()).await;
+    assert_no_verdict(&answer, OutagePolicy::KeepSession, "a date");
+}
+
+#[tokio::test]
+async fn without_keys_nothing_is_renewed() {
+    for policy in POLICIES {
+        let mock = MockCrossmint::start().await;
+        mock.inject(Endpoint::Keys, Fault::Status(500));
+        let app = App::configured(&mock, |config| config.on_outage(policy)).await;
+        for (case, session) in [("valid", mock.sign_in("alice")), ("expired", expired(&mock, "alice"))] {
+            assert_no_verdict(&app.get("/me", session.cookie_header()).await, policy, case);
+        }
+        let answer = app.post(REFRESH_ROUTE, &mock.sign_in("alice").cookie_header(), "{}").await;
+        assert_no_verdict(&answer, policy, "at the refresh route");
+        assert_eq!(calls(&mock)[1..], [0, 0], "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_client_is_told_of_an_outage_in_the_headers() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&mock, OutagePolicy::KeepSession).await;
+    mock.inject(Endpoint::Refresh, Fault::Status(503));
+    let request = app.client.post(app.url("/pkg.Service/Call")).header("content-type", "application/grpc");
+    let answer = app.send(request.header("cookie", expired(&mock, "alice").cookie_header())).await;
+    assert_eq!((answer.header("grpc-status"), answer.header("grpc-message")), ("14", TRY_LATER));
+    assert_eq!(answer.json()["message"], Value::from(TRY_LATER));
+}
