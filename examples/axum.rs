@@ -6,8 +6,7 @@
 
 use std::{env, error::Error, iter, process::ExitCode};
 
-use axum::routing::{any, get};
-use axum::{Router, http::StatusCode};
+use axum::{Router, routing::get};
 use tokio::{net::TcpListener, signal};
 use tower_crossmint_auth::{
     CookieOptions, CrossmintAuth, CrossmintAuthConfig, CrossmintAuthLayer, OutagePolicy, Session,
@@ -45,10 +44,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     let app = Router::new()
         .route("/me", get(me))
-        // The layer answers the refresh and logout routes itself, but axum has to bring them to it.
-        .route("/api/auth/{action}", any(StatusCode::NOT_FOUND))
         .layer(CrossmintAuthLayer::from(auth))
-        // Routes added below the layer are public.
+        // Routes that are added after the layer are public.
         .route("/", get(|| async { "Hello, whoever you are\n" }));
 
     let listener = TcpListener::bind("127.0.0.1:3000").await.map_err(|error| format!("127.0.0.1:3000: {error}"))?;

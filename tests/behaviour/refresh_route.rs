@@ -173,7 +173,8 @@ async fn a_request_that_is_itself_wrong_touches_neither_the_cookies_nor_crossmin
     let token = body_with(alice.refresh_token());
     let (long, large) = (body_with(&"x".repeat(4097)), format!("{{{}}}", " ".repeat((16 << 10) - 1)));
     let json = Some("application/json");
-    let cases: &[(&str, Method, Option<&str>, &[u8], u16, &str)] = &[
+    type Case<'a> = (&'a str, Method, Option<&'a str>, &'a [u8], u16, &'a str);
+    let cases: &[Case<'_>] = &[
         ("a number", Method::POST, json, br#"{"refresh":5}"#, 400, INVALID),
         ("true", Method::POST, json, br#"{"refresh":true}"#, 400, INVALID),
         ("an object", Method::POST, json, br#"{"refresh":{}}"#, 400, INVALID),
