@@ -31,13 +31,18 @@ impl AuthError {
         self.kind
     }
 
+    /// Returns when to try again.
+    pub(crate) fn delay(&self) -> Duration {
+        self.retry_after.unwrap_or(DEFAULT_RETRY_AFTER).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER)
+    }
+
     /// Decides the answer to a request that failed with this error.
     pub(crate) fn disposition(&self, policy: OutagePolicy) -> Disposition {
         use AuthErrorKind::*;
         let (status, cookies) = match self.kind {
             MissingCredentials | MissingRefreshToken | AmbiguousCredentials | InvalidCredentials | InvalidToken
             | Refused => (StatusCode::UNAUTHORIZED, CookieFate::Cleared),
-            Unavailable | UnusableAnswer => match policy {
+            Unavailable | RateLimited | UnusableAnswer => match policy {
                 OutagePolicy::EndSession => (StatusCode::UNAUTHORIZED, CookieFate::Cleared),
                 OutagePolicy::KeepSession => (StatusCode::SERVICE_UNAVAILABLE, CookieFate::Kept),
             },
@@ -48,8 +53,7 @@ impl AuthError {
             BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, CookieFate::Kept),
             BodyTimeout => (StatusCode::REQUEST_TIMEOUT, CookieFate::Kept),
         };
-        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE)
-            .then(|| self.retry_after.unwrap_or(DEFAULT_RETRY_AFTER).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER));
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then(|| self.delay());
         Disposition { status, cookies, retry_after }
     }
 }
@@ -70,6 +74,7 @@ impl fmt::Display for AuthError {
             AuthErrorKind::InvalidToken => "the jwt is expired or not valid for this project",
             AuthErrorKind::Refused => "the session has ended: Crossmint does not accept it",
             AuthErrorKind::Unavailable => "Crossmint could not be asked",
+            AuthErrorKind::RateLimited => "Crossmint asks for fewer requests",
             AuthErrorKind::UnusableAnswer => "Crossmint's answer cannot be used",
             AuthErrorKind::CrossSite => "the request comes from an origin that is not trusted",
             AuthErrorKind::MethodNotAllowed => "the route accepts only POST",
@@ -105,6 +110,8 @@ pub enum AuthErrorKind {
     Refused,
     /// Crossmint could not be asked: network, time limit, a status that is no verdict, too many refreshes at once.
     Unavailable,
+    /// Crossmint answered 429: it is asked again only after the time that it names.
+    RateLimited,
     /// Crossmint answered, but not with what was asked for: no JSON, a JWT that does not verify.
     UnusableAnswer,
     /// The refresh or logout route was called from another site that is not in `trusted_origins`.
@@ -136,7 +143,9 @@ impl AuthErrorKind {
             Self::AmbiguousCredentials | Self::InvalidCredentials | Self::InvalidToken | Self::Refused => {
                 "The session has ended, please sign in again"
             }
-            Self::Unavailable | Self::UnusableAnswer => "The session could not be checked, please try again later",
+            Self::Unavailable | Self::RateLimited | Self::UnusableAnswer => {
+                "The session could not be checked, please try again later"
+            }
             Self::CrossSite => "Cross-site requests are not allowed here",
             Self::MethodNotAllowed => "Only POST is allowed here",
             Self::UnsupportedMediaType => "A refresh token in the body needs the content type application/json",

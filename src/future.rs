@@ -8,14 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, ready};
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower_service::Service;
 
 use crate::{
-    auth::{Passage, Verdict},
+    auth::{Passage, SetCookie, Verdict},
     error::AuthErrorKind,
     refresh_body::ReadBody,
     response::{self, ResponseBody},
@@ -42,9 +42,9 @@ pin_project! {
     where
         S: Service<Request<ReqBody>>,
     {
-        Forwarding { #[pin] response: S::Future, set_cookie: Vec<HeaderValue> },
+        Forwarding { #[pin] response: S::Future, set_cookie: SetCookie },
         Deciding { verdict: BoxFuture<'static, Verdict>, held: Option<Box<Held<S, ReqBody>>> },
-        Resuming { response: Pin<Box<Oneshot<S, Request<ReqBody>>>>, set_cookie: Vec<HeaderValue> },
+        Resuming { response: Pin<Box<Oneshot<S, Request<ReqBody>>>>, set_cookie: SetCookie },
         Reading { body: Pin<Box<ReadBody<ReqBody>>>, answer: Option<Box<Answer>> },
         Answering { response: BoxFuture<'static, Response<Bytes>> },
     }
@@ -62,7 +62,7 @@ impl<S, ReqBody> ResponseFuture<S, ReqBody>
 where
     S: Service<Request<ReqBody>>,
 {
-    pub(crate) fn forwarding(response: S::Future, set_cookie: Vec<HeaderValue>) -> Self {
+    pub(crate) fn forwarding(response: S::Future, set_cookie: SetCookie) -> Self {
         Self { state: State::Forwarding { response, set_cookie } }
     }
 
@@ -139,8 +139,8 @@ where
     }
 }
 
-fn pass_on<B>(response: Response<B>, set_cookie: &mut Vec<HeaderValue>) -> Response<ResponseBody<B>> {
+fn pass_on<B>(response: Response<B>, set_cookie: &SetCookie) -> Response<ResponseBody<B>> {
     let mut response = response.map(ResponseBody::inner);
-    response::add_cookies(response.headers_mut(), std::mem::take(set_cookie));
+    response::add_cookies(response.headers_mut(), set_cookie.fields());
     response
 }

@@ -80,7 +80,7 @@ impl<B: Default> Default for ResponseBody<B> {
 }
 
 /// Adds to a response of the inner service what the layer has to say.
-pub(crate) fn add_cookies(headers: &mut HeaderMap, set_cookie: Vec<HeaderValue>) {
+pub(crate) fn add_cookies(headers: &mut HeaderMap, set_cookie: &[HeaderValue]) {
     if set_cookie.is_empty() {
         return;
     }
@@ -93,7 +93,7 @@ pub(crate) fn rejected(rejection: Rejection, is_grpc: bool) -> Response<Bytes> {
     let Rejection { error, disposition, set_cookie } = rejection;
     let message = error.kind().message();
     let body = ErrorBody { error: disposition.status.canonical_reason().unwrap_or_default(), message };
-    let mut response = json(disposition.status, &body, set_cookie);
+    let mut response = json(disposition.status, &body, &set_cookie);
     let headers = response.headers_mut();
     match disposition.status {
         StatusCode::UNAUTHORIZED => {
@@ -131,11 +131,11 @@ pub(crate) fn refreshed(renewal: &Renewal, exposes_secret: bool) -> Response<Byt
         },
         user: material.user(),
     };
-    json(StatusCode::OK, &body, renewal.set_cookie.to_vec())
+    json(StatusCode::OK, &body, &renewal.set_cookie)
 }
 
 /// Answers the logout route.
-pub(crate) fn logged_out(set_cookie: Vec<HeaderValue>) -> Response<Bytes> {
+pub(crate) fn logged_out(set_cookie: &[HeaderValue]) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     add_cookies(response.headers_mut(), set_cookie);
     response
@@ -163,7 +163,7 @@ struct RefreshTokenBody<'a> {
     expires_at: &'a str,
 }
 
-fn json(status: StatusCode, body: &impl Serialize, set_cookie: Vec<HeaderValue>) -> Response<Bytes> {
+fn json(status: StatusCode, body: &impl Serialize, set_cookie: &[HeaderValue]) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(serde_json::to_vec(body).unwrap_or_default()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

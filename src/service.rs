@@ -62,7 +62,7 @@ where
             }
             Admission::Logout(done) => {
                 self.release();
-                ResponseFuture::answering(done.map(response::logged_out).boxed())
+                ResponseFuture::answering(done.map(|cleared| response::logged_out(&cleared)).boxed())
             }
             Admission::Decided(Verdict::Rejected(rejection)) => {
                 self.release();

@@ -12,7 +12,7 @@ use super::{
     Credentials, CrossmintAuth,
     cookies::{Carried, Cookies, Presented},
     origin,
-    renewal::Renewal,
+    renewal::{Failure, Renewal},
     sessions::{Judgement, Resolved, refresh_token_of, text, usable_secret},
 };
 use crate::{
@@ -64,14 +64,14 @@ impl CrossmintAuth {
                 return Admission::Pending(Box::pin(async move {
                     match auth.resolve(pair).await {
                         Ok(resolved) => Verdict::Forward(resolved.into()),
-                        Err(error) => auth.refuse(error, carried),
+                        Err(failure) => auth.refuse(failure, carried),
                     }
                 }));
             }
             Err(_) if self.0.settings.unauthenticated != Unauthenticated::Reject && presented.is_empty() => {
                 Verdict::Forward(Passage::default())
             }
-            Err(error) => self.refuse(error, carried),
+            Err(error) => self.refuse(error.into(), carried),
         })
     }
 
@@ -89,11 +89,13 @@ impl CrossmintAuth {
         })
     }
 
-    /// Turns an error into what happens to the request.
-    fn refuse(&self, error: AuthError, carried: Carried) -> Verdict {
-        let rejection = self.rejection(error, carried);
+    /// Turns a failure into what happens to the request.
+    fn refuse(&self, failure: Failure, carried: Carried) -> Verdict {
+        let rejection = self.rejection(failure, carried);
         match self.0.settings.unauthenticated {
-            Unauthenticated::Allow => Verdict::Forward(Passage { session: None, set_cookie: rejection.set_cookie }),
+            Unauthenticated::Allow => {
+                Verdict::Forward(Passage { session: None, set_cookie: SetCookie::Fields(rejection.set_cookie) })
+            }
             Unauthenticated::Reject | Unauthenticated::AllowMissing => Verdict::Rejected(rejection),
         }
     }
@@ -103,12 +105,12 @@ impl CrossmintAuth {
         Admission::Decided(Verdict::Rejected(self.rejection(kind.into(), Carried::default())))
     }
 
-    fn rejection(&self, error: AuthError, carried: Carried) -> Rejection {
+    fn rejection(&self, Failure { error, rescued }: Failure, carried: Carried) -> Rejection {
         self.0.counters.refusals[error.kind().index()].count();
         let disposition = error.disposition(self.0.settings.on_outage);
         let set_cookie = match disposition.cookies {
             CookieFate::Cleared => self.0.cookies.clear(carried),
-            CookieFate::Kept => Vec::new(),
+            CookieFate::Kept => rescued.map_or_else(Vec::new, |rescued| rescued.set_cookie.to_vec()),
         };
         Rejection { error, disposition, set_cookie }
     }
@@ -138,16 +140,37 @@ pub(crate) enum Verdict {
 #[derive(Default)]
 pub(crate) struct Passage {
     pub(crate) session: Option<Session>,
-    pub(crate) set_cookie: Vec<HeaderValue>,
+    pub(crate) set_cookie: SetCookie,
 }
 
 impl From<Resolved> for Passage {
     fn from(resolved: Resolved) -> Self {
-        let set_cookie = match &resolved {
-            Resolved::Known(_) => Vec::new(),
-            Resolved::Renewed(renewal) => renewal.set_cookie.to_vec(),
-        };
-        Self { session: Some(resolved.into_session()), set_cookie }
+        match resolved {
+            Resolved::Known(session) => Self { session: Some(session), set_cookie: SetCookie::Nothing },
+            Resolved::Renewed(renewal) => {
+                Self { session: Some(renewal.session.clone()), set_cookie: SetCookie::Renewed(renewal) }
+            }
+        }
+    }
+}
+
+/// The cookies that a response sets on its way out.
+#[derive(Default)]
+pub(crate) enum SetCookie {
+    #[default]
+    Nothing,
+    /// Held until the response is on its way: as long as that, the renewal is not forgotten.
+    Renewed(Arc<Renewal>),
+    Fields(Vec<HeaderValue>),
+}
+
+impl SetCookie {
+    pub(crate) fn fields(&self) -> &[HeaderValue] {
+        match self {
+            Self::Nothing => &[],
+            Self::Renewed(renewal) => &renewal.set_cookie,
+            Self::Fields(fields) => fields,
+        }
     }
 }
 
@@ -177,7 +200,7 @@ impl RefreshCall {
             auth.ensure_keys().await?;
             auth.renew(secret).await
         };
-        outcome.await.map_err(|error| auth.rejection(error, carried))
+        outcome.await.map_err(|failure: Failure| auth.rejection(failure, carried))
     }
 
     pub(crate) fn exposes_secret(&self) -> bool {
@@ -186,13 +209,14 @@ impl RefreshCall {
 }
 
 /// Adds cookies to a response, except where the application has set a cookie of that name itself.
-pub(crate) fn add_cookies(headers: &mut HeaderMap, set_cookie: impl IntoIterator<Item = HeaderValue>) {
-    let is_free =
-        |cookie: &HeaderValue| !headers.get_all(SET_COOKIE).iter().any(|present| Cookies::same_cookie(present, cookie));
+pub(crate) fn add_cookies(headers: &mut HeaderMap, set_cookie: &[HeaderValue]) {
+    let is_free = |cookie: &&HeaderValue| {
+        !headers.get_all(SET_COOKIE).iter().any(|present| Cookies::same_cookie(present, cookie))
+    };
     // Before the first is added: two that are cleared may differ in nothing but the domain.
-    let added: Vec<HeaderValue> = set_cookie.into_iter().filter(is_free).collect();
+    let added: Vec<&HeaderValue> = set_cookie.iter().filter(is_free).collect();
     for cookie in added {
-        headers.append(SET_COOKIE, cookie);
+        headers.append(SET_COOKIE, cookie.clone());
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }

@@ -28,6 +28,8 @@ pub(crate) struct Unverified<'t> {
     pub(crate) key_id: Option<Box<str>>,
     pub(crate) user_id: Box<str>,
     pub(crate) expires_at: u64,
+    /// When it was issued, as the token itself says; zero if it does not.
+    pub(crate) issued_at: u64,
 }
 
 impl<'t> Unverified<'t> {
@@ -57,6 +59,7 @@ impl<'t> Unverified<'t> {
             key_id,
             user_id: claims.sub.into(),
             expires_at: claims.exp as u64,
+            issued_at: claims.iat.unwrap_or_default() as u64,
         })
     }
 }

@@ -15,7 +15,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
@@ -35,6 +35,8 @@ pub(crate) struct Keys {
     generation: AtomicU64,
     /// When the set was loaded, in milliseconds since `epoch`; `u64::MAX` without a set.
     loaded_at: AtomicU64,
+    /// The same in seconds of the clock that tokens are issued by.
+    loaded_at_unix: AtomicU64,
     epoch: Instant,
     reload: Mutex<Reload>,
 }
@@ -54,6 +56,7 @@ impl Keys {
             current: RwLock::default(),
             generation: AtomicU64::new(0),
             loaded_at: AtomicU64::new(u64::MAX),
+            loaded_at_unix: AtomicU64::new(0),
             epoch: Instant::now(),
             reload: Mutex::default(),
         }
@@ -83,6 +86,12 @@ impl Keys {
             age if age >= SOFT_TTL => Freshness::Stale,
             _ => Freshness::Fresh,
         }
+    }
+
+    /// Tells whether a token was issued after the set had been loaded, so that its key may be a new one. Tokens that are
+    /// not verified say what they like.
+    pub(crate) fn may_be_news(&self, issued_at: u64) -> bool {
+        issued_at > self.loaded_at_unix.load(Ordering::Acquire)
     }
 
     /// Returns why the last reload failed, unless it succeeded.
@@ -123,6 +132,8 @@ impl Keys {
                 self.generation.fetch_add(1, Ordering::AcqRel);
             }
         }
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.loaded_at_unix.store(unix.as_secs(), Ordering::Release);
         self.loaded_at.store(self.millis(), Ordering::Release);
     }
 

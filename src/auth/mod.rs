@@ -24,7 +24,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 pub use self::stats::Stats;
 pub(crate) use self::{
-    admission::{Admission, Passage, RefreshCall, Rejection, Verdict, add_cookies},
+    admission::{Admission, Passage, RefreshCall, Rejection, SetCookie, Verdict, add_cookies},
     renewal::Renewal,
 };
 use self::{
@@ -133,7 +133,11 @@ impl CrossmintAuth {
         };
         match judgement {
             Judgement::Valid(session) => Ok(session),
-            Judgement::Open(pair) => self.resolve(pair).await.map(Resolved::into_session),
+            Judgement::Open(pair) => match self.resolve(pair).await {
+                Ok(Resolved::Known(session)) => Ok(session),
+                Ok(Resolved::Renewed(renewal)) => Ok(renewal.session.clone()),
+                Err(failure) => Err(failure.error),
+            },
         }
     }
 
@@ -147,7 +151,8 @@ impl CrossmintAuth {
     pub async fn refresh(&self, secret: &str) -> Result<AuthMaterial, AuthError> {
         let secret = usable_secret(secret.as_bytes())?;
         self.ensure_keys().await?;
-        Ok(self.renew(secret).await?.session.material().clone())
+        let renewal = self.renew(secret).await.map_err(|failure| failure.error)?;
+        Ok(renewal.session.material().clone())
     }
 
     /// Signs out: ends the session at Crossmint and forgets it here.
@@ -215,14 +220,14 @@ impl CrossmintAuth {
     ///
     /// When a token has bytes that no cookie may have, or is too long for one. Nothing is added then.
     pub fn store_auth_material(&self, response: &mut HeaderMap, material: &AuthMaterial) -> Result<(), AuthError> {
-        add_cookies(response, self.0.cookies.store(material)?);
+        add_cookies(response, &self.0.cookies.store(material)?);
         Ok(())
     }
 
     /// Adds the two `Set-Cookie` fields that delete the cookies to a response's headers, and
     /// `Cache-Control: no-store`.
     pub fn clear_auth_material(&self, response: &mut HeaderMap) {
-        add_cookies(response, self.0.cookies.clear(Carried::default()));
+        add_cookies(response, &self.0.cookies.clear(Carried::default()));
     }
 
     /// Returns what this handle and its layers have done so far.

@@ -3,10 +3,13 @@
 //! Crossmint's refresh tokens are spent by their first use, and using one again ends the session. So:
 //!
 //! 1. While a token is being renewed, all who carry it wait for that one renewal.
-//! 2. For a while after, a spent token leads to its successor, and on to the latest one; it is never sent again.
+//! 2. For a while after, a spent token leads to its successor, and on to the latest one; it is never sent again. The
+//!    while lasts at least until every response that carries the successor is on its way.
 //! 3. A token that Crossmint has refused is not sent again for [`REFUSAL_MEMORY`]; one whose answer could not be used,
-//!    for [`MISHAP_MEMORY`].
-//! 4. A logout ends the whole chain: successors are forgotten, and a renewal that it overtakes hands out nothing.
+//!    for [`MISHAP_MEMORY`]; one that Crossmint wants to see later, until then.
+//! 4. After [`MAX_PATIENCE`] wishes of that kind in a row, no token at all is sent until then.
+//! 5. A successor whose JWT could not be verified for want of a key is not lost: it is what is sent next.
+//! 6. A logout ends the whole chain: successors are forgotten, and a renewal that it overtakes hands out nothing.
 //!
 //! Tokens are looked up by their SHA-256 digest and not kept.
 
@@ -34,7 +37,34 @@ pub(crate) struct Renewal {
     pub(crate) set_cookie: [HeaderValue; 2],
 }
 
-pub(crate) type Outcome = Result<Arc<Renewal>, AuthError>;
+pub(crate) type Outcome = Result<Arc<Renewal>, Failure>;
+
+/// A renewal that failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: AuthError,
+    /// What Crossmint handed out all the same.
+    pub(crate) rescued: Option<Arc<Rescued>>,
+}
+
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        Self { error, rescued: None }
+    }
+}
+
+impl From<AuthErrorKind> for Failure {
+    fn from(kind: AuthErrorKind) -> Self {
+        AuthError::from(kind).into()
+    }
+}
+
+/// A successor that could not be verified, and the `Set-Cookie` fields that keep it from being lost.
+#[derive(Debug)]
+pub(crate) struct Rescued {
+    pub(crate) token: Secret,
+    pub(crate) set_cookie: [HeaderValue; 2],
+}
 
 /// All renewals under way, and what became of the recent ones.
 #[derive(Debug)]
@@ -50,6 +80,9 @@ struct State {
     renewed: LruCache<Digest, Renewed>,
     renewed_bytes: usize,
     refused: LruCache<Digest, (AuthError, Instant)>,
+    /// How often in a row Crossmint has asked for patience, and until when.
+    impatience: u32,
+    pause: Option<(AuthError, Instant)>,
 }
 
 #[derive(Debug)]
@@ -60,9 +93,24 @@ struct Flight {
 
 #[derive(Debug)]
 struct Renewed {
-    renewal: Arc<Renewal>,
+    /// None if the successor could not be verified.
+    renewal: Option<Arc<Renewal>>,
+    token: Secret,
     successor: Digest,
     until: Instant,
+    at_most: Instant,
+}
+
+impl Renewed {
+    fn new(renewal: Option<Arc<Renewal>>, token: Secret, window: Duration) -> Self {
+        let (now, successor) = (Instant::now(), digest_of(&token));
+        Self { renewal, token, successor, until: now + window, at_most: now + MAX_WINDOW }
+    }
+
+    /// Tells whether a response that carries the successor is still to be sent.
+    fn is_awaited(&self) -> bool {
+        self.renewal.as_ref().is_some_and(|renewal| Arc::strong_count(renewal) > 1)
+    }
 }
 
 /// What there is for a refresh token.
@@ -96,6 +144,8 @@ impl Renewals {
             renewed: LruCache::unbounded(),
             renewed_bytes: 0,
             refused: LruCache::unbounded(),
+            impatience: 0,
+            pause: None,
         };
         Self { window, max_under_way, state: Mutex::new(state) }
     }
@@ -103,7 +153,7 @@ impl Renewals {
     /// Decides what a request with this refresh token does. `is_valid` tells whether a renewed session still is.
     pub(crate) fn enter(self: &Arc<Self>, token: Secret, is_valid: impl Fn(&Session) -> bool) -> Entry {
         let mut state = self.state();
-        state.forget_old();
+        state.forget_old(self.window);
         let (digest, latest) = state.follow(digest_of(&token));
         if let Some(flight) = state.under_way.get(&digest) {
             return Entry::UnderWay(flight.outcome.clone());
@@ -113,11 +163,15 @@ impl Renewals {
         {
             return Entry::Refused(error.clone());
         }
-        let token = match latest {
-            Some(renewal) if is_valid(&renewal.session) => return Entry::Renewed(renewal),
-            Some(renewal) => renewal.session.refresh_token().secret().into(),
-            None => token,
-        };
+        if let Some(renewal) = latest.and_then(|latest| latest.renewal.as_ref())
+            && is_valid(&renewal.session)
+        {
+            return Entry::Renewed(Arc::clone(renewal));
+        }
+        if let Some((error, _)) = &state.pause {
+            return Entry::Refused(error.clone());
+        }
+        let token = latest.map_or(token, |latest| latest.token.clone());
         if state.under_way.len() >= self.max_under_way {
             return Entry::Full;
         }
@@ -129,16 +183,16 @@ impl Renewals {
     /// Ends the session of this refresh token and of all that have succeeded it.
     pub(crate) fn end(&self, token: Secret) -> Ended {
         let mut state = self.state();
-        state.forget_old();
+        state.forget_old(self.window);
         let until = Instant::now() + REFUSAL_MEMORY.max(self.window);
         let mut digest = digest_of(&token);
         let mut latest = token;
         let mut sessions = Vec::new();
         while let Some(renewed) = state.forget(&digest) {
             state.refuse(digest, AuthErrorKind::Refused.into(), until);
-            latest = renewed.renewal.session.refresh_token().secret().into();
+            latest = renewed.token;
             digest = renewed.successor;
-            sessions.push(renewed.renewal.session.clone());
+            sessions.extend(renewed.renewal.map(|renewal| renewal.session.clone()));
         }
         if let Some(flight) = state.under_way.get_mut(&digest) {
             flight.logged_out = true;
@@ -155,11 +209,11 @@ impl Renewals {
 
 impl State {
     /// Follows a token to its latest successor. A chain is as long as the window has renewals; a circle ends.
-    fn follow(&self, mut digest: Digest) -> (Digest, Option<Arc<Renewal>>) {
+    fn follow(&self, mut digest: Digest) -> (Digest, Option<&Renewed>) {
         let mut latest = None;
         for _ in 0..=self.renewed.len() {
             let Some(renewed) = self.renewed.peek(&digest) else { break };
-            latest = Some(Arc::clone(&renewed.renewal));
+            latest = Some(renewed);
             if digest == renewed.successor {
                 break;
             }
@@ -184,6 +238,25 @@ impl State {
         Some(renewed)
     }
 
+    /// Remembers what a failure says about the next attempt.
+    fn learn(&mut self, digest: Digest, error: &AuthError, now: Instant) {
+        let memory = match error.kind() {
+            AuthErrorKind::Refused => REFUSAL_MEMORY,
+            AuthErrorKind::UnusableAnswer => MISHAP_MEMORY,
+            AuthErrorKind::RateLimited => error.delay(),
+            _ => return,
+        };
+        self.refuse(digest, error.clone(), now + memory);
+        if error.kind() == AuthErrorKind::RateLimited {
+            self.impatience = self.impatience.saturating_add(1);
+            if self.impatience >= MAX_PATIENCE {
+                self.pause = Some((error.clone(), now + memory));
+            }
+        } else {
+            self.impatience = 0;
+        }
+    }
+
     fn refuse(&mut self, digest: Digest, error: AuthError, until: Instant) {
         self.refused.put(digest, (error, until));
         if self.refused.len() > MAX_REFUSED {
@@ -191,14 +264,20 @@ impl State {
         }
     }
 
-    fn forget_old(&mut self) {
+    fn forget_old(&mut self, window: Duration) {
         let now = Instant::now();
         while let Some((_, oldest)) = self.renewed.peek_lru()
             && oldest.until <= now
         {
-            let oldest = self.renewed.pop_lru();
-            self.renewed_bytes -= oldest.map_or(0, |(_, oldest)| cost(&oldest));
+            let Some((digest, mut oldest)) = self.renewed.pop_lru() else { break };
+            if oldest.is_awaited() && now < oldest.at_most {
+                oldest.until = now + window;
+                self.renewed.put(digest, oldest);
+            } else {
+                self.renewed_bytes -= cost(&oldest);
+            }
         }
+        self.pause.take_if(|(_, until)| *until <= now);
         while self.refused.peek_lru().is_some_and(|(_, (_, until))| *until <= now) {
             self.refused.pop_lru();
         }
@@ -229,22 +308,28 @@ impl Ticket {
         let (outcome, revoked) = match outcome {
             outcome if !logged_out => (outcome, None),
             Ok(renewal) => (Err(AuthErrorKind::Refused.into()), Some(renewal.session.refresh_token().secret().into())),
-            Err(error) if error.kind() == AuthErrorKind::Refused => (Err(error), None),
-            Err(_) => (Err(AuthErrorKind::Refused.into()), Some(self.token.clone())),
+            Err(failure) if failure.error.kind() == AuthErrorKind::Refused => (Err(failure), None),
+            Err(Failure { rescued, .. }) => {
+                let token = rescued.map_or_else(|| self.token.clone(), |rescued| rescued.token.clone());
+                (Err(AuthErrorKind::Refused.into()), Some(token))
+            }
         };
-        match &outcome {
-            Ok(renewal) if !self.renewals.window.is_zero() => {
-                let successor = digest_of(renewal.session.refresh_token().secret());
-                let renewed = Renewed { renewal: Arc::clone(renewal), successor, until: now + self.renewals.window };
-                state.remember(self.digest, renewed);
+        let window = self.renewals.window;
+        let successor = match &outcome {
+            Ok(renewal) => {
+                let token = renewal.session.refresh_token().secret().into();
+                Some(Renewed::new(Some(Arc::clone(renewal)), token, window))
             }
-            Err(error) if error.kind() == AuthErrorKind::Refused => {
-                state.refuse(self.digest, error.clone(), now + REFUSAL_MEMORY);
+            Err(failure) => {
+                state.learn(self.digest, &failure.error, now);
+                failure.rescued.as_ref().map(|rescued| Renewed::new(None, rescued.token.clone(), window))
             }
-            Err(error) if error.kind() == AuthErrorKind::UnusableAnswer => {
-                state.refuse(self.digest, error.clone(), now + MISHAP_MEMORY);
-            }
-            _ => {}
+        };
+        if let Some(successor) = successor.filter(|_| !window.is_zero()) {
+            state.remember(self.digest, successor);
+        }
+        if outcome.is_ok() {
+            state.impatience = 0;
         }
         drop(state);
         if let Some(sender) = self.sender.take() {
@@ -272,11 +357,15 @@ fn digest_of(token: &str) -> Digest {
 
 fn cost(renewed: &Renewed) -> usize {
     // The session's strings stand in the `Set-Cookie` fields once more.
-    ENTRY_BYTES + 2 * renewed.renewal.session.cost()
+    ENTRY_BYTES + renewed.renewal.as_ref().map_or(0, |renewal| 2 * renewal.session.cost())
 }
 
 const REFUSAL_MEMORY: Duration = Duration::from_secs(30);
 const MISHAP_MEMORY: Duration = Duration::from_secs(5);
+const MAX_PATIENCE: u32 = 10;
+
+/// For how long a handler that is not done keeps the successor of its session in memory.
+const MAX_WINDOW: Duration = Duration::from_secs(300);
 const MAX_REFUSED: usize = 10_000;
 const MAX_RENEWED_BYTES: usize = 16 << 20;
 const ENTRY_BYTES: usize = 512;
@@ -410,7 +499,7 @@ mod tests {
             assert!(matches!(renewals.end("a".into()), Ended::AfterRenewal(_)), "{name}");
             assert_eq!(ticket.settle(result).as_deref(), revoked, "{name}");
             let outcome_of_waiting = waiting.borrow().clone().unwrap();
-            assert_eq!(outcome_of_waiting.unwrap_err().kind(), AuthErrorKind::Refused, "{name}");
+            assert_eq!(outcome_of_waiting.unwrap_err().error.kind(), AuthErrorKind::Refused, "{name}");
             assert_eq!(outcome(&renewals, "a"), "Refused", "{name}");
         }
     }
@@ -428,11 +517,64 @@ mod tests {
         assert_eq!(state.refused.len(), MAX_REFUSED);
         let renewal = renewed_to(&"r".repeat(4000)).unwrap();
         for number in 0..10_000 {
-            let digest = digest_of(&number.to_string());
-            state.remember(digest, Renewed { renewal: Arc::clone(&renewal), successor: digest, until });
+            let renewed = Renewed::new(Some(Arc::clone(&renewal)), "r".into(), WINDOW);
+            state.remember(digest_of(&number.to_string()), renewed);
         }
         assert!(state.renewed_bytes <= MAX_RENEWED_BYTES && !state.renewed.is_empty());
         assert_eq!(state.renewed_bytes, state.renewed.iter().map(|(_, renewed)| cost(renewed)).sum::<usize>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_successor_is_kept_while_a_response_with_it_is_to_be_sent() {
+        let renewals = renewals();
+        let renewal = renewed_to("b");
+        assert!(ticket(&renewals, "a").settle(renewal.clone()).is_none());
+        for _ in 0..9 {
+            advance(WINDOW).await;
+            assert_eq!(outcome(&renewals, "a"), "b");
+        }
+        drop(renewal);
+        advance(WINDOW).await;
+        assert_eq!(outcome(&renewals, "a"), "sends a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_never_ends_keeps_a_successor_for_five_minutes() {
+        let renewals = renewals();
+        let renewal = renewed_to("b");
+        assert!(ticket(&renewals, "a").settle(renewal.clone()).is_none());
+        for _ in 0..10 {
+            advance(WINDOW).await;
+            let _ = outcome(&renewals, "a");
+        }
+        assert_eq!(outcome(&renewals, "a"), "sends a");
+        drop(renewal);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_successor_that_could_not_be_verified_is_sent_in_place_of_the_spent_token() {
+        let renewals = renewals();
+        let cookie = HeaderValue::from_static("c");
+        let rescued = Rescued { token: "b".into(), set_cookie: [cookie.clone(), cookie] };
+        let failure = Failure { rescued: Some(Arc::new(rescued)), ..AuthErrorKind::Unavailable.into() };
+        assert!(ticket(&renewals, "a").settle(Err(failure)).is_none());
+        assert_eq!(outcome(&renewals, "a"), "sends b");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn crossmint_is_given_the_time_it_asks_for() {
+        let renewals = renewals();
+        let delay = Duration::from_secs(7);
+        let limited = || Err(AuthError::from(AuthErrorKind::RateLimited).retry_after(Some(delay)).into());
+        for number in 0..MAX_PATIENCE {
+            assert_eq!(outcome(&renewals, "other"), "sends other");
+            assert!(ticket(&renewals, &number.to_string()).settle(limited()).is_none());
+            assert_eq!(outcome(&renewals, &number.to_string()), "RateLimited");
+        }
+        assert_eq!(outcome(&renewals, "other"), "RateLimited", "so often in a row, it means everybody");
+        advance(delay).await;
+        assert_eq!(outcome(&renewals, "other"), "sends other");
+        assert_eq!(outcome(&renewals, "0"), "sends 0");
     }
 
     #[tokio::test(start_paused = true)]

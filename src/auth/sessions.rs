@@ -13,10 +13,10 @@ use super::{
     cookies::{MAX_COOKIE, Presented, Slot, is_cookie_value},
     jwt::Unverified,
     keys::{Freshness, KeySet, Permission, Reason},
-    renewal::{Entry, Outcome, Renewal, Ticket},
+    renewal::{Entry, Failure, Outcome, Renewal, Rescued, Ticket},
 };
 use crate::{
-    error::{AuthError, AuthErrorKind},
+    error::{AuthError, AuthErrorKind, OutagePolicy},
     secret::Secret,
     session::{AuthMaterial, RefreshToken, Session, User, Verified},
 };
@@ -38,15 +38,6 @@ pub(super) struct Pair {
 pub(super) enum Resolved {
     Known(Session),
     Renewed(Arc<Renewal>),
-}
-
-impl Resolved {
-    pub(super) fn into_session(self) -> Session {
-        match self {
-            Self::Known(session) => session,
-            Self::Renewed(renewal) => renewal.session.clone(),
-        }
-    }
 }
 
 impl CrossmintAuth {
@@ -93,7 +84,7 @@ impl CrossmintAuth {
     fn verify(&self, jwt: &[u8]) -> Result<Verified, Unverifiable> {
         let token = Unverified::read(jwt, &self.0.expectations, now()).map_err(Unverifiable::Invalid)?;
         let (keys, generation) = self.0.keys.current().ok_or(Unverifiable::NoKeys)?;
-        let key = keys.find(token.key_id.as_deref()).ok_or(Unverifiable::UnknownKey)?;
+        let key = keys.find(token.key_id.as_deref()).ok_or(Unverifiable::UnknownKey { issued_at: token.issued_at })?;
         self.0.counters.verifications.count();
         if !key.verifies(token.message, &token.signature) {
             return Err(Unverifiable::Invalid("the signature does not verify"));
@@ -109,14 +100,14 @@ impl CrossmintAuth {
     }
 
     /// Finds out what could not be told at first sight.
-    pub(super) async fn resolve(&self, pair: Pair) -> Result<Resolved, AuthError> {
+    pub(super) async fn resolve(&self, pair: Pair) -> Result<Resolved, Failure> {
         // Without keys nothing can be verified, least of all what a renewal would bring.
         self.ensure_keys().await?;
         if let Some(jwt) = &pair.jwt {
             match self.verify_or_reload(jwt.as_bytes(), Reason::UnknownKey).await {
                 Ok(verified) => return Ok(Resolved::Known(self.admit_pair(verified, jwt, &pair.secret))),
                 Err(error) if error.kind() == AuthErrorKind::InvalidToken => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         self.renew(pair.secret).await.map(Resolved::Renewed)
@@ -131,7 +122,7 @@ impl CrossmintAuth {
             }
             Freshness::Unusable => match self.reload(Reason::Missing).await {
                 _ if self.0.keys.freshness() != Freshness::Unusable => Ok(()),
-                Ok(()) => Err(AuthErrorKind::Unavailable.into()),
+                Ok(_) => Err(AuthErrorKind::Unavailable.into()),
                 Err(error) => Err(error),
             },
         }
@@ -140,13 +131,22 @@ impl CrossmintAuth {
     /// Verifies a JWT, after a reload if its key is unknown and the policy allows one.
     pub(super) async fn verify_or_reload(&self, jwt: &[u8], reason: Reason) -> Result<Verified, AuthError> {
         let mut verified = self.verify(jwt);
-        if matches!(verified, Err(Unverifiable::UnknownKey)) {
-            self.reload(reason).await?;
+        if let Err(Unverifiable::UnknownKey { issued_at }) = verified {
+            let too_soon = self.reload(reason).await?;
+            // A new key, while junk tokens use up the reloads: a renewal would spend a good refresh token on it. Where
+            // the alternative is to end the session, that is the lesser evil.
+            if too_soon.is_some()
+                && self.0.keys.may_be_news(issued_at)
+                && self.0.settings.on_outage == OutagePolicy::KeepSession
+            {
+                let error = AuthError::new(AuthErrorKind::Unavailable, "the key set may be older than the token's key");
+                return Err(error.retry_after(too_soon));
+            }
             verified = self.verify(jwt);
         }
         verified.map_err(|why| match why {
             Unverifiable::Invalid(why) => AuthError::new(AuthErrorKind::InvalidToken, why),
-            Unverifiable::UnknownKey => AuthError::new(
+            Unverifiable::UnknownKey { .. } => AuthError::new(
                 AuthErrorKind::InvalidToken,
                 "the token was signed with a key that is not in the key set",
             ),
@@ -159,17 +159,17 @@ impl CrossmintAuth {
         let _ = self.start_reload(Reason::Stale);
     }
 
-    /// Reloads the key set, or waits for the reload that is under way. Ok also if it is too soon for another one and
-    /// the last one went well.
-    async fn reload(&self, reason: Reason) -> Result<(), AuthError> {
-        let retry_after = match self.start_reload(reason)? {
+    /// Reloads the key set, or waits for the reload that is under way. If the last one went well and it is too soon for
+    /// another one, returns for how long.
+    async fn reload(&self, reason: Reason) -> Result<Option<Duration>, AuthError> {
+        let too_soon = match self.start_reload(reason)? {
             Reloading::UnderWay(mut done) => {
                 while done.changed().await.is_ok() {}
                 None
             }
             Reloading::NotBefore(delay) => Some(delay),
         };
-        self.0.keys.last_failure().map_or(Ok(()), |error| Err(error.retry_after(retry_after)))
+        self.0.keys.last_failure().map_or(Ok(too_soon), |error| Err(error.retry_after(too_soon)))
     }
 
     /// The reload runs in its own task: who waits for it may hang up.
@@ -208,10 +208,8 @@ impl CrossmintAuth {
                 self.0.counters.successor_hits.count();
                 return Ok(renewal);
             }
-            Entry::Refused(error) => return Err(error),
-            Entry::Full => {
-                return Err(AuthError::new(AuthErrorKind::Unavailable, "too many sessions are being renewed at once"));
-            }
+            Entry::Refused(error) => return Err(error.into()),
+            Entry::Full => return Err(crowded().into()),
             Entry::UnderWay(outcome) => {
                 self.0.counters.joined.count();
                 outcome
@@ -229,7 +227,7 @@ impl CrossmintAuth {
         let outcome = self.exchange(ticket.token()).await;
         match &outcome {
             Ok(_) => tracing::debug!("renewed a session"),
-            Err(error) => tracing::info!(error = error as &dyn Error, "a session was not renewed"),
+            Err(Failure { error, .. }) => tracing::info!(error = error as &dyn Error, "a session was not renewed"),
         }
         let session = outcome.as_ref().ok().map(|renewal| renewal.session.clone());
         if let Some(revoked) = ticket.settle(outcome) {
@@ -244,32 +242,40 @@ impl CrossmintAuth {
     async fn exchange(&self, secret: &Secret) -> Outcome {
         let place = timeout(self.0.settings.refresh_timeout, self.0.places.acquire()).await;
         let Ok(Ok(_place)) = place else {
-            return Err(AuthError::new(AuthErrorKind::Unavailable, "too many sessions are being renewed at once"));
+            return Err(crowded().into());
         };
         self.0.counters.renewals.count();
         let answer = self.0.upstream.refresh(secret).await?;
-        let verified =
-            self.verify_or_reload(answer.jwt.as_bytes(), Reason::Vouched).await.map_err(|error| {
-                match error.kind() {
-                    AuthErrorKind::InvalidToken => AuthError::new(AuthErrorKind::UnusableAnswer, error),
-                    _ => error,
-                }
-            })?;
-        let user = answer.user.unwrap_or_else(|| User::with_id(&verified.user_id));
-        if *user.id != *verified.user_id {
-            return Err(AuthError::new(AuthErrorKind::UnusableAnswer, "the JWT and the user have different IDs"));
-        }
+        let verified = self.verify_or_reload(answer.jwt.as_bytes(), Reason::Vouched).await;
+        let user = answer.user.or_else(|| Some(User::with_id(&verified.as_ref().ok()?.user_id)));
         let refresh_token = RefreshToken::from_parts(answer.secret, answer.expires_at);
-        let material = AuthMaterial::from_parts(answer.jwt, refresh_token, Some(user));
+        let material = AuthMaterial::from_parts(answer.jwt, refresh_token, user);
         let set_cookie = self.0.cookies.store(&material)?;
-        Ok(Arc::new(Renewal { session: Session::new(verified, material).into_renewed(), set_cookie }))
+        match verified {
+            Ok(verified) if material.user().is_some_and(|user| *user.id != *verified.user_id) => {
+                Err(AuthError::new(AuthErrorKind::UnusableAnswer, "the JWT and the user have different IDs").into())
+            }
+            Ok(verified) => {
+                Ok(Arc::new(Renewal { session: Session::new(verified, material).into_renewed(), set_cookie }))
+            }
+            Err(error) if error.kind() == AuthErrorKind::InvalidToken => {
+                Err(AuthError::new(AuthErrorKind::UnusableAnswer, error).into())
+            }
+            // The old token is spent: the new one must not be lost because no key can be had just now.
+            Err(error) => {
+                let token = material.refresh_token().secret().into();
+                Err(Failure { error, rescued: Some(Arc::new(Rescued { token, set_cookie })) })
+            }
+        }
     }
 }
 
 enum Unverifiable {
     /// The token is bad, whatever the keys.
     Invalid(&'static str),
-    UnknownKey,
+    UnknownKey {
+        issued_at: u64,
+    },
     NoKeys,
 }
 
@@ -282,8 +288,12 @@ enum Reloading {
 pub(super) async fn arrival(mut outcome: watch::Receiver<Option<Outcome>>) -> Outcome {
     match outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) {
         Some(outcome) => outcome,
-        None => Err(AuthError::new(AuthErrorKind::Unavailable, "the renewal was interrupted")),
+        None => Err(AuthError::new(AuthErrorKind::Unavailable, "the renewal was interrupted").into()),
     }
+}
+
+fn crowded() -> AuthError {
+    AuthError::new(AuthErrorKind::Unavailable, "too many sessions are being renewed at once")
 }
 
 /// Starts a task that outlives whoever waits for it.

@@ -169,8 +169,8 @@ fn object<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, AuthError> {
 
 fn unexpected(status: StatusCode, answer: &Response) -> AuthError {
     let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    AuthError::new(UNAVAILABLE, format!("Crossmint answered {status}"))
-        .retry_after(retry_after.map(Duration::from_secs))
+    let kind = if status == StatusCode::TOO_MANY_REQUESTS { AuthErrorKind::RateLimited } else { UNAVAILABLE };
+    AuthError::new(kind, format!("Crossmint answered {status}")).retry_after(retry_after.map(Duration::from_secs))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
