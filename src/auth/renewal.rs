@@ -244,7 +244,10 @@ impl State {
             AuthErrorKind::Refused => REFUSAL_MEMORY,
             AuthErrorKind::UnusableAnswer => MISHAP_MEMORY,
             AuthErrorKind::RateLimited => error.delay(),
-            _ => return,
+            _ => {
+                self.impatience = 0;
+                return;
+            }
         };
         self.refuse(digest, error.clone(), now + memory);
         if error.kind() == AuthErrorKind::RateLimited {

@@ -1,6 +1,6 @@
 //! What becomes of sessions while Crossmint fails, policy by policy.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tower_crossmint_auth::{
@@ -8,7 +8,10 @@ use tower_crossmint_auth::{
     testing::{Endpoint, Fault, MockCrossmint},
 };
 
-use crate::support::{Answer, App, ENDED, REFRESH_ROUTE, TRY_LATER, calls, expired};
+use crate::{
+    direct::pass,
+    support::{Answer, App, ENDED, REFRESH_ROUTE, TRY_LATER, calls, expired},
+};
 
 const POLICIES: [OutagePolicy; 2] = [OutagePolicy::EndSession, OutagePolicy::KeepSession];
 
@@ -181,6 +184,64 @@ async fn retry_after_is_upstreams_within_reason() {
     mock.inject(Endpoint::Refresh, date);
     let answer = app.get("/me", expired(&mock, "alice").cookie_header()).await;
     assert_no_verdict(&answer, OutagePolicy::KeepSession, "a date");
+}
+
+#[tokio::test]
+async fn crossmint_is_not_asked_again_before_the_time_it_names() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&mock, OutagePolicy::KeepSession).await;
+    let cookie = expired(&mock, "alice").cookie_header();
+    mock.inject_times(Endpoint::Refresh, 1, Fault::response(429, &[("retry-after", "7")], ""));
+    for _ in 0..2 {
+        assert_eq!(app.get("/me", &cookie).await.status, 503);
+    }
+    assert_eq!(mock.calls(Endpoint::Refresh), 1);
+    app.get("/me", expired(&mock, "bob").cookie_header()).await.assert_renewed("bob", "another session");
+    pass(Duration::from_secs(7)).await;
+    app.get("/me", &cookie).await.assert_renewed("alice", "then");
+}
+
+#[tokio::test]
+async fn a_pair_that_no_key_can_verify_just_now_is_handed_out_and_not_lost() {
+    for (case, by_the_old_token) in [("with what was handed out", false), ("with the spent token", true)] {
+        let mock = MockCrossmint::start().await;
+        let app = app(&mock, OutagePolicy::KeepSession).await;
+        mock.rotate_keys();
+        mock.inject(Endpoint::Keys, Fault::Status(500));
+        let old = expired(&mock, "alice").cookie_header();
+        let kept = app.get("/me", &old).await;
+        assert!((kept.status, kept.stores_a_session()) == (503, true), "{kept:?}");
+        assert_eq!(calls(&mock), [2, 1, 0], "{case}");
+
+        mock.clear_faults();
+        if by_the_old_token {
+            app.get("/me", old).await.assert_renewed("alice", case);
+        } else {
+            pass(Duration::from_secs(30)).await;
+            app.get("/me", kept.cookie_header()).await.assert_passed("alice", case);
+        }
+        assert_eq!(mock.reuse_detections(), 0, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_may_have_a_new_key_waits_for_it_or_is_renewed() {
+    for policy in POLICIES {
+        let mock = MockCrossmint::start().await;
+        let app = app(&mock, policy).await;
+        mock.rotate_keys();
+        let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 2;
+        let cookie = mock.session("alice").claim("iat", soon).create().cookie_header();
+        let answer = app.get("/me", &cookie).await;
+        if policy == OutagePolicy::KeepSession {
+            assert_no_verdict(&answer, policy, "in the cooldown");
+            pass(Duration::from_secs(30)).await;
+            app.get("/me", &cookie).await.assert_passed("alice", "after it");
+            assert_eq!(calls(&mock), [2, 0, 0]);
+        } else {
+            answer.assert_renewed("alice", "in the cooldown");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,19 +1,19 @@
 //! Renewals: one call to Crossmint per refresh token, and no token lost or spent twice.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Router, routing::any};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::JoinHandle};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::Semaphore, task::JoinHandle};
 use tower_crossmint_auth::{
-    AuthErrorKind, Credentials, CrossmintAuth,
+    AuthErrorKind, Credentials, CrossmintAuth, CrossmintAuthLayer,
     testing::{Endpoint, Fault, MockCrossmint, MockSession},
 };
 
 use crate::{
     direct::{app, auth, get, pass, post},
-    support::{Answer, App, JWT, REFRESH},
+    support::{Answer, App, JWT, REFRESH, who},
 };
 
 #[tokio::test]
@@ -173,6 +173,35 @@ async fn the_successor_is_forgotten_when_its_window_is_over() {
         assert_eq!(get(&app, "/", &cookie).await.status, 200);
         assert_eq!(mock.calls(Endpoint::Refresh), calls, "{window:?}, after {pause} s");
     }
+}
+
+#[tokio::test]
+async fn a_slow_handler_keeps_its_successor_beyond_the_window() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let (entered, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let slow = any({
+        let (entered, go) = (Arc::clone(&entered), Arc::clone(&go));
+        async move || {
+            entered.add_permits(1);
+            drop(go.acquire().await);
+        }
+    });
+    let app = Router::new().route("/slow", slow).fallback(any(who)).layer(CrossmintAuthLayer::from(auth));
+    let cookie = expired(&mock, "alice").cookie_header();
+    let waiting = tokio::spawn({
+        let (app, cookie) = (app.clone(), cookie.clone());
+        async move { get(&app, "/slow", &cookie).await }
+    });
+    drop(entered.acquire().await);
+    for _ in 0..3 {
+        pass(Duration::from_secs(30)).await;
+        assert_eq!(get(&app, "/", &cookie).await.status, 200);
+    }
+    go.close();
+    let first = waiting.await.unwrap();
+    assert_eq!(get(&app, "/", &cookie).await.cookie_header(), first.cookie_header());
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
 }
 
 #[tokio::test]
