@@ -482,6 +482,12 @@ fn built_in_client(connect_timeout: Duration) -> Result<reqwest::Client, ConfigE
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .referer(false)
+        // Whatever features other crates turn on: a small answer must not become a large one.
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
         .user_agent(concat!("tower-crossmint-auth/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| {
@@ -504,4 +510,5 @@ fn warn_of_risks(api_key: &ApiKey, cookies: &CookieOptions) {
 }
 
 const MAX_WINDOW: Duration = Duration::from_secs(300);
+const MAX_IDLE_CONNECTIONS: usize = 32;
 const MAX_CONCURRENCY: usize = 65_536;

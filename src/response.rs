@@ -131,7 +131,7 @@ pub(crate) fn refreshed(renewal: &Renewal, exposes_secret: bool) -> Response<Byt
         },
         user: material.user(),
     };
-    json(StatusCode::OK, &body, &renewal.set_cookie)
+    json(StatusCode::OK, &body, renewal.set_cookie())
 }
 
 /// Answers the logout route.

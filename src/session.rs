@@ -51,9 +51,11 @@ impl Session {
         Self(Arc::new(Inner { renewed: true, ..self.parts() }))
     }
 
-    /// Returns the same session as one that has been known before.
+    /// Returns the same session as one that has been known before, without what only a renewal tells.
     pub(crate) fn into_known(self) -> Self {
-        Self(Arc::new(Inner { renewed: false, ..self.parts() }))
+        let parts = self.parts();
+        let material = AuthMaterial { user: None, ..parts.material };
+        Self(Arc::new(Inner { renewed: false, material, ..parts }))
     }
 
     /// Returns the same JWT with another refresh token.
@@ -142,7 +144,9 @@ impl Session {
 
     /// Returns about how many bytes this session holds.
     pub(crate) fn cost(&self) -> usize {
-        size_of::<Inner>() + self.jwt().len() + self.refresh_token().secret().len() + self.user_id().len()
+        let token = self.refresh_token();
+        let texts = [self.jwt(), self.user_id(), token.secret(), token.expires_at().unwrap_or_default()];
+        size_of::<Inner>() + texts.into_iter().map(str::len).sum::<usize>()
     }
 }
 

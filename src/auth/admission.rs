@@ -168,7 +168,7 @@ impl SetCookie {
     pub(crate) fn fields(&self) -> &[HeaderValue] {
         match self {
             Self::Nothing => &[],
-            Self::Renewed(renewal) => &renewal.set_cookie,
+            Self::Renewed(renewal) => renewal.set_cookie(),
             Self::Fields(fields) => fields,
         }
     }
@@ -219,4 +219,14 @@ pub(crate) fn add_cookies(headers: &mut HeaderMap, set_cookie: &[HeaderValue]) {
         headers.append(SET_COOKIE, cookie.clone());
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+/// Sets cookies on a response, in place of those of the same names.
+pub(super) fn set_cookies(headers: &mut HeaderMap, set_cookie: &[HeaderValue]) {
+    let present: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
+    headers.remove(SET_COOKIE);
+    for cookie in present.iter().filter(|present| !set_cookie.iter().any(|new| Cookies::same_cookie(present, new))) {
+        headers.append(SET_COOKIE, cookie.clone());
+    }
+    add_cookies(headers, set_cookie);
 }

@@ -50,6 +50,14 @@ struct Reload {
     under_way: Option<watch::Receiver<()>>,
 }
 
+impl Reload {
+    fn fail(&mut self, error: AuthError) {
+        self.failures = self.failures.saturating_add(1);
+        self.last_failure = Some(error);
+        self.under_way = None;
+    }
+}
+
 impl Keys {
     pub(crate) fn new() -> Self {
         Self {
@@ -102,6 +110,13 @@ impl Keys {
     /// Asks whether a reload may start now.
     pub(crate) fn request_reload(self: &Arc<Self>, reason: Reason) -> Permission {
         let mut reload = self.reload();
+        // Somebody else may have been faster.
+        match (reason, self.freshness()) {
+            (Reason::Stale, Freshness::Fresh) | (Reason::Missing, Freshness::Fresh | Freshness::Stale) => {
+                return Permission::NotBefore(Duration::ZERO);
+            }
+            _ => {}
+        }
         if let Some(under_way) = &reload.under_way {
             return Permission::Join(under_way.clone());
         }
@@ -121,7 +136,7 @@ impl Keys {
         let (done, under_way) = watch::channel(());
         reload.last_attempt = Some(now);
         reload.under_way = Some(under_way.clone());
-        Permission::Start(Attempt { keys: Arc::clone(self), _done: done }, under_way)
+        Permission::Start(Attempt { keys: Arc::clone(self), is_open: true, _done: done }, under_way)
     }
 
     fn install(&self, set: KeySet) {
@@ -183,37 +198,38 @@ pub(crate) enum Permission {
 #[derive(Debug)]
 pub(crate) struct Attempt {
     keys: Arc<Keys>,
+    is_open: bool,
     _done: watch::Sender<()>,
 }
 
 impl Attempt {
     /// Ends the reload with a good set.
-    pub(crate) fn succeed(self, set: KeySet) {
+    pub(crate) fn succeed(mut self, set: KeySet) {
         tracing::debug!(keys = set.keys.len(), "loaded the key set");
-        self.keys.install(set);
+        self.is_open = false;
         let mut reload = self.keys.reload();
+        self.keys.install(set);
         reload.failures = 0;
         reload.last_failure = None;
         reload.under_way = None;
     }
 
     /// Ends the reload without a set. Says so in the log, but not at every attempt.
-    pub(crate) fn fail(self, error: AuthError) {
+    pub(crate) fn fail(mut self, error: AuthError) {
+        self.is_open = false;
         let mut reload = self.keys.reload();
         if reload.last_complaint.is_none_or(|last| last.elapsed() >= COMPLAINT_PAUSE) {
             reload.last_complaint = Some(Instant::now());
             tracing::warn!(error = &error as &dyn Error, "the key set could not be loaded");
         }
-        reload.last_failure = Some(error);
+        reload.fail(error);
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let mut reload = self.keys.reload();
-        if reload.under_way.take().is_some() {
-            reload.failures = reload.failures.saturating_add(1);
-            reload.last_failure.get_or_insert_with(|| AuthErrorKind::Unavailable.into());
+        if self.is_open {
+            self.keys.reload().fail(AuthErrorKind::Unavailable.into());
         }
     }
 }

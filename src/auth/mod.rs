@@ -23,19 +23,20 @@ use serde_json::{Map, Value};
 use tokio::{sync::Semaphore, time::timeout};
 
 pub use self::stats::Stats;
-pub(crate) use self::{
-    admission::{Admission, Passage, RefreshCall, Rejection, SetCookie, Verdict, add_cookies},
-    renewal::Renewal,
-};
 use self::{
+    admission::set_cookies,
     cookies::{Carried, Cookies, Presented},
     jwt::Expectations,
     keys::{Keys, Reason},
-    renewal::{Ended, Renewals},
+    renewal::{Ended, Renewals, Revocation},
     sessions::{Judgement, Resolved, arrival, runtime, spawn, text, usable_secret},
     stats::Counters,
     tokens::Tokens,
     upstream::Upstream,
+};
+pub(crate) use self::{
+    admission::{Admission, Passage, RefreshCall, Rejection, SetCookie, Verdict, add_cookies},
+    renewal::Renewal,
 };
 use crate::{
     config::{CrossmintAuthConfig, Settings},
@@ -81,6 +82,7 @@ struct Inner {
     tokens: Tokens,
     renewals: Arc<Renewals>,
     places: Semaphore,
+    logout_places: Semaphore,
     counters: Counters,
 }
 
@@ -103,6 +105,7 @@ impl CrossmintAuth {
             tokens: Tokens::new(settings.token_cache_bytes),
             renewals: Arc::new(Renewals::new(settings.successor_window, max_under_way)),
             places: Semaphore::new(settings.max_concurrent_refreshes),
+            logout_places: Semaphore::new(settings.max_concurrent_refreshes),
             counters: Counters::default(),
             settings,
         }))
@@ -143,7 +146,8 @@ impl CrossmintAuth {
 
     /// Exchanges a refresh secret, or the one-time secret of a login, for new material.
     ///
-    /// Concurrent calls with one secret make one call to Crossmint. The new JWT has been verified.
+    /// Concurrent calls with one secret make one call to Crossmint, and for a while later ones get the same material
+    /// ([`successor_window`](crate::CrossmintAuthConfigBuilder::successor_window)). The new JWT has been verified.
     ///
     /// # Errors
     ///
@@ -172,17 +176,18 @@ impl CrossmintAuth {
             self.0.tokens.remove(jwt.as_bytes());
         }
         let Some(Ok(secret)) = secret else { return Ok(()) };
-        match self.0.renewals.end(secret) {
-            Ended::Now { latest, sessions } => {
-                for session in sessions {
-                    self.0.tokens.remove(session.jwt().as_bytes());
-                }
+        let Ended { sessions, revocation } = self.0.renewals.end(secret);
+        for session in sessions {
+            self.0.tokens.remove(session.jwt().as_bytes());
+        }
+        match revocation {
+            Revocation::Now(token) => {
                 let auth = self.clone();
-                spawn(async move { auth.0.upstream.logout(&latest).await })?
+                spawn(async move { auth.revoke(&token).await })?
                     .await
                     .unwrap_or_else(|panic| Err(AuthError::new(AuthErrorKind::Unavailable, panic)))
             }
-            Ended::AfterRenewal(outcome) => {
+            Revocation::AfterRenewal(outcome) => {
                 runtime()?;
                 // The renewal's task tells Crossmint.
                 let _ = timeout(self.0.settings.logout_timeout, arrival(outcome)).await;
@@ -215,19 +220,20 @@ impl CrossmintAuth {
     }
 
     /// Adds the two `Set-Cookie` fields that store `material` to a response's headers, and `Cache-Control: no-store`.
+    /// They take the place of fields for the same cookies: the last word counts, also against the layer.
     ///
     /// # Errors
     ///
     /// When a token has bytes that no cookie may have, or is too long for one. Nothing is added then.
     pub fn store_auth_material(&self, response: &mut HeaderMap, material: &AuthMaterial) -> Result<(), AuthError> {
-        add_cookies(response, &self.0.cookies.store(material)?);
+        set_cookies(response, &self.0.cookies.store(material)?);
         Ok(())
     }
 
     /// Adds the two `Set-Cookie` fields that delete the cookies to a response's headers, and
-    /// `Cache-Control: no-store`.
+    /// `Cache-Control: no-store`. They take the place of fields for the same cookies.
     pub fn clear_auth_material(&self, response: &mut HeaderMap) {
-        add_cookies(response, &self.0.cookies.clear(Carried::default()));
+        set_cookies(response, &self.0.cookies.clear(Carried::default()));
     }
 
     /// Returns what this handle and its layers have done so far.

@@ -9,13 +9,17 @@
 //!    for [`MISHAP_MEMORY`]; one that Crossmint wants to see later, until then.
 //! 4. After [`MAX_PATIENCE`] wishes of that kind in a row, no token at all is sent until then.
 //! 5. A successor whose JWT could not be verified for want of a key is not lost: it is what is sent next.
-//! 6. A logout ends the whole chain: successors are forgotten, and a renewal that it overtakes hands out nothing.
+//! 6. A logout ends the whole chain, whichever of its tokens it comes with: successors are forgotten, responses that are
+//!    still to carry them no longer do, and a renewal that it overtakes hands out nothing.
 //!
 //! Tokens are looked up by their SHA-256 digest and not kept.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,7 +38,21 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Renewal {
     pub(crate) session: Session,
-    pub(crate) set_cookie: [HeaderValue; 2],
+    set_cookie: [HeaderValue; 2],
+    /// The size of Crossmint's answer, of which the session holds some.
+    bytes: usize,
+    is_ended: AtomicBool,
+}
+
+impl Renewal {
+    pub(crate) fn new(session: Session, set_cookie: [HeaderValue; 2], bytes: usize) -> Self {
+        Self { session, set_cookie, bytes, is_ended: AtomicBool::new(false) }
+    }
+
+    /// Returns the fields for a response that is about to be sent: none if there was a logout meanwhile.
+    pub(crate) fn set_cookie(&self) -> &[HeaderValue] {
+        if self.is_ended.load(Ordering::Acquire) { &[] } else { &self.set_cookie }
+    }
 }
 
 pub(crate) type Outcome = Result<Arc<Renewal>, Failure>;
@@ -79,6 +97,8 @@ struct State {
     under_way: HashMap<Digest, Flight>,
     renewed: LruCache<Digest, Renewed>,
     renewed_bytes: usize,
+    /// The spent token of each successor.
+    predecessors: HashMap<Digest, Digest>,
     refused: LruCache<Digest, (AuthError, Instant)>,
     /// How often in a row Crossmint has asked for patience, and until when.
     impatience: u32,
@@ -128,12 +148,19 @@ pub(crate) enum Entry {
     Full,
 }
 
-/// What a logout found.
+/// What a logout has ended here.
 #[derive(Debug)]
-pub(crate) enum Ended {
-    /// The token to revoke is the latest of the chain.
-    Now { latest: Secret, sessions: Vec<Session> },
-    /// A renewal is under way: its task revokes what it gets, and ends with that.
+pub(crate) struct Ended {
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) revocation: Revocation,
+}
+
+/// What is to be ended at Crossmint.
+#[derive(Debug)]
+pub(crate) enum Revocation {
+    /// The latest token of the chain.
+    Now(Secret),
+    /// What the renewal under way brings: its task sees to it.
     AfterRenewal(watch::Receiver<Option<Outcome>>),
 }
 
@@ -143,6 +170,7 @@ impl Renewals {
             under_way: HashMap::new(),
             renewed: LruCache::unbounded(),
             renewed_bytes: 0,
+            predecessors: HashMap::new(),
             refused: LruCache::unbounded(),
             impatience: 0,
             pause: None,
@@ -158,17 +186,15 @@ impl Renewals {
         if let Some(flight) = state.under_way.get(&digest) {
             return Entry::UnderWay(flight.outcome.clone());
         }
-        if let Some((error, until)) = state.refused.peek(&digest)
-            && *until > Instant::now()
-        {
-            return Entry::Refused(error.clone());
-        }
+        let refused = state.refused.peek(&digest).filter(|(_, until)| *until > Instant::now());
+        let is_over = refused.is_some_and(|(error, _)| error.kind() == AuthErrorKind::Refused);
         if let Some(renewal) = latest.and_then(|latest| latest.renewal.as_ref())
+            && !is_over
             && is_valid(&renewal.session)
         {
             return Entry::Renewed(Arc::clone(renewal));
         }
-        if let Some((error, _)) = &state.pause {
+        if let Some((error, _)) = refused.or(state.pause.as_ref()) {
             return Entry::Refused(error.clone());
         }
         let token = latest.map_or(token, |latest| latest.token.clone());
@@ -185,21 +211,26 @@ impl Renewals {
         let mut state = self.state();
         state.forget_old(self.window);
         let until = Instant::now() + REFUSAL_MEMORY.max(self.window);
-        let mut digest = digest_of(&token);
+        let mut digest = state.first_of(digest_of(&token));
         let mut latest = token;
         let mut sessions = Vec::new();
         while let Some(renewed) = state.forget(&digest) {
             state.refuse(digest, AuthErrorKind::Refused.into(), until);
             latest = renewed.token;
             digest = renewed.successor;
-            sessions.extend(renewed.renewal.map(|renewal| renewal.session.clone()));
+            if let Some(renewal) = renewed.renewal {
+                renewal.is_ended.store(true, Ordering::Release);
+                sessions.push(renewal.session.clone());
+            }
         }
-        if let Some(flight) = state.under_way.get_mut(&digest) {
+        let revocation = if let Some(flight) = state.under_way.get_mut(&digest) {
             flight.logged_out = true;
-            return Ended::AfterRenewal(flight.outcome.clone());
-        }
-        state.refuse(digest, AuthErrorKind::Refused.into(), until);
-        Ended::Now { latest, sessions }
+            Revocation::AfterRenewal(flight.outcome.clone())
+        } else {
+            state.refuse(digest, AuthErrorKind::Refused.into(), until);
+            Revocation::Now(latest)
+        };
+        Ended { sessions, revocation }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -222,19 +253,32 @@ impl State {
         (digest, latest)
     }
 
+    /// Goes back to the first token of a chain.
+    fn first_of(&self, mut digest: Digest) -> Digest {
+        for _ in 0..self.predecessors.len() {
+            let Some(predecessor) = self.predecessors.get(&digest) else { break };
+            digest = *predecessor;
+        }
+        digest
+    }
+
     fn remember(&mut self, digest: Digest, renewed: Renewed) {
         self.forget(&digest);
         self.renewed_bytes += cost(&renewed);
+        self.predecessors.insert(renewed.successor, digest);
         self.renewed.put(digest, renewed);
         while self.renewed_bytes > MAX_RENEWED_BYTES {
-            let Some((_, oldest)) = self.renewed.pop_lru() else { break };
-            self.renewed_bytes -= cost(&oldest);
+            let Some(oldest) = self.renewed.peek_lru().map(|(digest, _)| *digest) else { break };
+            self.forget(&oldest);
         }
     }
 
     fn forget(&mut self, digest: &Digest) -> Option<Renewed> {
         let renewed = self.renewed.pop(digest)?;
         self.renewed_bytes -= cost(&renewed);
+        if self.predecessors.get(&renewed.successor) == Some(digest) {
+            self.predecessors.remove(&renewed.successor);
+        }
         Some(renewed)
     }
 
@@ -269,15 +313,13 @@ impl State {
 
     fn forget_old(&mut self, window: Duration) {
         let now = Instant::now();
-        while let Some((_, oldest)) = self.renewed.peek_lru()
+        while let Some((&digest, oldest)) = self.renewed.peek_lru()
             && oldest.until <= now
         {
-            let Some((digest, mut oldest)) = self.renewed.pop_lru() else { break };
+            let Some(mut oldest) = self.forget(&digest) else { break };
             if oldest.is_awaited() && now < oldest.at_most {
                 oldest.until = now + window;
-                self.renewed.put(digest, oldest);
-            } else {
-                self.renewed_bytes -= cost(&oldest);
+                self.remember(digest, oldest);
             }
         }
         self.pause.take_if(|(_, until)| *until <= now);
@@ -360,7 +402,7 @@ fn digest_of(token: &str) -> Digest {
 
 fn cost(renewed: &Renewed) -> usize {
     // The session's strings stand in the `Set-Cookie` fields once more.
-    ENTRY_BYTES + renewed.renewal.as_ref().map_or(0, |renewal| 2 * renewal.session.cost())
+    ENTRY_BYTES + renewed.renewal.as_ref().map_or(0, |renewal| renewal.bytes + 2 * renewal.session.cost())
 }
 
 const REFUSAL_MEMORY: Duration = Duration::from_secs(30);
@@ -390,7 +432,7 @@ mod tests {
         let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
         let session = Session::new(verified, AuthMaterial::new("jwt", RefreshToken::new(token)));
         let cookie = HeaderValue::from_static("c");
-        Ok(Arc::new(Renewal { session, set_cookie: [cookie.clone(), cookie] }))
+        Ok(Arc::new(Renewal::new(session, [cookie.clone(), cookie], 0)))
     }
 
     fn refused() -> Outcome {
@@ -450,7 +492,7 @@ mod tests {
         renew(&renewals, "b", "c");
         renew(&renewals, "c", "b");
         let _ = outcome(&renewals, "b");
-        assert!(matches!(renewals.end("b".into()), Ended::Now { .. }));
+        assert!(matches!(renewals.end("b".into()).revocation, Revocation::Now(_)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -482,11 +524,37 @@ mod tests {
         let renewals = renewals();
         renew(&renewals, "a", "b");
         renew(&renewals, "b", "c");
-        match renewals.end("a".into()) {
-            Ended::Now { latest, sessions } => assert_eq!((&*latest, sessions.len()), ("c", 2)),
+        match renewals.end("b".into()) {
+            Ended { sessions, revocation: Revocation::Now(latest) } => {
+                assert_eq!((&*latest, sessions.len()), ("c", 2));
+            }
             other => panic!("{other:?}"),
         }
         assert_eq!(["a", "b", "c"].map(|token| outcome(&renewals, token)), ["Refused"; 3]);
+        assert!(renewals.state().predecessors.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_logouts_does_not_bring_a_session_back() {
+        let renewals = renewals();
+        renew(&renewals, "a", "b");
+        let _ = renewals.end("b".into());
+        for number in 0..MAX_REFUSED {
+            let _ = renewals.end(format!("junk{number}").as_str().into());
+        }
+        assert_eq!(outcome(&renewals, "a"), "sends a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mishap_of_the_successor_does_not_end_latecomers() {
+        let renewals = renewals();
+        renew(&renewals, "a", "b");
+        // A browser that renews ahead of time, by the refresh route.
+        let ticket = ticket(&renewals, "b");
+        assert_eq!(outcome(&renewals, "a"), "under way");
+        assert!(ticket.settle(Err(AuthErrorKind::UnusableAnswer.into())).is_none());
+        assert_eq!(outcome(&renewals, "a"), "b");
+        assert_eq!(outcome(&renewals, "b"), "UnusableAnswer");
     }
 
     #[tokio::test(start_paused = true)]
@@ -499,7 +567,7 @@ mod tests {
         for (name, result, revoked) in cases {
             let renewals = renewals();
             let Entry::Yours(ticket, waiting) = renewals.enter("a".into(), |_| true) else { panic!("not ours") };
-            assert!(matches!(renewals.end("a".into()), Ended::AfterRenewal(_)), "{name}");
+            assert!(matches!(renewals.end("a".into()).revocation, Revocation::AfterRenewal(_)), "{name}");
             assert_eq!(ticket.settle(result).as_deref(), revoked, "{name}");
             let outcome_of_waiting = waiting.borrow().clone().unwrap();
             assert_eq!(outcome_of_waiting.unwrap_err().error.kind(), AuthErrorKind::Refused, "{name}");

@@ -132,15 +132,22 @@ impl CrossmintAuth {
     pub(super) async fn verify_or_reload(&self, jwt: &[u8], reason: Reason) -> Result<Verified, AuthError> {
         let mut verified = self.verify(jwt);
         if let Err(Unverifiable::UnknownKey { issued_at }) = verified {
-            let too_soon = self.reload(reason).await?;
+            let reloaded = self.reload(reason).await?;
+            // The reload that was joined may be older than the key.
+            if matches!(reloaded, Reloaded::Joined) && reason == Reason::Vouched {
+                verified = self.verify(jwt);
+                if matches!(verified, Err(Unverifiable::UnknownKey { .. })) {
+                    self.reload(reason).await?;
+                }
+            }
             // A new key, while junk tokens use up the reloads: a renewal would spend a good refresh token on it. Where
             // the alternative is to end the session, that is the lesser evil.
-            if too_soon.is_some()
+            if let Reloaded::NotBefore(delay) = reloaded
                 && self.0.keys.may_be_news(issued_at)
                 && self.0.settings.on_outage == OutagePolicy::KeepSession
             {
                 let error = AuthError::new(AuthErrorKind::Unavailable, "the key set may be older than the token's key");
-                return Err(error.retry_after(too_soon));
+                return Err(error.retry_after(Some(delay)));
             }
             verified = self.verify(jwt);
         }
@@ -159,27 +166,28 @@ impl CrossmintAuth {
         let _ = self.start_reload(Reason::Stale);
     }
 
-    /// Reloads the key set, or waits for the reload that is under way. If the last one went well and it is too soon for
-    /// another one, returns for how long.
-    async fn reload(&self, reason: Reason) -> Result<Option<Duration>, AuthError> {
-        let too_soon = match self.start_reload(reason)? {
-            Reloading::UnderWay(mut done) => {
-                while done.changed().await.is_ok() {}
-                None
-            }
-            Reloading::NotBefore(delay) => Some(delay),
-        };
-        self.0.keys.last_failure().map_or(Ok(too_soon), |error| Err(error.retry_after(too_soon)))
+    /// Reloads the key set, or waits for the reload that is under way, if it is time for one.
+    ///
+    /// # Errors
+    ///
+    /// When the last reload failed, whoever started it.
+    async fn reload(&self, reason: Reason) -> Result<Reloaded, AuthError> {
+        let (reloaded, under_way) = self.start_reload(reason)?;
+        if let Some(mut under_way) = under_way {
+            while under_way.changed().await.is_ok() {}
+        }
+        let delay = if let Reloaded::NotBefore(delay) = reloaded { Some(delay) } else { None };
+        self.0.keys.last_failure().map_or(Ok(reloaded), |error| Err(error.retry_after(delay)))
     }
 
     /// The reload runs in its own task: who waits for it may hang up.
-    fn start_reload(&self, reason: Reason) -> Result<Reloading, AuthError> {
+    fn start_reload(&self, reason: Reason) -> Result<(Reloaded, Option<watch::Receiver<()>>), AuthError> {
         // Before there is an attempt: a missing runtime is no failure of Crossmint's, to be remembered.
         let runtime = runtime()?;
         let (attempt, done) = match self.0.keys.request_reload(reason) {
             Permission::Start(attempt, done) => (attempt, done),
-            Permission::Join(done) => return Ok(Reloading::UnderWay(done)),
-            Permission::NotBefore(delay) => return Ok(Reloading::NotBefore(delay)),
+            Permission::Join(done) => return Ok((Reloaded::Joined, Some(done))),
+            Permission::NotBefore(delay) => return Ok((Reloaded::NotBefore(delay), None)),
         };
         let auth = self.clone();
         runtime.spawn(async move {
@@ -198,12 +206,14 @@ impl CrossmintAuth {
                 }
             }
         });
-        Ok(Reloading::UnderWay(done))
+        Ok((Reloaded::Anew, Some(done)))
     }
 
     /// Renews a session: joins the renewal of its token, finds its result, or starts it.
     pub(super) async fn renew(&self, secret: Secret) -> Outcome {
-        let outcome = match self.0.renewals.enter(secret, |session| self.is_current(session)) {
+        // A new key set is no reason to spend a successor.
+        let is_valid = |session: &Session| self.is_current(session) || self.verify(session.jwt().as_bytes()).is_ok();
+        let outcome = match self.0.renewals.enter(secret, is_valid) {
             Entry::Renewed(renewal) => {
                 self.0.counters.successor_hits.count();
                 return Ok(renewal);
@@ -220,7 +230,10 @@ impl CrossmintAuth {
                 outcome
             }
         };
-        arrival(outcome).await
+        match timeout(self.0.settings.refresh_timeout, arrival(outcome)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(AuthError::new(AuthErrorKind::Unavailable, "Crossmint did not answer in time").into()),
+        }
     }
 
     async fn run_renewal(self, ticket: Ticket) {
@@ -229,13 +242,26 @@ impl CrossmintAuth {
             Ok(_) => tracing::debug!("renewed a session"),
             Err(Failure { error, .. }) => tracing::info!(error = error as &dyn Error, "a session was not renewed"),
         }
-        let session = outcome.as_ref().ok().map(|renewal| renewal.session.clone());
-        if let Some(revoked) = ticket.settle(outcome) {
-            // The cookies are gone already: a failure changes nothing for the user.
-            let _ = self.0.upstream.logout(&revoked).await;
-        } else if let Some(session) = session {
-            self.0.tokens.insert(session.into_known());
+        let session = outcome.as_ref().ok().map(|renewal| renewal.session.clone().into_known());
+        if let Some(session) = &session {
+            self.0.tokens.insert(session.clone());
         }
+        // In this order: a logout that comes in between finds the token.
+        if let Some(revoked) = ticket.settle(outcome) {
+            if let Some(session) = session {
+                self.0.tokens.remove(session.jwt().as_bytes());
+            }
+            // The cookies are gone already: a failure changes nothing for the user.
+            let _ = self.revoke(&revoked).await;
+        }
+    }
+
+    /// Ends a session at Crossmint, unless too many others are being ended: it is a courtesy, and nobody waits for it.
+    pub(super) async fn revoke(&self, token: &Secret) -> Result<(), AuthError> {
+        let Ok(_place) = self.0.logout_places.try_acquire() else {
+            return Err(AuthError::new(AuthErrorKind::Unavailable, "too many sessions are being ended at once"));
+        };
+        self.0.upstream.logout(token).await
     }
 
     /// Exchanges a refresh token at Crossmint, and trusts nothing of the answer before it has been checked.
@@ -256,7 +282,8 @@ impl CrossmintAuth {
                 Err(AuthError::new(AuthErrorKind::UnusableAnswer, "the JWT and the user have different IDs").into())
             }
             Ok(verified) => {
-                Ok(Arc::new(Renewal { session: Session::new(verified, material).into_renewed(), set_cookie }))
+                let session = Session::new(verified, material).into_renewed();
+                Ok(Arc::new(Renewal::new(session, set_cookie, answer.bytes)))
             }
             Err(error) if error.kind() == AuthErrorKind::InvalidToken => {
                 Err(AuthError::new(AuthErrorKind::UnusableAnswer, error).into())
@@ -279,8 +306,12 @@ enum Unverifiable {
     NoKeys,
 }
 
-enum Reloading {
-    UnderWay(watch::Receiver<()>),
+/// What has been done for a fresher key set.
+enum Reloaded {
+    Anew,
+    /// Somebody else had started it.
+    Joined,
+    /// Nothing: it is too soon.
     NotBefore(Duration),
 }
 
@@ -340,5 +371,6 @@ pub(super) fn text(slot: Slot<'_>) -> Option<Secret> {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    // A clock that is out of order makes every token an expired one.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs())
 }

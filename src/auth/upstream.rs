@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::{Client, RequestBuilder, Response, Url};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::{Map, Value};
 
 use crate::{
     config::Settings,
@@ -32,6 +32,8 @@ pub(crate) struct RefreshAnswer {
     pub(crate) secret: Secret,
     pub(crate) expires_at: Option<String>,
     pub(crate) user: Option<User>,
+    /// The size of the whole answer.
+    pub(crate) bytes: usize,
 }
 
 impl Upstream {
@@ -63,21 +65,25 @@ impl Upstream {
     }
 
     /// Exchanges a refresh token, or a one-time secret, for new material. Never tries twice: the token may be spent.
+    ///
+    /// Waits a little longer than whoever waits for it: an answer that comes late is the only copy of a good token.
     pub(crate) async fn refresh(&self, token: &Secret) -> Result<RefreshAnswer, AuthError> {
-        let answer = send(self.post("refresh", token), self.settings.refresh_timeout).await?;
-        let answer: RefreshBody = match answer.status() {
-            status if status.is_success() => object(&read(answer, MAX_ANSWER_BYTES).await?)?,
+        let limit = self.settings.refresh_timeout;
+        let answer = send(self.post("refresh", token), limit.saturating_add(limit / 4)).await?;
+        let body = match answer.status() {
+            status if status.is_success() => read(answer, MAX_ANSWER_BYTES).await?,
             status @ (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) if is_json(answer.headers()) => {
                 return Err(AuthError::new(AuthErrorKind::Refused, format!("Crossmint answered {status}")));
             }
             status => return Err(unexpected(status, &answer)),
         };
+        let answer: RefreshBody = object(&body)?;
         let expires_at = match answer.refresh.expires_at {
-            Some(Value::String(date)) => Some(date),
+            Some(Value::String(date)) if date.len() <= MAX_DATE => Some(date),
             _ => None,
         };
         let (jwt, secret) = (answer.jwt.into(), answer.refresh.secret.into());
-        Ok(RefreshAnswer { jwt, secret, expires_at, user: answer.user })
+        Ok(RefreshAnswer { jwt, secret, expires_at, user: answer.user.map(|user| user.0), bytes: body.len() })
     }
 
     /// Ends a session.
@@ -92,9 +98,10 @@ impl Upstream {
     /// Looks a user up.
     pub(crate) async fn user(&self, id: &str) -> Result<User, AuthError> {
         let mut url = Url::parse(&self.settings.base_url).map_err(|error| AuthError::new(UNUSABLE, error))?;
-        // A dot segment would not survive: it names another resource.
+        // URLs drop control characters, and dot segments name another resource.
         if let Ok(mut segments) = url.path_segments_mut()
             && !matches!(id, "" | "." | "..")
+            && !id.contains(char::is_control)
         {
             segments.pop_if_empty().extend(["api", API_VERSION, "sdk", "auth", "user", id]);
         } else {
@@ -134,7 +141,23 @@ struct RefreshBody {
     jwt: String,
     refresh: RefreshField,
     #[serde(default)]
-    user: Option<User>,
+    user: Option<LenientUser>,
+}
+
+/// A user of whom only the ID has to be as expected: the token is spent when the answer comes.
+struct LenientUser(User);
+
+impl<'de> Deserialize<'de> for LenientUser {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let members = Map::deserialize(deserializer)?;
+        let user = User::deserialize(Value::Object(members.clone())).or_else(|_| {
+            let id = members.get("id").and_then(Value::as_str).ok_or_else(|| D::Error::missing_field("id"))?;
+            let mut user = User::with_id(id);
+            user.other = members.into_iter().filter(|(name, _)| name != "id").collect();
+            Ok(user)
+        })?;
+        Ok(Self(user))
+    }
 }
 
 #[derive(Deserialize)]
@@ -182,5 +205,6 @@ fn is_json(headers: &HeaderMap) -> bool {
 const API_VERSION: &str = "2024-09-26";
 const MAX_KEYS_BYTES: usize = 256 << 10;
 const MAX_ANSWER_BYTES: usize = 64 << 10;
+const MAX_DATE: usize = 64;
 const UNAVAILABLE: AuthErrorKind = AuthErrorKind::Unavailable;
 const UNUSABLE: AuthErrorKind = AuthErrorKind::UnusableAnswer;
