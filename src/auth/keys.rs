@@ -437,6 +437,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_looked_before_a_reload_does_not_start_another_one_after_it() {
+        let keys = Arc::new(Keys::new());
+        load(&keys, set("a", 0xFF));
+        advance(SOFT_TTL).await;
+        load(&keys, set("a", 0xFF));
+        assert!(start(&keys, Reason::Stale).is_none());
+        assert!(start(&keys, Reason::Missing).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn only_another_set_starts_a_new_generation() {
         let keys = Arc::new(Keys::new());
         let first = set("a", 0xFF);

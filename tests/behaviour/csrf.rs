@@ -22,6 +22,7 @@ async fn assert_allowed(app: &App, mock: &MockCrossmint, headers: &[(&str, &str)
         } else {
             answer.assert_refused_gently(403, CROSS_SITE, &case);
             assert_eq!(mock.calls(endpoint), before, "{case}");
+            assert_eq!(answer.header("cache-control"), "no-store", "{case}");
         }
     }
 }

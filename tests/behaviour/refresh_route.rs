@@ -165,65 +165,94 @@ async fn a_token_that_crossmint_refuses_ends_the_session() {
     assert_eq!(calls(&mock), [1, 2, 0], "neither is sent");
 }
 
-#[tokio::test]
-async fn a_request_that_is_itself_wrong_touches_neither_the_cookies_nor_crossmint() {
-    let mock = MockCrossmint::start().await;
-    let app = App::serve(&mock).await;
-    let alice = mock.sign_in("alice");
-    let token = body_with(alice.refresh_token());
-    let (long, large) = (body_with(&"x".repeat(4097)), format!("{{{}}}", " ".repeat((16 << 10) - 1)));
-    let json = Some("application/json");
-    type Case<'a> = (&'a str, Method, Option<&'a str>, &'a [u8], u16, &'a str);
-    let cases: &[Case<'_>] = &[
-        ("a number", Method::POST, json, br#"{"refresh":5}"#, 400, INVALID),
-        ("true", Method::POST, json, br#"{"refresh":true}"#, 400, INVALID),
-        ("an object", Method::POST, json, br#"{"refresh":{}}"#, 400, INVALID),
-        ("an array of it", Method::POST, json, br#"{"refresh":["x"]}"#, 400, INVALID),
-        ("an array", Method::POST, json, br#"["x"]"#, 400, INVALID),
-        ("a text", Method::POST, json, br#""x""#, 400, INVALID),
-        ("null itself", Method::POST, json, b"null", 400, INVALID),
-        ("cut off", Method::POST, json, br#"{"refresh":"x"#, 400, INVALID),
-        ("more behind it", Method::POST, json, br#"{"refresh":"x"}{}"#, 400, INVALID),
-        ("two tokens", Method::POST, json, br#"{"refresh":"x","refresh":"y"}"#, 400, INVALID),
-        ("no UTF-8", Method::POST, json, b"{\"refresh\":\"\xff\"}", 400, INVALID),
-        ("no JSON", Method::POST, json, b"refresh=x", 400, INVALID),
-        ("an empty token", Method::POST, json, br#"{"refresh":""}"#, 400, INVALID),
-        ("a token with a line break", Method::POST, json, br#"{"refresh":"a\r\nb"}"#, 400, INVALID),
-        ("a token that no cookie can hold", Method::POST, json, long.as_bytes(), 400, INVALID),
-        ("a byte above 16 KiB", Method::POST, json, large.as_bytes(), 413, TOO_LARGE),
-        ("no type", Method::POST, None, token.as_bytes(), 415, WRONG_TYPE),
-        ("a text type", Method::POST, Some("text/plain"), token.as_bytes(), 415, WRONG_TYPE),
-        (
-            "a text type that tries",
-            Method::POST,
-            Some("text/plain; application/json"),
-            token.as_bytes(),
-            415,
-            WRONG_TYPE,
-        ),
-        ("another JSON", Method::POST, Some("text/json"), token.as_bytes(), 415, WRONG_TYPE),
-        ("a longer type", Method::POST, Some("application/jsonx"), token.as_bytes(), 415, WRONG_TYPE),
-        ("a form", Method::POST, Some("application/x-www-form-urlencoded"), b"refresh=x", 415, WRONG_TYPE),
-        ("a multipart form", Method::POST, Some("multipart/form-data; boundary=x"), token.as_bytes(), 415, WRONG_TYPE),
-        ("GET", Method::GET, None, b"", 405, WRONG_METHOD),
-        ("PUT", Method::PUT, json, token.as_bytes(), 405, WRONG_METHOD),
-        ("PATCH", Method::PATCH, json, token.as_bytes(), 405, WRONG_METHOD),
-        ("DELETE", Method::DELETE, None, b"", 405, WRONG_METHOD),
-        ("OPTIONS that is no preflight", Method::OPTIONS, None, b"", 405, WRONG_METHOD),
-        ("a method in lower case", Method::from_bytes(b"post").unwrap(), json, token.as_bytes(), 405, WRONG_METHOD),
-    ];
-    for (case, method, content_type, body, status, message) in cases {
-        let request = app.request(method.clone(), REFRESH_ROUTE).header("cookie", alice.cookie_header());
-        let request = content_type.iter().fold(request, |request, value| request.header("content-type", *value));
-        let answer = app.send(request.header("x-http-method-override", "POST").body(body.to_vec())).await;
-        answer.assert_refused_gently(*status, message, case);
-        let allowed = if *status == 405 { "POST" } else { "" };
-        assert_eq!((answer.header("allow"), answer.header("cache-control")), (allowed, "no-store"), "{case}");
+/// Sends requests that are themselves wrong, and asserts that none touches a cookie or Crossmint.
+struct Wrong {
+    mock: MockCrossmint,
+    app: App,
+}
+
+impl Wrong {
+    async fn new() -> Self {
+        let mock = MockCrossmint::start().await;
+        Self { app: App::serve(&mock).await, mock }
     }
-    let request = app.request(Method::POST, REFRESH_ROUTE).header("cookie", alice.cookie_header());
-    let answer = app.send(request.header("sec-fetch-site", "cross-site")).await;
-    answer.assert_refused_gently(403, "Cross-site requests are not allowed here", "cross-site");
-    assert_eq!((calls(&mock), app.served()), ([0, 0, 0], 0));
+
+    async fn post(&self, content_type: Option<&str>, body: &[u8], status: u16, message: &str, case: &str) {
+        let request = self.app.request(Method::POST, REFRESH_ROUTE).body(body.to_vec());
+        let request = content_type.iter().fold(request, |request, value| request.header("content-type", *value));
+        self.send(request, status, message, case).await;
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder, status: u16, message: &str, case: &str) -> Answer {
+        let answer = self.app.send(request.header("cookie", self.mock.sign_in("alice").cookie_header())).await;
+        answer.assert_refused_gently(status, message, case);
+        assert_eq!((answer.header("content-type"), answer.header("cache-control")), ("application/json", "no-store"));
+        assert_eq!((calls(&self.mock), self.app.served()), ([0, 0, 0], 0), "{case}");
+        answer
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_an_object_with_a_text_is_refused_and_not_replaced_by_the_cookie() {
+    let wrong = Wrong::new().await;
+    let long = body_with(&"x".repeat(4097));
+    let cases: &[(&str, &[u8])] = &[
+        ("a number", br#"{"refresh":5}"#),
+        ("true", br#"{"refresh":true}"#),
+        ("an object", br#"{"refresh":{}}"#),
+        ("an array of it", br#"{"refresh":["x"]}"#),
+        ("an array", br#"["x"]"#),
+        ("a text", br#""x""#),
+        ("null itself", b"null"),
+        ("cut off", br#"{"refresh":"x"#),
+        ("more behind it", br#"{"refresh":"x"}{}"#),
+        ("two tokens", br#"{"refresh":"x","refresh":"y"}"#),
+        ("no UTF-8", b"{\"refresh\":\"\xff\"}"),
+        ("no JSON", b"refresh=x"),
+        ("an empty token", br#"{"refresh":""}"#),
+        ("a token with a line break", br#"{"refresh":"a\r\nb"}"#),
+        ("a token that no cookie can hold", long.as_bytes()),
+    ];
+    for (case, body) in cases {
+        wrong.post(Some("application/json"), body, 400, INVALID, case).await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_in_another_content_type_is_refused() {
+    let wrong = Wrong::new().await;
+    let token = body_with(wrong.mock.sign_in("alice").refresh_token());
+    for (case, content_type) in [
+        ("none", None),
+        ("a text", Some("text/plain")),
+        ("a text that tries", Some("text/plain; application/json")),
+        ("another JSON", Some("text/json")),
+        ("a longer type", Some("application/jsonx")),
+        ("a form", Some("application/x-www-form-urlencoded")),
+        ("a multipart form", Some("multipart/form-data; boundary=x")),
+    ] {
+        wrong.post(content_type, token.as_bytes(), 415, WRONG_TYPE, case).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_more_than_sixteen_kilobytes_is_refused() {
+    let wrong = Wrong::new().await;
+    let body = format!("{{{}}}", " ".repeat((16 << 10) - 1));
+    wrong.post(Some("application/json"), body.as_bytes(), 413, TOO_LARGE, "one byte more").await;
+}
+
+#[tokio::test]
+async fn only_post_is_allowed_at_the_two_routes() {
+    let wrong = Wrong::new().await;
+    let lower_case = Method::from_bytes(b"post").unwrap();
+    for method in [Method::GET, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS, lower_case] {
+        for route in [REFRESH_ROUTE, LOGOUT_ROUTE] {
+            let request = wrong.app.request(method.clone(), route).header("x-http-method-override", "POST");
+            let answer = wrong.send(request, 405, WRONG_METHOD, &format!("{method} {route}")).await;
+            assert_eq!(answer.header("allow"), "POST", "{method} {route}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{
@@ -21,6 +22,8 @@ use tower_crossmint_auth::{
     CrossmintAuth, CrossmintAuthConfigBuilder, CrossmintAuthLayer, Session,
     testing::{Endpoint, MockCrossmint, MockSession},
 };
+
+use crate::direct::pass;
 
 /// An application on loopback. It says of each request who sent it.
 pub(crate) struct App {
@@ -131,6 +134,21 @@ fn with_cookies(request: reqwest::RequestBuilder, lines: &[u8]) -> reqwest::Requ
 /// Counts the calls that Crossmint got for keys, refreshes and logouts.
 pub(crate) fn calls(mock: &MockCrossmint) -> [usize; 3] {
     [Endpoint::Keys, Endpoint::Refresh, Endpoint::Logout].map(|endpoint| mock.calls(endpoint))
+}
+
+/// Lets a time limit pass as soon as a call has arrived that Crossmint does not answer.
+pub(crate) async fn beyond(
+    limit: Duration,
+    mock: &MockCrossmint,
+    endpoint: Endpoint,
+    answer: impl Future<Output = Answer>,
+) -> Answer {
+    let call = mock.calls(endpoint) + 1;
+    let clock = async {
+        mock.called(endpoint, call).await;
+        pass(limit).await;
+    };
+    tokio::join!(answer, clock).0
 }
 
 /// Signs a user in whose JWT has expired: their next request needs a renewal.
