@@ -46,6 +46,7 @@ impl AuthError {
                 OutagePolicy::EndSession => (StatusCode::UNAUTHORIZED, CookieFate::Cleared),
                 OutagePolicy::KeepSession => (StatusCode::SERVICE_UNAVAILABLE, CookieFate::Kept),
             },
+            UserUnavailable => (StatusCode::NOT_FOUND, CookieFate::Kept),
             CrossSite => (StatusCode::FORBIDDEN, CookieFate::Kept),
             MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, CookieFate::Kept),
             UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, CookieFate::Kept),
@@ -76,6 +77,7 @@ impl fmt::Display for AuthError {
             AuthErrorKind::Unavailable => "Crossmint could not be asked",
             AuthErrorKind::RateLimited => "Crossmint asks for fewer requests",
             AuthErrorKind::UnusableAnswer => "Crossmint's answer cannot be used",
+            AuthErrorKind::UserUnavailable => "Crossmint does not give out this user",
             AuthErrorKind::CrossSite => "the request comes from an origin that is not trusted",
             AuthErrorKind::MethodNotAllowed => "the route accepts only POST",
             AuthErrorKind::UnsupportedMediaType => "the body is not application/json",
@@ -114,6 +116,8 @@ pub enum AuthErrorKind {
     RateLimited,
     /// Crossmint answered, but not with what was asked for: no JSON, a JWT that does not verify.
     UnusableAnswer,
+    /// [`get_user`](crate::CrossmintAuth::get_user): there is no such user, or the API key lacks the scope `users.read`.
+    UserUnavailable,
     /// The refresh or logout route was called from another site that is not in `trusted_origins`.
     CrossSite,
     /// The refresh or logout route was called with another method than POST.
@@ -129,11 +133,25 @@ pub enum AuthErrorKind {
 }
 
 impl AuthErrorKind {
-    pub(crate) const COUNT: usize = Self::BodyTimeout as usize + 1;
-
-    pub(crate) fn index(self) -> usize {
-        self as usize
-    }
+    /// All kinds, in the order of their declaration.
+    pub(crate) const ALL: [Self; Self::BodyTimeout as usize + 1] = [
+        Self::MissingCredentials,
+        Self::MissingRefreshToken,
+        Self::AmbiguousCredentials,
+        Self::InvalidCredentials,
+        Self::InvalidToken,
+        Self::Refused,
+        Self::Unavailable,
+        Self::RateLimited,
+        Self::UnusableAnswer,
+        Self::UserUnavailable,
+        Self::CrossSite,
+        Self::MethodNotAllowed,
+        Self::UnsupportedMediaType,
+        Self::InvalidBody,
+        Self::BodyTooLarge,
+        Self::BodyTimeout,
+    ];
 
     /// Returns the text for the client: one per kind, whatever the cause.
     pub(crate) fn message(self) -> &'static str {
@@ -146,6 +164,7 @@ impl AuthErrorKind {
             Self::Unavailable | Self::RateLimited | Self::UnusableAnswer => {
                 "The session could not be checked, please try again later"
             }
+            Self::UserUnavailable => "The user is not available",
             Self::CrossSite => "Cross-site requests are not allowed here",
             Self::MethodNotAllowed => "Only POST is allowed here",
             Self::UnsupportedMediaType => "A refresh token in the body needs the content type application/json",
@@ -187,3 +206,29 @@ pub(crate) enum CookieFate {
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
 const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_kinds_are_known() {
+        for (index, kind) in AuthErrorKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index, "{kind:?}");
+            let error = AuthError::from(kind);
+            assert!(!error.to_string().ends_with('.') && !kind.message().is_empty());
+        }
+    }
+
+    #[test]
+    fn only_an_outage_depends_on_the_policy() {
+        for kind in AuthErrorKind::ALL {
+            let [end, keep] = [OutagePolicy::EndSession, OutagePolicy::KeepSession]
+                .map(|policy| AuthError::from(kind).disposition(policy));
+            let is_outage = keep.status == StatusCode::SERVICE_UNAVAILABLE;
+            assert_eq!(end != keep, is_outage, "{kind:?}");
+            assert_eq!(end.cookies == CookieFate::Cleared, end.status == StatusCode::UNAUTHORIZED, "{kind:?}");
+            assert_eq!((keep.retry_after.is_some(), end.retry_after), (is_outage, None), "{kind:?}");
+        }
+    }
+}

@@ -110,7 +110,9 @@ where
                     let Held { inner, mut request } = *held.take().expect("a future is not polled after it is ready");
                     match verdict {
                         Verdict::Forward(Passage { session, set_cookie }) => {
-                            session.map(|session| request.extensions_mut().insert(session));
+                            if let Some(session) = session {
+                                request.extensions_mut().insert(session);
+                            }
                             State::Resuming { response: Box::pin(Oneshot::new(inner, request)), set_cookie }
                         }
                         Verdict::Rejected(rejection) => {

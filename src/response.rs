@@ -1,6 +1,7 @@
 //! The responses: those of the inner service, passed on as they are, and the few that the layer gives itself.
 
 use std::{
+    fmt,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -21,7 +22,8 @@ use crate::{
 
 pin_project! {
     /// The body of every response behind the layer: the inner service's, frame by frame, or the layer's own.
-    #[derive(Debug)]
+    ///
+    /// It is an [`http_body::Body`] where the inner one has [`Bytes`] for data, as axum's and tonic's have.
     pub struct ResponseBody<B> {
         #[pin]
         kind: Kind<B>,
@@ -30,7 +32,6 @@ pin_project! {
 
 pin_project! {
     #[project = KindProj]
-    #[derive(Debug)]
     enum Kind<B> {
         Inner { #[pin] body: B },
         Own { body: Option<Bytes> },
@@ -70,6 +71,12 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             Kind::Inner { body } => body.size_hint(),
             Kind::Own { body } => SizeHint::with_exact(body.as_ref().map_or(0, |bytes| bytes.len() as u64)),
         }
+    }
+}
+
+impl<B> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").finish_non_exhaustive()
     }
 }
 
@@ -183,5 +190,23 @@ fn vary_by_cookie(headers: &mut HeaderMap) {
     };
     if !headers.get_all(VARY).iter().any(covers_cookie) {
         headers.append(VARY, HeaderValue::from_static("cookie"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{AuthMaterial, RefreshToken, Session, Verified};
+
+    #[test]
+    fn no_response_prints_what_it_carries() {
+        let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
+        let session = Session::new(verified, AuthMaterial::new("the-jwt", RefreshToken::new("the-secret")));
+        let mut field = HeaderValue::from_static("jwt=the-jwt");
+        field.set_sensitive(true);
+        let renewal = Renewal::new(session, [field.clone(), field], 0);
+        let response: Response<ResponseBody<()>> = refreshed(&renewal, true).map(ResponseBody::own);
+        let printed = format!("{response:?} {response:#?} {renewal:?}");
+        assert!(!printed.contains("the-"), "{printed}");
     }
 }

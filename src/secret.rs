@@ -2,21 +2,21 @@
 
 use std::{fmt, ops::Deref, sync::Arc};
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// A token: cheap to clone, `***` in `Debug`, wiped when the last clone goes.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(Arc<str>);
+#[derive(Clone)]
+pub(crate) struct Secret(Arc<Zeroizing<Box<str>>>);
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
-        Self(text.into())
+        Self(Arc::new(Zeroizing::new(text.into())))
     }
 }
 
 impl From<String> for Secret {
     fn from(mut text: String) -> Self {
-        let secret = Self(text.as_str().into());
+        let secret = Self::from(text.as_str());
         text.zeroize();
         secret
     }
@@ -33,14 +33,6 @@ impl Deref for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
-    }
-}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        if let Some(text) = Arc::get_mut(&mut self.0) {
-            text.zeroize();
-        }
     }
 }
 

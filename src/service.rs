@@ -51,10 +51,15 @@ where
         request.extensions_mut().remove::<Session>();
         match self.auth.admit(request.method(), request.uri(), request.headers()) {
             Admission::Decided(Verdict::Forward(Passage { session, set_cookie })) => {
-                session.map(|session| request.extensions_mut().insert(session));
+                if let Some(session) = session {
+                    request.extensions_mut().insert(session);
+                }
                 ResponseFuture::forwarding(self.inner.call(request), set_cookie)
             }
-            Admission::Pending(verdict) => ResponseFuture::deciding(verdict, self.release(), request),
+            Admission::Pending(verdict) => {
+                self.release();
+                ResponseFuture::deciding(verdict, self.inner.clone(), request)
+            }
             Admission::Refresh(call) => {
                 self.release();
                 let (parts, body) = request.into_parts();
@@ -74,11 +79,12 @@ where
 }
 
 impl<S: Clone> CrossmintAuthService<S> {
-    /// Gives up the readiness of the inner service, and with it any permit that it holds: it is not called now, and
-    /// must not keep others waiting for Crossmint. Returns a service that has to be polled ready anew.
-    fn release(&mut self) -> S {
+    /// Gives up the readiness of the inner service, and with it any permit that it holds.
+    ///
+    /// The usual swap would hand the ready service to the future. But this one is not called now, or only after
+    /// Crossmint has answered, and must not keep others waiting so long: it is polled ready anew before it is called.
+    fn release(&mut self) {
         self.inner = self.inner.clone();
-        self.inner.clone()
     }
 }
 

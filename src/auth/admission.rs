@@ -106,7 +106,7 @@ impl CrossmintAuth {
     }
 
     fn rejection(&self, Failure { error, rescued }: Failure, carried: Carried) -> Rejection {
-        self.0.counters.refusals[error.kind().index()].count();
+        self.0.counters.refusal(error.kind());
         let disposition = error.disposition(self.0.settings.on_outage);
         let set_cookie = match disposition.cookies {
             CookieFate::Cleared => self.0.cookies.clear(carried),

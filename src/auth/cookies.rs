@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderValue, header::COOKIE};
 
 use crate::{
     cookie_options::{CookieOptions, NamePair, NamePairs, SameSite},
-    error::{AuthError, AuthErrorKind},
     session::AuthMaterial,
 };
 
@@ -60,12 +59,12 @@ impl Cookies {
     ///
     /// When a value is not made of cookie-octets (RFC 6265bis section 4.1.1) or too long for browsers to keep: written
     /// anyway, it could add attributes, or vanish.
-    pub(crate) fn store(&self, material: &AuthMaterial) -> Result<[HeaderValue; 2], AuthError> {
+    pub(crate) fn store(&self, material: &AuthMaterial) -> Result<[HeaderValue; 2], &'static str> {
         let NamePair { jwt, refresh_token } = &self.names.written;
         let secret = material.refresh_token().secret();
         for (name, value) in [(jwt, material.jwt()), (refresh_token, secret)] {
             if value.is_empty() || !is_cookie_value(value.as_bytes()) || name.len() + value.len() > MAX_COOKIE {
-                return Err(AuthError::new(AuthErrorKind::UnusableAnswer, NOT_WRITABLE));
+                return Err(NOT_WRITABLE);
             }
         }
         let mut renewable = self.refresh_cookie(&self.names.written);
@@ -236,9 +235,8 @@ fn parse_date(text: &str) -> Option<OffsetDateTime> {
     (date > OffsetDateTime::now_utc()).then_some(date)
 }
 
-fn header(cookie: &Cookie<'_>) -> Result<HeaderValue, AuthError> {
-    let mut value = HeaderValue::try_from(cookie.to_string())
-        .map_err(|_| AuthError::new(AuthErrorKind::UnusableAnswer, NOT_WRITABLE))?;
+fn header(cookie: &Cookie<'_>) -> Result<HeaderValue, &'static str> {
+    let mut value = HeaderValue::try_from(cookie.to_string()).map_err(|_| NOT_WRITABLE)?;
     value.set_sensitive(true);
     Ok(value)
 }

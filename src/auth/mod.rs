@@ -226,7 +226,7 @@ impl CrossmintAuth {
     ///
     /// When a token has bytes that no cookie may have, or is too long for one. Nothing is added then.
     pub fn store_auth_material(&self, response: &mut HeaderMap, material: &AuthMaterial) -> Result<(), AuthError> {
-        set_cookies(response, &self.0.cookies.store(material)?);
+        set_cookies(response, &self.0.cookies.store(material).map_err(|why| AuthError::new(BAD_MATERIAL, why))?);
         Ok(())
     }
 
@@ -311,4 +311,5 @@ impl fmt::Debug for Credentials<'_> {
     }
 }
 
+const BAD_MATERIAL: AuthErrorKind = AuthErrorKind::InvalidCredentials;
 const WAITING_PER_PLACE: usize = 8;

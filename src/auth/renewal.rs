@@ -344,6 +344,13 @@ impl Ticket {
         &self.token
     }
 
+    /// Lets those go who wait for the renewal, while it goes on.
+    pub(crate) fn dismiss(&self, error: AuthError) {
+        if let Some(sender) = &self.sender {
+            sender.send_replace(Some(Err(error.into())));
+        }
+    }
+
     /// Ends the renewal. Returns the token to revoke at Crossmint, if a logout has overtaken the renewal.
     #[must_use]
     pub(crate) fn settle(mut self, outcome: Outcome) -> Option<Secret> {

@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -230,14 +231,21 @@ impl CrossmintAuth {
                 outcome
             }
         };
-        match timeout(self.0.settings.refresh_timeout, arrival(outcome)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(AuthError::new(AuthErrorKind::Unavailable, "Crossmint did not answer in time").into()),
-        }
+        arrival(outcome).await
     }
 
     async fn run_renewal(self, ticket: Ticket) {
-        let outcome = self.exchange(ticket.token()).await;
+        let outcome = {
+            let mut exchange = pin!(self.exchange(ticket.token()));
+            match timeout(self.0.settings.refresh_timeout, &mut exchange).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    // Whoever waits goes. The answer may still come, and is the only copy of a good token.
+                    ticket.dismiss(AuthError::new(AuthErrorKind::Unavailable, "Crossmint did not answer in time"));
+                    exchange.await
+                }
+            }
+        };
         match &outcome {
             Ok(_) => tracing::debug!("renewed a session"),
             Err(Failure { error, .. }) => tracing::info!(error = error as &dyn Error, "a session was not renewed"),
@@ -276,7 +284,8 @@ impl CrossmintAuth {
         let user = answer.user.or_else(|| Some(User::with_id(&verified.as_ref().ok()?.user_id)));
         let refresh_token = RefreshToken::from_parts(answer.secret, answer.expires_at);
         let material = AuthMaterial::from_parts(answer.jwt, refresh_token, user);
-        let set_cookie = self.0.cookies.store(&material)?;
+        let set_cookie =
+            self.0.cookies.store(&material).map_err(|why| AuthError::new(AuthErrorKind::UnusableAnswer, why))?;
         match verified {
             Ok(verified) if material.user().is_some_and(|user| *user.id != *verified.user_id) => {
                 Err(AuthError::new(AuthErrorKind::UnusableAnswer, "the JWT and the user have different IDs").into())

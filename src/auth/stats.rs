@@ -24,14 +24,16 @@ pub struct Stats {
     pub joined: u64,
     /// Requests with a spent refresh token that were served from its successor.
     pub successor_hits: u64,
-    refusals: [u64; AuthErrorKind::COUNT],
+    refusals: [u64; AuthErrorKind::ALL.len()],
 }
 
 impl Stats {
-    /// Returns how many requests were refused for this reason.
-    #[must_use]
-    pub fn refusals(&self, kind: AuthErrorKind) -> u64 {
-        self.refusals[kind.index()]
+    /// Returns how many requests had no session, or got no answer of the two routes, for each reason. The `Debug` form
+    /// of a kind is a good label.
+    ///
+    /// Under [`Unauthenticated::Allow`](crate::Unauthenticated::Allow), they count although they were let through.
+    pub fn refusals(&self) -> impl Iterator<Item = (AuthErrorKind, u64)> {
+        AuthErrorKind::ALL.into_iter().zip(self.refusals)
     }
 }
 
@@ -44,10 +46,14 @@ pub(super) struct Counters {
     pub(super) renewals: Counter,
     pub(super) joined: Counter,
     pub(super) successor_hits: Counter,
-    pub(super) refusals: [Counter; AuthErrorKind::COUNT],
+    refusals: [Counter; AuthErrorKind::ALL.len()],
 }
 
 impl Counters {
+    pub(super) fn refusal(&self, kind: AuthErrorKind) {
+        self.refusals[kind as usize].count();
+    }
+
     pub(super) fn read(&self, cache_hits: u64) -> Stats {
         Stats {
             cache_hits,

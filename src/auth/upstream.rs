@@ -65,8 +65,7 @@ impl Upstream {
     }
 
     /// Exchanges a refresh token, or a one-time secret, for new material. Never tries twice: the token may be spent.
-    ///
-    /// Waits a little longer than whoever waits for it: an answer that comes late is the only copy of a good token.
+    /// Takes an answer that comes a little late.
     pub(crate) async fn refresh(&self, token: &Secret) -> Result<RefreshAnswer, AuthError> {
         let limit = self.settings.refresh_timeout;
         let answer = send(self.post("refresh", token), limit.saturating_add(limit / 4)).await?;
@@ -105,7 +104,7 @@ impl Upstream {
         {
             segments.pop_if_empty().extend(["api", API_VERSION, "sdk", "auth", "user", id]);
         } else {
-            return Err(AuthError::new(AuthErrorKind::Refused, "no user has this ID"));
+            return Err(AuthError::new(AuthErrorKind::UserUnavailable, "no user has this ID"));
         }
         let request = self.client().get(url).headers(self.headers.clone());
         let answer = send(request, self.settings.refresh_timeout).await?;
@@ -114,7 +113,7 @@ impl Upstream {
             status if status.is_client_error() && is_json(answer.headers()) => {
                 let why =
                     format!("Crossmint answered {status}: the user must exist, and the API key needs `users.read`");
-                Err(AuthError::new(AuthErrorKind::Refused, why))
+                Err(AuthError::new(AuthErrorKind::UserUnavailable, why))
             }
             status => Err(unexpected(status, &answer)),
         }

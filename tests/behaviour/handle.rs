@@ -107,7 +107,7 @@ async fn material_is_stored_with_the_configured_attributes_or_not_at_all() {
         let mut response = HeaderMap::new();
         let material = AuthMaterial::new(jwt, RefreshToken::new(secret));
         let error = auth.store_auth_material(&mut response, &material).unwrap_err();
-        assert_eq!(error.kind(), AuthErrorKind::UnusableAnswer, "{name}");
+        assert_eq!(error.kind(), AuthErrorKind::InvalidCredentials, "{name}");
         assert!(response.is_empty(), "{name}");
     }
 }
@@ -209,7 +209,7 @@ async fn a_user_is_found_whatever_the_id() {
         assert_eq!(path, format!("/api/2024-09-26/sdk/auth/user/{segment}"), "{id}");
     }
     for id in ["", ".", ".."] {
-        assert_eq!(auth.get_user(id).await.unwrap_err().kind(), AuthErrorKind::Refused, "{id:?}");
+        assert_eq!(auth.get_user(id).await.unwrap_err().kind(), AuthErrorKind::UserUnavailable, "{id:?}");
     }
     assert_eq!((mock.calls(Endpoint::User), mock.calls(Endpoint::Elsewhere)), (cases.len(), 0));
 }
@@ -219,8 +219,8 @@ async fn a_user_that_is_not_given_out_is_an_error_with_a_reason() {
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().refresh_timeout(Duration::from_millis(100)).build().unwrap());
     let cases = [
-        ("unknown", None, AuthErrorKind::Refused, "404"),
-        ("no scope", Some(Fault::Status(403)), AuthErrorKind::Refused, "users.read"),
+        ("unknown", None, AuthErrorKind::UserUnavailable, "404"),
+        ("no scope", Some(Fault::Status(403)), AuthErrorKind::UserUnavailable, "users.read"),
         ("a geo block", Some(Fault::StatusHtml(403)), AuthErrorKind::Unavailable, "403"),
         ("an outage", Some(Fault::Status(500)), AuthErrorKind::Unavailable, "500"),
         ("garbage", Some(Fault::Garbage), AuthErrorKind::UnusableAnswer, "members"),

@@ -7,6 +7,7 @@ mod cookies;
 mod csrf;
 mod direct;
 mod handle;
+mod hostile;
 mod keys;
 mod logout_route;
 mod outage;
