@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use http::{HeaderMap, Method};
 use tower_crossmint_auth::{
     ApiKey, AuthErrorKind, AuthMaterial, CookieNames, CookieOptions, Credentials, CrossmintAuth, CrossmintAuthConfig,
@@ -322,16 +323,24 @@ async fn a_trusted_origin_is_normalised_before_it_is_compared() {
 }
 
 #[tokio::test]
-async fn the_token_cache_can_be_switched_off() {
+async fn the_token_cache_is_as_large_as_it_is_set() {
     let mock = MockCrossmint::start().await;
-    for (bytes, is_cached) in [(None, true), (Some(0), false)] {
+    let sessions: Vec<_> = (0..100).map(|n| mock.sign_in(&n.to_string())).collect();
+    for (bytes, expected) in [(None, 100..=100), (Some(64 << 10), 0..=60), (Some(0), 0..=0)] {
         let config = mock.config();
         let config = if let Some(bytes) = bytes { config.token_cache_bytes(bytes) } else { config };
         let auth = CrossmintAuth::new(config.build().unwrap());
-        let alice = mock.sign_in("alice");
-        let session = async || auth.get_session(Credentials::pair(alice.jwt(), alice.refresh_token())).await.unwrap();
-        let (first, second) = (session().await, session().await);
-        assert_eq!(first.jwt().as_ptr() == second.jwt().as_ptr(), is_cached, "{bytes:?}");
+        let all = async || {
+            join_all(sessions.iter().map(|session| {
+                let (auth, credentials) = (&auth, Credentials::pair(session.jwt(), session.refresh_token()));
+                async move { auth.get_session(credentials).await.unwrap() }
+            }))
+            .await
+        };
+        // A session from the cache has the JWT of the one before at the same address.
+        let (first, second) = (all().await, all().await);
+        let cached = first.iter().zip(&second).filter(|(a, b)| a.jwt().as_ptr() == b.jwt().as_ptr()).count();
+        assert!(expected.contains(&cached), "{bytes:?}: {cached}");
     }
 }
 

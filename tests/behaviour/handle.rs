@@ -169,6 +169,23 @@ async fn a_logout_ends_the_session_upstream_or_says_why_not() {
 }
 
 #[tokio::test]
+async fn a_logout_drops_the_verified_token() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let alice = mock.sign_in("alice");
+    // The cache has one allocation of the JWT; `_held` keeps its address from being used again.
+    let address = async |secret: &str| {
+        let session = auth.get_session(Credentials::pair(alice.jwt(), secret)).await.unwrap();
+        assert_eq!(session.refresh_token().secret(), secret);
+        (session.jwt().as_ptr(), session)
+    };
+    let (first, _held) = address(alice.refresh_token()).await;
+    assert_eq!(address("another").await.0, first);
+    auth.logout(&material(&alice)).await.unwrap();
+    assert_ne!(address("another").await.0, first);
+}
+
+#[tokio::test]
 async fn every_call_names_the_key_and_the_client() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
