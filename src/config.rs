@@ -236,7 +236,10 @@ impl CrossmintAuthConfigBuilder {
         self
     }
 
-    /// Sets how long a refresh (or a look-up of a user) may take, all told. The default is 10 s.
+    /// Sets how long a request waits for a refresh (or a look-up of a user). The default is 10 s.
+    ///
+    /// An answer to a refresh that comes up to a quarter later is still kept, for the next request: it is the only copy
+    /// of a good token.
     pub fn refresh_timeout(mut self, limit: Duration) -> Self {
         self.refresh_timeout = limit;
         self
@@ -251,7 +254,8 @@ impl CrossmintAuthConfigBuilder {
     /// Sets how many refreshes may be under way at Crossmint at once. The default is 128.
     ///
     /// Eight times as many more wait for a place; beyond that, sessions that need a refresh are treated as in an
-    /// outage. Valid sessions never wait.
+    /// outage ([`on_outage`](Self::on_outage)). Valid sessions never wait. Logouts under way are limited to the same
+    /// number; further ones only clear the cookies.
     pub fn max_concurrent_refreshes(mut self, limit: usize) -> Self {
         self.max_concurrent_refreshes = limit;
         self
@@ -274,7 +278,7 @@ impl CrossmintAuthConfigBuilder {
         self
     }
 
-    /// Sets the HTTP client, for a proxy or a private certificate authority.
+    /// Sets the HTTP client (of reqwest 0.13), for a proxy or a private certificate authority.
     ///
     /// The built-in one follows no redirects, uses no proxy and decompresses nothing. Your own should not follow
     /// redirects either: one that does re-posts refresh tokens and the API key wherever it is sent.
@@ -364,6 +368,9 @@ impl CrossmintAuthConfigBuilder {
 #[non_exhaustive]
 pub enum Unauthenticated {
     /// Answers 401 (or 503, see [`OutagePolicy`]); the inner service is not called. The default.
+    ///
+    /// CORS preflights (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) pass nevertheless: handlers for any
+    /// method get them without a [`Session`](crate::Session).
     #[default]
     Reject,
     /// Passes a request without any credentials on, without a [`Session`](crate::Session). One with broken or

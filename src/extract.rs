@@ -36,7 +36,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for Session {
     }
 }
 
-/// Answers as the layer does, without touching the cookies.
+/// Answers as the layer does under [`OutagePolicy::KeepSession`], without touching the cookies.
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
         let disposition = self.disposition(OutagePolicy::KeepSession);

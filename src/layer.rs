@@ -8,6 +8,10 @@ use crate::{auth::CrossmintAuth, config::CrossmintAuthConfig, service::Crossmint
 ///
 /// A clone is one reference count; all clones share their caches.
 ///
+/// In axum, add it with `Router::layer`: the two routes need no route of their own then. `Router::route_layer`, a nested
+/// router, or a merge in the wrong order can make axum answer them with 404 before the layer sees them: the README has a
+/// table of what works.
+///
 /// ```
 /// use axum::{Router, routing::get};
 /// use tower_crossmint_auth::{ApiKey, CrossmintAuthConfig, CrossmintAuthLayer, Environment};

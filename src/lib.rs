@@ -33,17 +33,24 @@
 //! 4. **Everything else is refused** with 401, and its cookies are cleared: no refresh token, one that Crossmint refuses,
 //!    cookies that contradict each other. The reason is in the response's extensions, as an [`AuthError`]; the client
 //!    gets one of a few fixed messages. [`Unauthenticated`] lets requests without a session pass instead.
-//! 5. **Two routes are answered here** and never reach the inner service: `POST /api/auth/refresh` and
+//! 5. **While Crossmint fails**, valid sessions go on. One that has to be renewed is refused like the others, which signs
+//!    the user out: so does `@crossmint/server-sdk`. [`OutagePolicy::KeepSession`] answers 503 and keeps the cookies.
+//! 6. **CORS preflights pass**, to every path, without a session: they carry no cookies by design, and the CORS layer or
+//!    handler behind this one answers them.
+//! 7. **Two routes are answered here** and never reach the inner service: `POST /api/auth/refresh` and
 //!    `POST /api/auth/logout`. Other sites cannot call them.
-//! 6. **Keys are loaded once** and reloaded in the background every ten minutes, and when a JWT names an unknown key. A
+//! 8. **Keys are loaded once** and reloaded in the background every ten minutes, and when a JWT names an unknown key. A
 //!    key that Crossmint has withdrawn is refused from the next reload on. If Crossmint fails, the last good set goes on
-//!    serving for an hour, and no session is renewed for want of a key.
-//! 7. **Secrets stay secret**: the API key, JWTs and refresh tokens are in no `Debug` output, log line or error.
+//!    serving for an hour, and a missing key never spends a refresh token.
+//! 9. **Secrets stay secret**: the API key, JWTs and refresh tokens are in no `Debug` output, log line or error.
 //!
 //! # What it does not do
 //!
-//! - A JWT that was stolen is good until it expires, as everywhere. Signing out ends the session at Crossmint, and
-//!   forgets the JWT here.
+//! - A JWT is good until it expires, as everywhere, also if it was stolen or its user has signed out: signing out ends
+//!   the session at Crossmint, and clears the cookies.
+//! - A refresh token, and the one-time secret of a login, can be exchanged again for a while
+//!   ([`successor_window`](CrossmintAuthConfigBuilder::successor_window)): the answer is the same session. A window of
+//!   zero makes them good for one use, and parallel requests end sessions.
 //! - Rule 3 holds within one process. Several replicas should send one browser's requests to the same replica; Crossmint
 //!   may otherwise see a spent token.
 //! - The renewed cookies of a WebSocket's handshake may be ignored by the browser; its next request is served from the

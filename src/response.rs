@@ -86,7 +86,7 @@ impl<B: Default> Default for ResponseBody<B> {
     }
 }
 
-/// Adds to a response of the inner service what the layer has to say.
+/// Adds cookies, if there are any, to a response.
 pub(crate) fn add_cookies(headers: &mut HeaderMap, set_cookie: &[HeaderValue]) {
     if set_cookie.is_empty() {
         return;

@@ -115,8 +115,7 @@ impl Session {
     ///
     /// When the claims do not have the shape of `T`.
     pub fn claims_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        let payload = self.jwt().split('.').nth(1).unwrap_or_default();
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap_or_default())
+        decode_claims(self.jwt())
     }
 
     /// Returns the new material if this very request renewed the session.
@@ -154,6 +153,12 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("user_id", &self.user_id()).field("exp", &self.exp()).finish_non_exhaustive()
     }
+}
+
+/// Decodes the claims of a JWT that has been verified.
+pub(crate) fn decode_claims<T: DeserializeOwned>(jwt: &str) -> Result<T, serde_json::Error> {
+    let payload = jwt.split('.').nth(1).unwrap_or_default();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap_or_default())
 }
 
 /// What verification has read from a JWT.

@@ -13,7 +13,7 @@ use super::{
     cookies::{Carried, Cookies, Presented},
     origin,
     renewal::{Failure, Renewal},
-    sessions::{Judgement, Resolved, refresh_token_of, text, usable_secret},
+    sessions::{Judgement, Resolved, usable_secret},
 };
 use crate::{
     config::Unauthenticated,
@@ -45,7 +45,7 @@ impl CrossmintAuth {
             return if is_refresh {
                 Admission::Refresh(RefreshCall {
                     auth: self.clone(),
-                    cookie: refresh_token_of(&presented).and_then(|token| token.map(usable_secret).transpose()),
+                    cookie: cookie_token(&presented),
                     carried: presented.carried,
                 })
             } else {
@@ -78,7 +78,7 @@ impl CrossmintAuth {
     /// The layer's logout: the answer waits for Crossmint as long as the time limit says, and does not depend on it.
     fn log_out(&self, presented: &Presented<'_>) -> BoxFuture<'static, Vec<HeaderValue>> {
         let cleared = self.0.cookies.clear(presented.carried);
-        let (auth, jwt, secret) = (self.clone(), text(presented.jwt), text(presented.refresh_token));
+        let (auth, jwt, secret) = (self.clone(), presented.jwt.text(), presented.refresh_token.text());
         Box::pin(async move {
             let credentials =
                 Credentials::pair(jwt.as_deref().unwrap_or_default(), secret.as_deref().unwrap_or_default());
@@ -206,6 +206,10 @@ impl RefreshCall {
     pub(crate) fn exposes_secret(&self) -> bool {
         self.auth.0.settings.expose_refresh_secret
     }
+}
+
+fn cookie_token(presented: &Presented<'_>) -> Result<Option<Secret>, AuthError> {
+    presented.one_refresh_token()?.map(usable_secret).transpose()
 }
 
 /// Adds cookies to a response, except where the application has set a cookie of that name itself.

@@ -3,6 +3,8 @@
 //! Reading follows RFC 6265bis section 5.4 with as little interpretation as possible: pairs end at `;`, only space and
 //! tab are trimmed, names match byte by byte, the value is all that follows the first `=`.
 
+use std::fmt;
+
 use cookie::{
     Cookie,
     time::{OffsetDateTime, format_description::well_known::Rfc3339},
@@ -11,6 +13,8 @@ use http::{HeaderMap, HeaderValue, header::COOKIE};
 
 use crate::{
     cookie_options::{CookieOptions, NamePair, NamePairs, SameSite},
+    error::AuthErrorKind,
+    secret::Secret,
     session::AuthMaterial,
 };
 
@@ -98,7 +102,7 @@ impl Cookies {
         cleared.iter().filter_map(|cookie| header(cookie).ok()).collect()
     }
 
-    /// Tells whether a `Set-Cookie` field is about one of the configured cookies.
+    /// Tells whether two `Set-Cookie` fields are about cookies of one name.
     pub(crate) fn same_cookie(a: &HeaderValue, b: &HeaderValue) -> bool {
         fn name(field: &HeaderValue) -> &[u8] {
             let end = memchr::memchr2(b'=', b';', field.as_bytes()).unwrap_or(field.len());
@@ -144,6 +148,15 @@ impl<'a> Presented<'a> {
         Self { jwt: slot(jwt), refresh_token: slot(refresh_token), carried: Carried::default() }
     }
 
+    /// Returns the one refresh token. Ambiguous cookies, the JWT's included, refuse the request.
+    pub(crate) fn one_refresh_token(&self) -> Result<Option<&'a [u8]>, AuthErrorKind> {
+        match (self.jwt, self.refresh_token) {
+            (Slot::Ambiguous, _) | (_, Slot::Ambiguous) => Err(AuthErrorKind::AmbiguousCredentials),
+            (_, Slot::Absent) => Ok(None),
+            (_, Slot::One(token)) => Ok(Some(token)),
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.jwt == Slot::Absent && self.refresh_token == Slot::Absent
     }
@@ -166,8 +179,18 @@ pub(crate) enum Slot<'a> {
     Ambiguous,
 }
 
-impl std::fmt::Debug for Slot<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Slot<'_> {
+    /// Copies what came, if it is one value, and text.
+    pub(crate) fn text(self) -> Option<Secret> {
+        match self {
+            Slot::One(value) => std::str::from_utf8(value).ok().map(Into::into),
+            Slot::Absent | Slot::Ambiguous => None,
+        }
+    }
+}
+
+impl fmt::Debug for Slot<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Slot::Absent => "Absent",
             Slot::One(_) => "One(***)",

@@ -39,6 +39,9 @@ pub(crate) struct Keys {
     loaded_at_unix: AtomicU64,
     epoch: Instant,
     reload: Mutex<Reload>,
+    /// When a stale set may be reloaded, in milliseconds since `epoch`: most requests need not take the lock to learn
+    /// that it is too soon.
+    stale_until: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +70,7 @@ impl Keys {
             loaded_at_unix: AtomicU64::new(0),
             epoch: Instant::now(),
             reload: Mutex::default(),
+            stale_until: AtomicU64::new(0),
         }
     }
 
@@ -77,6 +81,11 @@ impl Keys {
         }
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         Some((current.clone()?, self.generation.load(Ordering::Acquire)))
+    }
+
+    /// Tells whether a stale set is due for a reload. Does not lock.
+    pub(crate) fn is_due(&self) -> bool {
+        self.millis() >= self.stale_until.load(Ordering::Acquire)
     }
 
     /// Returns which set is in use. Does not lock.
@@ -133,6 +142,9 @@ impl Keys {
         {
             return Permission::NotBefore(remaining);
         }
+        // One second for the attempt itself, or as long as the next failure will ask for.
+        let next = backoff(reload.failures.saturating_add(1)).as_millis();
+        self.stale_until.store(self.millis() + u64::try_from(next).unwrap_or(u64::MAX >> 1), Ordering::Release);
         let (done, under_way) = watch::channel(());
         reload.last_attempt = Some(now);
         reload.under_way = Some(under_way.clone());
@@ -256,6 +268,7 @@ impl KeySet {
             return Err("the key set has too many keys");
         }
         let mut by_id: HashMap<Option<String>, Option<Key>> = HashMap::new();
+        // Two different keys under one ID: neither is used.
         for (id, key) in document.keys.into_iter().filter_map(usable_key) {
             by_id
                 .entry(id)

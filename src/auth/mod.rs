@@ -29,7 +29,7 @@ use self::{
     jwt::Expectations,
     keys::{Keys, Reason},
     renewal::{Ended, Renewals, Revocation},
-    sessions::{Judgement, Resolved, arrival, runtime, spawn, text, usable_secret},
+    sessions::{Judgement, Resolved, runtime, spawn, usable_secret},
     stats::Counters,
     tokens::Tokens,
     upstream::Upstream,
@@ -41,7 +41,7 @@ pub(crate) use self::{
 use crate::{
     config::{CrossmintAuthConfig, Settings},
     error::{AuthError, AuthErrorKind},
-    session::{AuthMaterial, RefreshToken, Session, User},
+    session::{AuthMaterial, Session, User, decode_claims},
 };
 
 /// Crossmint sessions for handlers, and for code without tower.
@@ -166,11 +166,12 @@ impl CrossmintAuth {
     ///
     /// # Errors
     ///
-    /// When Crossmint could not be told, within its time limit. There is nothing left to do then.
+    /// When Crossmint could not be told, within its time limit. There is nothing left to do then. Credentials without a
+    /// refresh token, or with two, are no error: there is nothing to tell.
     pub async fn logout<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<(), AuthError> {
         let (jwt, secret) = {
             let presented = self.present(credentials.into());
-            (text(presented.jwt), text(presented.refresh_token).map(|token| usable_secret(token.as_bytes())))
+            (presented.jwt.text(), presented.refresh_token.text().map(|token| usable_secret(token.as_bytes())))
         };
         if let Some(jwt) = jwt {
             self.0.tokens.remove(jwt.as_bytes());
@@ -187,10 +188,10 @@ impl CrossmintAuth {
                     .await
                     .unwrap_or_else(|panic| Err(AuthError::new(AuthErrorKind::Unavailable, panic)))
             }
-            Revocation::AfterRenewal(outcome) => {
+            Revocation::AfterRenewal(pending) => {
                 runtime()?;
                 // The renewal's task tells Crossmint.
-                let _ = timeout(self.0.settings.logout_timeout, arrival(outcome)).await;
+                let _ = timeout(self.0.settings.logout_timeout, pending.outcome()).await;
                 Ok(())
             }
         }
@@ -214,9 +215,8 @@ impl CrossmintAuth {
     /// cannot be loaded.
     pub async fn verify_jwt(&self, jwt: &str) -> Result<Map<String, Value>, AuthError> {
         self.ensure_keys().await?;
-        let verified = self.verify_or_reload(jwt.as_bytes(), Reason::UnknownKey).await?;
-        let material = AuthMaterial::new(jwt, RefreshToken::new(""));
-        Ok(Session::new(verified, material).claims())
+        self.verify_or_reload(jwt.as_bytes(), Reason::UnknownKey).await?;
+        Ok(decode_claims(jwt).unwrap_or_default())
     }
 
     /// Adds the two `Set-Cookie` fields that store `material` to a response's headers, and `Cache-Control: no-store`.

@@ -107,7 +107,7 @@ struct State {
 
 #[derive(Debug)]
 struct Flight {
-    outcome: watch::Receiver<Option<Outcome>>,
+    pending: Pending,
     logged_out: bool,
 }
 
@@ -133,17 +133,30 @@ impl Renewed {
     }
 }
 
+/// A renewal that another task carries out, for whoever waits for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending(watch::Receiver<Option<Outcome>>);
+
+impl Pending {
+    pub(crate) async fn outcome(mut self) -> Outcome {
+        match self.0.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) {
+            Some(outcome) => outcome,
+            None => Err(AuthError::new(AuthErrorKind::Unavailable, "the renewal was interrupted").into()),
+        }
+    }
+}
+
 /// What there is for a refresh token.
 #[derive(Debug)]
 pub(crate) enum Entry {
     /// It has just been renewed.
     Renewed(Arc<Renewal>),
     /// It is being renewed.
-    UnderWay(watch::Receiver<Option<Outcome>>),
+    UnderWay(Pending),
     /// It has just been refused.
     Refused(AuthError),
     /// The caller renews the ticket's token, in a task of its own.
-    Yours(Ticket, watch::Receiver<Option<Outcome>>),
+    Yours(Ticket, Pending),
     /// Too many others are being renewed.
     Full,
 }
@@ -161,7 +174,7 @@ pub(crate) enum Revocation {
     /// The latest token of the chain.
     Now(Secret),
     /// What the renewal under way brings: its task sees to it.
-    AfterRenewal(watch::Receiver<Option<Outcome>>),
+    AfterRenewal(Pending),
 }
 
 impl Renewals {
@@ -184,7 +197,7 @@ impl Renewals {
         state.forget_old(self.window);
         let (digest, latest) = state.follow(digest_of(&token));
         if let Some(flight) = state.under_way.get(&digest) {
-            return Entry::UnderWay(flight.outcome.clone());
+            return Entry::UnderWay(flight.pending.clone());
         }
         let refused = state.refused.peek(&digest).filter(|(_, until)| *until > Instant::now());
         let is_over = refused.is_some_and(|(error, _)| error.kind() == AuthErrorKind::Refused);
@@ -201,9 +214,10 @@ impl Renewals {
         if state.under_way.len() >= self.max_under_way {
             return Entry::Full;
         }
-        let (sender, outcome) = watch::channel(None);
-        state.under_way.insert(digest, Flight { outcome: outcome.clone(), logged_out: false });
-        Entry::Yours(Ticket { renewals: Arc::clone(self), digest, token, sender: Some(sender) }, outcome)
+        let (sender, receiver) = watch::channel(None);
+        let pending = Pending(receiver);
+        state.under_way.insert(digest, Flight { pending: pending.clone(), logged_out: false });
+        Entry::Yours(Ticket { renewals: Arc::clone(self), digest, token, sender: Some(sender) }, pending)
     }
 
     /// Ends the session of this refresh token and of all that have succeeded it.
@@ -225,7 +239,7 @@ impl Renewals {
         }
         let revocation = if let Some(flight) = state.under_way.get_mut(&digest) {
             flight.logged_out = true;
-            Revocation::AfterRenewal(flight.outcome.clone())
+            Revocation::AfterRenewal(flight.pending.clone())
         } else {
             state.refuse(digest, AuthErrorKind::Refused.into(), until);
             Revocation::Now(latest)
@@ -519,10 +533,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_renewal_that_is_dropped_sets_its_token_free() {
         let renewals = renewals();
-        let Entry::Yours(ticket, mut waiting) = renewals.enter("a".into(), |_| true) else { panic!("not ours") };
+        let Entry::Yours(ticket, waiting) = renewals.enter("a".into(), |_| true) else { panic!("not ours") };
         assert_eq!(outcome(&renewals, "a"), "under way");
         drop(ticket);
-        assert!(waiting.wait_for(Option::is_some).await.is_err());
+        assert_eq!(waiting.outcome().await.unwrap_err().error.kind(), AuthErrorKind::Unavailable);
         assert_eq!(outcome(&renewals, "a"), "sends a");
     }
 
@@ -576,7 +590,7 @@ mod tests {
             let Entry::Yours(ticket, waiting) = renewals.enter("a".into(), |_| true) else { panic!("not ours") };
             assert!(matches!(renewals.end("a".into()).revocation, Revocation::AfterRenewal(_)), "{name}");
             assert_eq!(ticket.settle(result).as_deref(), revoked, "{name}");
-            let outcome_of_waiting = waiting.borrow().clone().unwrap();
+            let outcome_of_waiting = waiting.outcome().await;
             assert_eq!(outcome_of_waiting.unwrap_err().error.kind(), AuthErrorKind::Refused, "{name}");
             assert_eq!(outcome(&renewals, "a"), "Refused", "{name}");
         }

@@ -44,14 +44,16 @@ pub(super) enum Resolved {
 impl CrossmintAuth {
     /// Judges credentials without asking anybody. This is the path of nearly all requests.
     pub(super) fn judge(&self, presented: &Presented<'_>) -> Result<Judgement, AuthError> {
-        let token = refresh_token_of(presented)?.ok_or(AuthErrorKind::MissingCredentials)?;
+        let token = presented.one_refresh_token()?.ok_or(AuthErrorKind::MissingCredentials)?;
         if let Slot::One(jwt) = presented.jwt
             && let Some(session) = self.recall(jwt)
         {
             if session.refresh_token().secret().as_bytes() == token {
                 return Ok(Judgement::Valid(session));
             }
-            return Ok(Judgement::Valid(session.with_refresh_token(refresh_token(&usable_secret(token)?))));
+            let session = session.with_refresh_token(refresh_token(&usable_secret(token)?));
+            self.0.tokens.insert(session.clone());
+            return Ok(Judgement::Valid(session));
         }
         let secret = usable_secret(token)?;
         let Slot::One(jwt) = presented.jwt else { return Ok(Judgement::Open(Pair { jwt: None, secret })) };
@@ -60,7 +62,7 @@ impl CrossmintAuth {
             verified => verified.ok(),
         };
         // Only now is the JWT known to be short, and worth a copy.
-        match (verified, text(presented.jwt)) {
+        match (verified, presented.jwt.text()) {
             (Some(verified), Some(jwt)) => Ok(Judgement::Valid(self.admit_pair(verified, &jwt, &secret))),
             (_, jwt) => Ok(Judgement::Open(Pair { jwt, secret })),
         }
@@ -69,8 +71,8 @@ impl CrossmintAuth {
     /// Finds a verified session, if its JWT and its key still hold.
     fn recall(&self, jwt: &[u8]) -> Option<Session> {
         match self.0.keys.freshness() {
-            Freshness::Fresh => {}
-            Freshness::Stale => self.reload_in_background(),
+            Freshness::Stale if self.0.keys.is_due() => self.reload_in_background(),
+            Freshness::Fresh | Freshness::Stale => {}
             Freshness::Unusable => return None,
         }
         self.0.tokens.find(jwt).filter(|session| self.is_current(session))
@@ -214,24 +216,24 @@ impl CrossmintAuth {
     pub(super) async fn renew(&self, secret: Secret) -> Outcome {
         // A new key set is no reason to spend a successor.
         let is_valid = |session: &Session| self.is_current(session) || self.verify(session.jwt().as_bytes()).is_ok();
-        let outcome = match self.0.renewals.enter(secret, is_valid) {
+        let pending = match self.0.renewals.enter(secret, is_valid) {
             Entry::Renewed(renewal) => {
                 self.0.counters.successor_hits.count();
                 return Ok(renewal);
             }
             Entry::Refused(error) => return Err(error.into()),
             Entry::Full => return Err(crowded().into()),
-            Entry::UnderWay(outcome) => {
+            Entry::UnderWay(pending) => {
                 self.0.counters.joined.count();
-                outcome
+                pending
             }
-            Entry::Yours(ticket, outcome) => {
+            Entry::Yours(ticket, pending) => {
                 // A client that hangs up must not take the only copy of the new token with it.
                 spawn(self.clone().run_renewal(ticket))?;
-                outcome
+                pending
             }
         };
-        arrival(outcome).await
+        pending.outcome().await
     }
 
     async fn run_renewal(self, ticket: Ticket) {
@@ -324,14 +326,6 @@ enum Reloaded {
     NotBefore(Duration),
 }
 
-/// Waits for a renewal that another task carries out.
-pub(super) async fn arrival(mut outcome: watch::Receiver<Option<Outcome>>) -> Outcome {
-    match outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) {
-        Some(outcome) => outcome,
-        None => Err(AuthError::new(AuthErrorKind::Unavailable, "the renewal was interrupted").into()),
-    }
-}
-
 fn crowded() -> AuthError {
     AuthError::new(AuthErrorKind::Unavailable, "too many sessions are being renewed at once")
 }
@@ -349,15 +343,6 @@ pub(super) fn runtime() -> Result<Handle, AuthError> {
     Handle::try_current().map_err(|error| AuthError::new(AuthErrorKind::Unavailable, error))
 }
 
-/// Returns the one refresh token of a request. Ambiguous cookies, the JWT's included, refuse the request.
-pub(super) fn refresh_token_of<'a>(presented: &Presented<'a>) -> Result<Option<&'a [u8]>, AuthError> {
-    match (presented.jwt, presented.refresh_token) {
-        (Slot::Ambiguous, _) | (_, Slot::Ambiguous) => Err(AuthErrorKind::AmbiguousCredentials.into()),
-        (_, Slot::Absent) => Ok(None),
-        (_, Slot::One(token)) => Ok(Some(token)),
-    }
-}
-
 /// Checks that a refresh token can be one before it goes anywhere.
 pub(super) fn usable_secret(token: &[u8]) -> Result<Secret, AuthError> {
     let is_usable = !token.is_empty() && token.len() <= MAX_COOKIE && is_cookie_value(token);
@@ -369,14 +354,6 @@ pub(super) fn usable_secret(token: &[u8]) -> Result<Secret, AuthError> {
 
 fn refresh_token(secret: &Secret) -> RefreshToken {
     RefreshToken::from_parts(secret.clone(), None)
-}
-
-/// Returns the one value of a slot.
-pub(super) fn text(slot: Slot<'_>) -> Option<Secret> {
-    match slot {
-        Slot::One(value) => std::str::from_utf8(value).ok().map(Into::into),
-        Slot::Absent | Slot::Ambiguous => None,
-    }
 }
 
 fn now() -> u64 {
