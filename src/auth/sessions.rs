@@ -136,23 +136,26 @@ impl CrossmintAuth {
         let mut verified = self.verify(jwt);
         if let Err(Unverifiable::UnknownKey { issued_at }) = verified {
             let reloaded = self.reload(reason).await?;
-            // The reload that was joined may be older than the key.
-            if matches!(reloaded, Reloaded::Joined) && reason == Reason::Vouched {
-                verified = self.verify(jwt);
-                if matches!(verified, Err(Unverifiable::UnknownKey { .. })) {
-                    self.reload(reason).await?;
+            verified = self.verify(jwt);
+            if matches!(verified, Err(Unverifiable::UnknownKey { .. })) {
+                match reloaded {
+                    // The reload that was joined may be older than the key.
+                    Reloaded::Joined if reason == Reason::Vouched => {
+                        self.reload(reason).await?;
+                        verified = self.verify(jwt);
+                    }
+                    // A new key, while junk tokens use up the reloads: a renewal would spend a good refresh token on
+                    // it. Where the alternative is to end the session, that is the lesser evil.
+                    Reloaded::NotBefore(delay)
+                        if self.0.keys.may_be_news(issued_at)
+                            && self.0.settings.on_outage == OutagePolicy::KeepSession =>
+                    {
+                        let why = "the key set may be older than the token's key";
+                        return Err(AuthError::new(AuthErrorKind::Unavailable, why).retry_after(Some(delay)));
+                    }
+                    _ => {}
                 }
             }
-            // A new key, while junk tokens use up the reloads: a renewal would spend a good refresh token on it. Where
-            // the alternative is to end the session, that is the lesser evil.
-            if let Reloaded::NotBefore(delay) = reloaded
-                && self.0.keys.may_be_news(issued_at)
-                && self.0.settings.on_outage == OutagePolicy::KeepSession
-            {
-                let error = AuthError::new(AuthErrorKind::Unavailable, "the key set may be older than the token's key");
-                return Err(error.retry_after(Some(delay)));
-            }
-            verified = self.verify(jwt);
         }
         verified.map_err(|why| match why {
             Unverifiable::Invalid(why) => AuthError::new(AuthErrorKind::InvalidToken, why),
