@@ -75,12 +75,12 @@ impl CrossmintAuth {
             Freshness::Fresh | Freshness::Stale => {}
             Freshness::Unusable => return None,
         }
-        self.0.tokens.find(jwt).filter(|session| self.is_current(session))
+        self.0.tokens.find(jwt).filter(|session| self.is_current(session, now()))
     }
 
-    fn is_current(&self, session: &Session) -> bool {
+    fn is_current(&self, session: &Session, now: u64) -> bool {
         session.generation() == self.0.keys.generation()
-            && now() < session.exp().saturating_add(self.0.settings.leeway.as_secs())
+            && now < session.exp().saturating_add(self.0.settings.leeway.as_secs())
     }
 
     /// Verifies a JWT with the keys at hand.
@@ -218,7 +218,8 @@ impl CrossmintAuth {
     /// Renews a session: joins the renewal of its token, finds its result, or starts it.
     pub(super) async fn renew(&self, secret: Secret) -> Outcome {
         // A new key set is no reason to spend a successor.
-        let is_valid = |session: &Session| self.is_current(session) || self.verify(session.jwt().as_bytes()).is_ok();
+        let is_valid =
+            |session: &Session| self.is_current(session, now()) || self.verify(session.jwt().as_bytes()).is_ok();
         let pending = match self.0.renewals.enter(secret, is_valid) {
             Entry::Renewed(renewal) => {
                 self.0.counters.successor_hits.count();
@@ -362,4 +363,26 @@ fn refresh_token(secret: &Secret) -> RefreshToken {
 fn now() -> u64 {
     // A clock that is out of order makes every token an expired one.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ApiKey, CrossmintAuthConfig, Environment};
+
+    #[test]
+    fn a_remembered_session_ends_with_its_jwt_and_its_key_set() {
+        let key = ApiKey::unverified("project", Environment::Development);
+        let config = CrossmintAuthConfig::builder(key).leeway(Duration::from_secs(5)).build().unwrap();
+        let auth = CrossmintAuth::new(config);
+        let session = |generation| {
+            let verified = Verified { user_id: "alice".into(), expires_at: 1000, generation };
+            Session::new(verified, AuthMaterial::new("jwt", RefreshToken::new("r")))
+        };
+        let current = auth.0.keys.generation();
+        assert!(auth.is_current(&session(current), 1004));
+        assert!(!auth.is_current(&session(current), 1005));
+        assert!(!auth.is_current(&session(current), u64::MAX));
+        assert!(!auth.is_current(&session(current + 1), 0));
+    }
 }
