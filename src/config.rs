@@ -377,7 +377,8 @@ pub enum Unauthenticated {
     /// incomplete credentials is rejected.
     AllowMissing,
     /// Passes every request on, with a [`Session`](crate::Session) if it has a valid one. The cookies of a dead
-    /// session are cleared on the way out.
+    /// session are cleared on the way out; the reason is in the request's extensions, as an
+    /// [`AuthError`](crate::AuthError).
     Allow,
 }
 

@@ -15,7 +15,7 @@ use tower::util::Oneshot;
 use tower_service::Service;
 
 use crate::{
-    auth::{Passage, SetCookie, Verdict},
+    auth::{SetCookie, Verdict},
     error::AuthErrorKind,
     refresh_body::ReadBody,
     response::{self, ResponseBody},
@@ -109,10 +109,8 @@ where
                     let verdict = ready!(verdict.as_mut().poll(cx));
                     let Held { inner, mut request } = *held.take().expect("a future is not polled after it is ready");
                     match verdict {
-                        Verdict::Forward(Passage { session, set_cookie }) => {
-                            if let Some(session) = session {
-                                request.extensions_mut().insert(session);
-                            }
+                        Verdict::Forward(passage) => {
+                            let set_cookie = passage.enter(request.extensions_mut());
                             State::Resuming { response: Box::pin(Oneshot::new(inner, request)), set_cookie }
                         }
                         Verdict::Rejected(rejection) => {

@@ -12,7 +12,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    auth::{Admission, CrossmintAuth, Passage, RefreshCall, Verdict},
+    auth::{Admission, CrossmintAuth, RefreshCall, Verdict},
     error::AuthErrorKind,
     future::ResponseFuture,
     refresh_body,
@@ -50,10 +50,8 @@ where
         // Only this layer says who is signed in.
         request.extensions_mut().remove::<Session>();
         match self.auth.admit(request.method(), request.uri(), request.headers()) {
-            Admission::Decided(Verdict::Forward(Passage { session, set_cookie })) => {
-                if let Some(session) = session {
-                    request.extensions_mut().insert(session);
-                }
+            Admission::Decided(Verdict::Forward(passage)) => {
+                let set_cookie = passage.enter(request.extensions_mut());
                 ResponseFuture::forwarding(self.inner.call(request), set_cookie)
             }
             Admission::Pending(verdict) => {

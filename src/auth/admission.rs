@@ -4,7 +4,7 @@ use std::{error::Error, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use http::{
-    HeaderMap, HeaderValue, Method, Uri,
+    Extensions, HeaderMap, HeaderValue, Method, Uri,
     header::{ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, ORIGIN, SET_COOKIE},
 };
 
@@ -94,7 +94,8 @@ impl CrossmintAuth {
         let rejection = self.rejection(failure, carried);
         match self.0.settings.unauthenticated {
             Unauthenticated::Allow => {
-                Verdict::Forward(Passage { session: None, set_cookie: SetCookie::Fields(rejection.set_cookie) })
+                let set_cookie = SetCookie::Fields(rejection.set_cookie);
+                Verdict::Forward(Passage { session: None, error: Some(rejection.error), set_cookie })
             }
             Unauthenticated::Reject | Unauthenticated::AllowMissing => Verdict::Rejected(rejection),
         }
@@ -136,19 +137,35 @@ pub(crate) enum Verdict {
     Rejected(Rejection),
 }
 
-/// A request's leave to pass: its session, and what its response sets on the way out.
+/// A request's leave to pass: what it is told, and what its response sets on the way out.
 #[derive(Default)]
 pub(crate) struct Passage {
-    pub(crate) session: Option<Session>,
-    pub(crate) set_cookie: SetCookie,
+    session: Option<Session>,
+    /// Why there is no session, if that was worth a word.
+    error: Option<AuthError>,
+    set_cookie: SetCookie,
+}
+
+impl Passage {
+    /// Tells the request, and returns what is left for its response.
+    pub(crate) fn enter(self, request: &mut Extensions) -> SetCookie {
+        if let Some(session) = self.session {
+            request.insert(session);
+        }
+        if let Some(error) = self.error {
+            request.insert(error);
+        }
+        self.set_cookie
+    }
 }
 
 impl From<Resolved> for Passage {
     fn from(resolved: Resolved) -> Self {
         match resolved {
-            Resolved::Known(session) => Self { session: Some(session), set_cookie: SetCookie::Nothing },
+            Resolved::Known(session) => Self { session: Some(session), ..Self::default() },
             Resolved::Renewed(renewal) => {
-                Self { session: Some(renewal.session.clone()), set_cookie: SetCookie::Renewed(renewal) }
+                let session = Some(renewal.session.clone());
+                Self { session, set_cookie: SetCookie::Renewed(renewal), ..Self::default() }
             }
         }
     }

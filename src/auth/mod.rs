@@ -35,7 +35,7 @@ use self::{
     upstream::Upstream,
 };
 pub(crate) use self::{
-    admission::{Admission, Passage, RefreshCall, Rejection, SetCookie, Verdict, add_cookies},
+    admission::{Admission, RefreshCall, Rejection, SetCookie, Verdict, add_cookies},
     renewal::Renewal,
 };
 use crate::{

@@ -19,7 +19,7 @@ use axum::{
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use tower_crossmint_auth::{
-    CrossmintAuth, CrossmintAuthConfigBuilder, CrossmintAuthLayer, Session,
+    AuthError, CrossmintAuth, CrossmintAuthConfigBuilder, CrossmintAuthLayer, Session,
     testing::{Endpoint, MockCrossmint, MockSession},
 };
 
@@ -121,6 +121,7 @@ pub(crate) async fn who(session: Option<Session>, request: Request) -> (StatusCo
         "user": session.as_ref().map(Session::user_id),
         "jwt": session.as_ref().map(Session::jwt),
         "refreshToken": session.as_ref().map(|session| session.refresh_token().secret()),
+        "error": request.extensions().get::<AuthError>().map(|error| format!("{:?}", error.kind())),
     });
     (status.unwrap_or_default(), Json(seen))
 }

@@ -85,10 +85,12 @@ async fn allow_passes_everything_on_and_clears_the_cookies_of_dead_sessions_on_t
         let answer = app.get("/me", cookie).await;
         assert_anonymous(&answer, case);
         assert_eq!((answer.set_cookie_fields().count(), answer.header("cache-control")), (0, ""), "{case}");
+        assert!(answer.json()["error"].is_null(), "{case}");
     }
     for (case, cookie, _) in broken(&mock) {
         let answer = app.get("/me", cookie).await;
         assert_anonymous(&answer, case);
+        assert!(answer.json()["error"].is_string(), "{case}");
         assert!(answer.clears(&[JWT, REFRESH]), "{case}: {answer:?}");
         assert_eq!(answer.header("cache-control"), "no-store", "{case}");
     }
@@ -112,5 +114,6 @@ async fn an_outage_is_no_lack_of_credentials() {
     let all = app(&mock, Unauthenticated::Allow).await;
     let answer = all.get("/me", expired(&mock, "alice").cookie_header()).await;
     assert_anonymous(&answer, "Allow");
+    assert_eq!(answer.json()["error"], "Unavailable");
     assert!(answer.clears(&[JWT, REFRESH]), "Allow: {answer:?}");
 }
