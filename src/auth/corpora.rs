@@ -2,13 +2,16 @@
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use http::{HeaderMap, HeaderValue, header::COOKIE};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     cookies::{Cookies, MAX_COOKIE, Slot, is_cookie_value},
-    jwt::{Expectations, MAX_TOKEN, Unverified},
+    jwt::{Expectations, MAX_TOKEN, Signed, Unverified},
     keys::KeySet,
 };
 use crate::{
@@ -179,5 +182,84 @@ fn refresh_bodies_are_tokens_or_refused() {
             Value::Array(any) => any.iter().any(fits),
             _ => fits(&case["expect"]),
         }
+    });
+}
+
+#[test]
+fn clocks_are_read_with_the_leeway() {
+    const NOW: i64 = 1_800_000_000;
+    check("relative_time.json", |case| {
+        let Some(offsets) = case["claims_offset_s"].as_object() else { return true };
+        let mut claims = json!({ "sub": "alice" });
+        for (name, offset) in offsets {
+            claims[name] = (NOW + offset.as_i64().unwrap()).into();
+        }
+        let [header, claims] = [json!({ "alg": "RS256" }), claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+        let leeway = Duration::from_secs(case["leeway_s"].as_u64().unwrap());
+        let expected = Expectations { audience: None, issuer: None, leeway };
+        let token = format!("{header}.{claims}.c2ln");
+        let outcome = Unverified::read(token.as_bytes(), &expected, NOW.cast_unsigned());
+        outcome.is_ok() == (case["expect"] == "accept")
+    });
+}
+
+/// Runs the tests of a Wycheproof file, and shows the numbers of those that do not come out right.
+fn wycheproof(file: &str, is_right: impl Fn(&Value, &Value) -> bool) {
+    let Some(document) = document(&format!("wycheproof/{file}")) else { return };
+    let groups = document["testGroups"].as_array().unwrap();
+    let wrong: Vec<&Value> = groups
+        .iter()
+        .flat_map(|group| group["tests"].as_array().unwrap().iter().map(move |test| (group, test)))
+        .filter(|(group, test)| !is_right(group, test))
+        .map(|(_, test)| &test["tcId"])
+        .collect();
+    assert!(wrong.is_empty(), "{file}: {wrong:?}");
+}
+
+fn key_set(jwk: &Value) -> Result<KeySet, &'static str> {
+    KeySet::parse(json!({ "keys": [jwk] }).to_string().as_bytes())
+}
+
+#[test]
+fn rsa_signatures_verify_as_wycheproof_says() {
+    let hex = |text: &str| -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    };
+    for size in [2048, 3072, 4096, 8192] {
+        wycheproof(&format!("rsa_signature_{size}_sha256_test.json"), |group, test| {
+            let mut jwk = group["keyJwk"].clone();
+            if jwk.is_null() {
+                // Wycheproof has no JWK for keys that are not to be used.
+                return test["result"] != "valid";
+            }
+            jwk["kid"] = "k".into();
+            let verifies = key_set(&jwk).is_ok_and(|set| {
+                let key = set.find(Some("k")).unwrap();
+                key.verifies(&hex(text(test, "msg")), &hex(text(test, "sig")))
+            });
+            test["result"] == "acceptable" || verifies == (test["result"] == "valid")
+        });
+    }
+}
+
+#[test]
+fn signed_tokens_verify_as_wycheproof_and_the_policy_say() {
+    let overlay = document("wycheproof/OVERLAY_rs256_policy.json").unwrap_or_default();
+    let expected = Expectations { audience: None, issuer: None, leeway: Duration::ZERO };
+    wycheproof("json_web_signature_test.json", |group, test| {
+        let token = text(test, "jws").as_bytes();
+        let jwk = if group["public"].is_null() { &group["private"] } else { &group["public"] };
+        let verifies = Signed::read(token).is_ok_and(|signed| {
+            key_set(jwk)
+                .ok()
+                .and_then(|set| {
+                    set.find(signed.key_id.as_deref()).map(|key| key.verifies(signed.message, &signed.signature))
+                })
+                .unwrap_or_default()
+        });
+        let policy = &overlay["json_web_signature_test"][test["tcId"].to_string()]["expect"];
+        let should = if policy.is_null() { &test["result"] } else { policy };
+        // None of them carries claims: the layer as a whole takes none.
+        Unverified::read(token, &expected, 0).is_err() && (should == "either" || verifies == (should == "valid"))
     });
 }

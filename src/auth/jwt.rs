@@ -39,6 +39,30 @@ impl<'t> Unverified<'t> {
     ///
     /// Why the token is refused; without any part of it.
     pub(crate) fn read(token: &'t [u8], expected: &Expectations, now: u64) -> Result<Self, &'static str> {
+        let Signed { message, payload, signature, key_id } = Signed::read(token)?;
+        let claims: Claims<'_> = parse(&payload).ok_or("the claims are not acceptable JSON")?;
+        claims.check(expected, now)?;
+        Ok(Self {
+            message,
+            signature,
+            key_id,
+            user_id: claims.sub.into(),
+            expires_at: claims.exp as u64,
+            issued_at: claims.iat.unwrap_or_default() as u64,
+        })
+    }
+}
+
+/// The parts of a token whose header holds.
+pub(crate) struct Signed<'t> {
+    pub(crate) message: &'t [u8],
+    payload: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
+    pub(crate) key_id: Option<Box<str>>,
+}
+
+impl<'t> Signed<'t> {
+    pub(crate) fn read(token: &'t [u8]) -> Result<Self, &'static str> {
         if token.len() > MAX_TOKEN {
             return Err("the token is too long");
         }
@@ -50,17 +74,11 @@ impl<'t> Unverified<'t> {
         let header = decode(&token[..first])?;
         let payload = decode(&token[first + 1..second])?;
         let signature = decode(&token[second + 1..])?;
+        if payload.is_empty() || signature.is_empty() {
+            return Err("a part of the token is empty");
+        }
         let key_id = parse::<Header<'_>>(&header).ok_or("the header is not acceptable JSON")?.check()?;
-        let claims: Claims<'_> = parse(&payload).ok_or("the claims are not acceptable JSON")?;
-        claims.check(expected, now)?;
-        Ok(Self {
-            message: &token[..second],
-            signature,
-            key_id,
-            user_id: claims.sub.into(),
-            expires_at: claims.exp as u64,
-            issued_at: claims.iat.unwrap_or_default() as u64,
-        })
+        Ok(Self { message: &token[..second], payload, signature, key_id })
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod config;
 mod cookies;
+mod corpora;
 mod csrf;
 mod direct;
 mod handle;
