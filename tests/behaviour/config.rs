@@ -447,6 +447,8 @@ fn risks_are_warned_of_exactly_once() {
         ("hardened in production", production().cookies(hardened()), vec![]),
         ("weak cookies in staging", staging(), vec![]),
     ];
+    // Without a lasting subscriber, what other tests do at the same time may switch the events off.
+    let _ = tracing::subscriber::set_global_default(Warnings::default());
     for (name, builder, expected) in cases {
         let warnings = Warnings::default();
         tracing::subscriber::with_default(warnings.clone(), || {

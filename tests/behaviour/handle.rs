@@ -234,7 +234,7 @@ async fn a_user_is_found_whatever_the_id() {
 #[tokio::test]
 async fn a_user_that_is_not_given_out_is_an_error_with_a_reason() {
     let mock = MockCrossmint::start().await;
-    let auth = CrossmintAuth::new(mock.config().refresh_timeout(Duration::from_millis(100)).build().unwrap());
+    let auth = CrossmintAuth::new(mock.config().refresh_timeout(Duration::from_secs(1)).build().unwrap());
     let cases = [
         ("unknown", None, AuthErrorKind::UserUnavailable, "404"),
         ("no scope", Some(Fault::Status(403)), AuthErrorKind::UserUnavailable, "users.read"),
