@@ -1,10 +1,18 @@
 //! Requests straight into a service: a test can hold the response future, and drop it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use axum::{Router, body::Body, routing::any};
+use axum::{
+    Router,
+    body::Body,
+    routing::{MethodRouter, any},
+};
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
+use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 use tower_crossmint_auth::{CrossmintAuth, CrossmintAuthLayer, testing::MockCrossmint};
 
@@ -38,6 +46,19 @@ pub(crate) fn request<B: Default>(method: Method, path: &str, cookie: &str) -> R
     let request = Request::builder().method(method).uri(path);
     let request = if cookie.is_empty() { request } else { request.header("cookie", cookie) };
     request.body(B::default()).unwrap()
+}
+
+/// Makes a handler that adds a permit to the first semaphore, and answers once the second one is closed.
+pub(crate) fn slow_handler() -> (MethodRouter, Arc<Semaphore>, Arc<Semaphore>) {
+    let (entered, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let handler = any({
+        let (entered, go) = (Arc::clone(&entered), Arc::clone(&go));
+        async move || {
+            entered.add_permits(1);
+            drop(go.acquire().await);
+        }
+    });
+    (handler, entered, go)
 }
 
 /// Lets time pass for everything that tokio measures. Real I/O goes on afterwards.

@@ -12,7 +12,7 @@ use tower_crossmint_auth::{
 
 use crate::{
     direct::{app, at, auth, get, post},
-    support::{Answer, JWT, REFRESH},
+    support::{Answer, JWT, REFRESH, expired},
 };
 
 #[tokio::test]
@@ -384,10 +384,6 @@ fn who_waits_for_a_renewal_whose_runtime_ends_is_told() {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
-}
-
-fn expired(mock: &MockCrossmint, user: &str) -> MockSession {
-    mock.session(user).jwt_lifetime(-60).create()
 }
 
 fn material(session: &MockSession) -> AuthMaterial {

@@ -1,19 +1,18 @@
 //! What neither ill will nor bad luck brings about.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use axum::{Router, routing::any};
+use axum::Router;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::HeaderMap;
 use serde_json::json;
-use tokio::sync::Semaphore;
 use tower_crossmint_auth::{
     AuthErrorKind, Credentials, CrossmintAuth, CrossmintAuthLayer, OutagePolicy,
     testing::{Endpoint, MockCrossmint},
 };
 
 use crate::{
-    direct::{app, auth, get, pass, post},
+    direct::{app, auth, get, pass, post, slow_handler},
     support::{App, JWT, LOGOUT_ROUTE, REFRESH, beyond, expired},
 };
 
@@ -78,14 +77,7 @@ async fn logouts_of_junk_tokens_are_bounded() {
 #[tokio::test]
 async fn no_response_sets_a_session_that_was_signed_out_meanwhile() {
     let mock = MockCrossmint::start().await;
-    let (entered, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let slow = any({
-        let (entered, go) = (Arc::clone(&entered), Arc::clone(&go));
-        async move || {
-            entered.add_permits(1);
-            drop(go.acquire().await);
-        }
-    });
+    let (slow, entered, go) = slow_handler();
     let app = Router::new().fallback(slow).layer(CrossmintAuthLayer::from(auth(&mock)));
     let cookie = expired(&mock, "alice").cookie_header();
     let (slow, ()) = tokio::join!(get(&app, "/", &cookie), async {

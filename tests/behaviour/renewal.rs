@@ -1,19 +1,19 @@
 //! Renewals: one call to Crossmint per refresh token, and no token lost or spent twice.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{Router, routing::any};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::Semaphore, task::JoinHandle};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::JoinHandle};
 use tower_crossmint_auth::{
     AuthErrorKind, Credentials, CrossmintAuth, CrossmintAuthLayer,
-    testing::{Endpoint, Fault, MockCrossmint, MockSession},
+    testing::{Endpoint, Fault, MockCrossmint},
 };
 
 use crate::{
-    direct::{app, auth, get, pass, post},
-    support::{Answer, App, JWT, REFRESH, who},
+    direct::{app, auth, get, pass, post, slow_handler},
+    support::{Answer, App, JWT, REFRESH, expired, who},
 };
 
 #[tokio::test]
@@ -179,14 +179,7 @@ async fn the_successor_is_forgotten_when_its_window_is_over() {
 async fn a_slow_handler_keeps_its_successor_beyond_the_window() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
-    let (entered, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let slow = any({
-        let (entered, go) = (Arc::clone(&entered), Arc::clone(&go));
-        async move || {
-            entered.add_permits(1);
-            drop(go.acquire().await);
-        }
-    });
+    let (slow, entered, go) = slow_handler();
     let app = Router::new().route("/slow", slow).fallback(any(who)).layer(CrossmintAuthLayer::from(auth));
     let cookie = expired(&mock, "alice").cookie_header();
     let waiting = tokio::spawn({
@@ -400,10 +393,6 @@ async fn an_outage_is_no_verdict_on_a_token() {
     assert_eq!(auth.get_session(credentials()).await.unwrap_err().kind(), AuthErrorKind::Unavailable);
     assert_eq!(auth.get_session(credentials()).await.unwrap().user_id(), "alice");
     assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (2, 0));
-}
-
-fn expired(mock: &MockCrossmint, user: &str) -> MockSession {
-    mock.session(user).jwt_lifetime(-60).create()
 }
 
 /// Sends a request that the test can drop.
