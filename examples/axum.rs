@@ -44,13 +44,15 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     let app = Router::new()
         .route("/me", get(me))
-        .layer(CrossmintAuthLayer::from(auth))
+        .layer(CrossmintAuthLayer::from(auth.clone()))
         // Routes that are added after the layer are public.
         .route("/", get(|| async { "Hello, whoever you are\n" }));
 
     let listener = TcpListener::bind("127.0.0.1:3000").await.map_err(|error| format!("127.0.0.1:3000: {error}"))?;
     println!("listening on http://localhost:3000");
     axum::serve(listener, app).with_graceful_shutdown(async { signal::ctrl_c().await.unwrap_or_default() }).await?;
+    // A renewal under way has the only copy of somebody's new refresh token.
+    auth.wait_idle().await;
     Ok(())
 }
 

@@ -9,7 +9,6 @@
 
 use std::{
     collections::HashMap,
-    error::Error,
     ops::RangeInclusive,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -49,7 +48,6 @@ struct Reload {
     last_attempt: Option<Instant>,
     failures: u32,
     last_failure: Option<AuthError>,
-    last_complaint: Option<Instant>,
     under_way: Option<watch::Receiver<()>>,
 }
 
@@ -217,7 +215,6 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// Ends the reload with a good set.
     pub(crate) fn succeed(mut self, set: KeySet) {
-        tracing::debug!(keys = set.keys.len(), "loaded the key set");
         self.is_open = false;
         let mut reload = self.keys.reload();
         self.keys.install(set);
@@ -226,15 +223,10 @@ impl Attempt {
         reload.under_way = None;
     }
 
-    /// Ends the reload without a set. Says so in the log, but not at every attempt.
+    /// Ends the reload without a set.
     pub(crate) fn fail(mut self, error: AuthError) {
         self.is_open = false;
-        let mut reload = self.keys.reload();
-        if reload.last_complaint.is_none_or(|last| last.elapsed() >= COMPLAINT_PAUSE) {
-            reload.last_complaint = Some(Instant::now());
-            tracing::warn!(error = &error as &dyn Error, "the key set could not be loaded");
-        }
-        reload.fail(error);
+        self.keys.reload().fail(error);
     }
 }
 
@@ -289,6 +281,11 @@ impl KeySet {
             (None, _) => None,
             (Some(_), keys) => keys.iter().find(|key| key.id.as_deref() == key_id),
         }
+    }
+
+    /// Returns how many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
     }
 
     /// Returns the IDs of the keys.
@@ -363,7 +360,6 @@ const SOFT_TTL: Duration = Duration::from_secs(10 * 60);
 const HARD_TTL: Duration = Duration::from_secs(60 * 60);
 const COOLDOWN: Duration = Duration::from_secs(30);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
-const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 const MAX_KEYS: usize = 64;
 
 /// RFC 7518 section 3.3 sets the lower bound; above the upper one, a verification takes a millisecond.

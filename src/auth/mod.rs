@@ -10,9 +10,11 @@ mod corpora;
 mod jwt;
 mod keys;
 mod origin;
+mod places;
 mod renewal;
 mod sessions;
 mod stats;
+mod tasks;
 mod tokens;
 mod upstream;
 
@@ -28,9 +30,11 @@ use self::{
     cookies::{Carried, Cookies, Presented},
     jwt::Expectations,
     keys::{Keys, Reason},
+    places::Places,
     renewal::{Ended, Renewals, Revocation},
-    sessions::{Judgement, Resolved, runtime, spawn, usable_secret},
-    stats::Counters,
+    sessions::{Judgement, Resolved, usable_secret},
+    stats::{Counters, Throttle},
+    tasks::{Tasks, runtime},
     tokens::Tokens,
     upstream::Upstream,
 };
@@ -81,9 +85,12 @@ struct Inner {
     keys: Arc<Keys>,
     tokens: Tokens,
     renewals: Arc<Renewals>,
-    places: Semaphore,
+    places: Places,
     logout_places: Semaphore,
+    tasks: Tasks,
     counters: Counters,
+    keys_log: Throttle,
+    outage_log: Throttle,
 }
 
 impl CrossmintAuth {
@@ -104,9 +111,12 @@ impl CrossmintAuth {
             keys: Arc::new(Keys::new()),
             tokens: Tokens::new(settings.token_cache_bytes),
             renewals: Arc::new(Renewals::new(settings.successor_window, max_under_way)),
-            places: Semaphore::new(settings.max_concurrent_refreshes),
+            places: Places::new(settings.max_concurrent_refreshes, settings.refresh_timeout),
             logout_places: Semaphore::new(settings.max_concurrent_refreshes),
+            tasks: Tasks::new(),
             counters: Counters::default(),
+            keys_log: Throttle::default(),
+            outage_log: Throttle::default(),
             settings,
         }))
     }
@@ -177,6 +187,7 @@ impl CrossmintAuth {
             self.0.tokens.remove(jwt.as_bytes());
         }
         let Some(Ok(secret)) = secret else { return Ok(()) };
+        tracing::info!(reason = "logout", "a session has ended");
         let Ended { sessions, revocation } = self.0.renewals.end(secret);
         for session in sessions {
             self.0.tokens.remove(session.jwt().as_bytes());
@@ -184,9 +195,8 @@ impl CrossmintAuth {
         match revocation {
             Revocation::Now(token) => {
                 let auth = self.clone();
-                spawn(async move { auth.revoke(&token).await })?
-                    .await
-                    .unwrap_or_else(|panic| Err(AuthError::new(AuthErrorKind::Unavailable, panic)))
+                let told = self.0.tasks.spawn(async move { auth.revoke(&token).await })?;
+                told.await.unwrap_or_else(|panic| Err(AuthError::new(AuthErrorKind::Unavailable, panic)))
             }
             Revocation::AfterRenewal(pending) => {
                 runtime()?;
@@ -234,6 +244,24 @@ impl CrossmintAuth {
     /// `Cache-Control: no-store`. They take the place of fields for the same cookies.
     pub fn clear_auth_material(&self, response: &mut HeaderMap) {
         set_cookies(response, &self.0.cookies.clear(Carried::default()));
+    }
+
+    /// Waits until no call to Crossmint is under way on behalf of this handle and its layers, whoever has hung up.
+    ///
+    /// Wait for it between the end of the server and the end of the runtime: a runtime that ends during a renewal takes
+    /// the only copy of a new refresh token with it. It takes no longer than the time limits of the calls.
+    ///
+    /// ```no_run
+    /// # use tower_crossmint_auth::CrossmintAuth;
+    /// # async fn serve(auth: CrossmintAuth, listener: tokio::net::TcpListener, app: axum::Router) -> std::io::Result<()> {
+    /// let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+    /// axum::serve(listener, app).with_graceful_shutdown(stop).await?;
+    /// auth.wait_idle().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn wait_idle(&self) {
+        self.0.tasks.ended().await;
     }
 
     /// Returns what this handle and its layers have done so far.

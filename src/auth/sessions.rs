@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time::timeout};
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     CrossmintAuth,
@@ -15,6 +15,7 @@ use super::{
     jwt::Unverified,
     keys::{Freshness, KeySet, Permission, Reason},
     renewal::{Entry, Failure, Outcome, Renewal, Rescued, Ticket},
+    tasks::runtime,
 };
 use crate::{
     error::{AuthError, AuthErrorKind, OutagePolicy},
@@ -189,14 +190,14 @@ impl CrossmintAuth {
     /// The reload runs in its own task: who waits for it may hang up.
     fn start_reload(&self, reason: Reason) -> Result<(Reloaded, Option<watch::Receiver<()>>), AuthError> {
         // Before there is an attempt: a missing runtime is no failure of Crossmint's, to be remembered.
-        let runtime = runtime()?;
+        runtime()?;
         let (attempt, done) = match self.0.keys.request_reload(reason) {
             Permission::Start(attempt, done) => (attempt, done),
             Permission::Join(done) => return Ok((Reloaded::Joined, Some(done))),
             Permission::NotBefore(delay) => return Ok((Reloaded::NotBefore(delay), None)),
         };
         let auth = self.clone();
-        runtime.spawn(async move {
+        self.0.tasks.spawn(async move {
             let answer = auth.0.upstream.keys().await;
             let set = answer.and_then(|document| {
                 KeySet::parse(&document).map_err(|why| AuthError::new(AuthErrorKind::UnusableAnswer, why))
@@ -204,14 +205,19 @@ impl CrossmintAuth {
             match set {
                 Ok(set) => {
                     auth.0.counters.reloads.count();
+                    tracing::debug!(keys = set.len(), "loaded the key set");
                     attempt.succeed(set);
                 }
                 Err(error) => {
                     auth.0.counters.failed_reloads.count();
+                    if auth.0.keys_log.is_due() {
+                        let kind = error.kind();
+                        tracing::warn!(?kind, error = &error as &dyn Error, "the key set could not be loaded");
+                    }
                     attempt.fail(error);
                 }
             }
-        });
+        })?;
         Ok((Reloaded::Anew, Some(done)))
     }
 
@@ -229,11 +235,12 @@ impl CrossmintAuth {
             Entry::Full => return Err(crowded().into()),
             Entry::UnderWay(pending) => {
                 self.0.counters.joined.count();
+                tracing::trace!("joined a renewal");
                 pending
             }
             Entry::Yours(ticket, pending) => {
                 // A client that hangs up must not take the only copy of the new token with it.
-                spawn(self.clone().run_renewal(ticket))?;
+                self.0.tasks.spawn(self.clone().run_renewal(ticket))?;
                 pending
             }
         };
@@ -252,10 +259,7 @@ impl CrossmintAuth {
                 }
             }
         };
-        match &outcome {
-            Ok(_) => tracing::debug!("renewed a session"),
-            Err(Failure { error, .. }) => tracing::info!(error = error as &dyn Error, "a session was not renewed"),
-        }
+        self.report(&outcome);
         let session = outcome.as_ref().ok().map(|renewal| renewal.session.clone().into_known());
         if let Some(session) = &session {
             self.0.tokens.insert(session.clone());
@@ -270,6 +274,18 @@ impl CrossmintAuth {
         }
     }
 
+    fn report(&self, outcome: &Outcome) {
+        let Err(Failure { error, .. }) = outcome else { return tracing::debug!("renewed a session") };
+        let (kind, error) = (error.kind(), error as &dyn Error);
+        if kind == AuthErrorKind::Refused {
+            tracing::info!(reason = "refused", error, "a session has ended");
+        } else if self.0.outage_log.is_due() {
+            tracing::error!(?kind, error, "a session was not renewed: Crossmint is unavailable");
+        } else {
+            tracing::debug!(?kind, error, "a session was not renewed: Crossmint is unavailable");
+        }
+    }
+
     /// Ends a session at Crossmint, unless too many others are being ended: it is a courtesy, and nobody waits for it.
     pub(super) async fn revoke(&self, token: &Secret) -> Result<(), AuthError> {
         let Ok(_place) = self.0.logout_places.try_acquire() else {
@@ -280,12 +296,16 @@ impl CrossmintAuth {
 
     /// Exchanges a refresh token at Crossmint, and trusts nothing of the answer before it has been checked.
     async fn exchange(&self, secret: &Secret) -> Outcome {
-        let place = timeout(self.0.settings.refresh_timeout, self.0.places.acquire()).await;
-        let Ok(Ok(_place)) = place else {
+        let place = timeout(self.0.settings.refresh_timeout, self.0.places.take()).await;
+        let Ok(Some(place)) = place else {
             return Err(crowded().into());
         };
         self.0.counters.renewals.count();
-        let answer = self.0.upstream.refresh(secret).await?;
+        let answer = self.0.upstream.refresh(secret).await;
+        if !answer.as_ref().is_err_and(|error| error.kind() == AuthErrorKind::Unavailable) {
+            place.answered();
+        }
+        let answer = answer?;
         let verified = self.verify_or_reload(answer.jwt.as_bytes(), Reason::Vouched).await;
         let user = answer.user.or_else(|| Some(User::with_id(&verified.as_ref().ok()?.user_id)));
         let refresh_token = RefreshToken::from_parts(answer.secret, answer.expires_at);
@@ -332,19 +352,6 @@ enum Reloaded {
 
 fn crowded() -> AuthError {
     AuthError::new(AuthErrorKind::Unavailable, "too many sessions are being renewed at once")
-}
-
-/// Starts a task that outlives whoever waits for it.
-pub(super) fn spawn<F>(future: F) -> Result<JoinHandle<F::Output>, AuthError>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    Ok(runtime()?.spawn(future))
-}
-
-/// Finds the runtime, without which there are no calls and no time limits.
-pub(super) fn runtime() -> Result<Handle, AuthError> {
-    Handle::try_current().map_err(|error| AuthError::new(AuthErrorKind::Unavailable, error))
 }
 
 /// Checks that a refresh token can be one before it goes anywhere.

@@ -1,6 +1,14 @@
-//! Counters of what the layer has done.
+//! Counters of what the layer has done, and restraint in saying so.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
 
 use crate::error::AuthErrorKind;
 
@@ -81,3 +89,20 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// Lets one event a minute through.
+#[derive(Debug, Default)]
+pub(super) struct Throttle(Mutex<Option<Instant>>);
+
+impl Throttle {
+    pub(super) fn is_due(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| last.elapsed() >= LOG_PAUSE);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
+const LOG_PAUSE: Duration = Duration::from_secs(60);

@@ -1,13 +1,6 @@
 //! Every option: its default, what it does, and what it says of a value that cannot work.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, time::Duration};
 
 use futures_util::future::join_all;
 use http::{HeaderMap, Method};
@@ -16,10 +9,11 @@ use tower_crossmint_auth::{
     CrossmintAuthConfigBuilder, CrossmintAuthLayer, Environment, KeyOrigin, RefreshToken, SameSite,
     testing::{Endpoint, Fault, MockCrossmint},
 };
-use tracing::{Event, Level, Metadata, Subscriber, field::Visit, span};
+use tracing::Level;
 
 use crate::{
     direct::{app, auth, get, pass, post, request, send},
+    events::Events,
     support::{App, JWT, REFRESH},
 };
 
@@ -447,16 +441,12 @@ fn risks_are_warned_of_exactly_once() {
         ("hardened in production", production().cookies(hardened()), vec![]),
         ("weak cookies in staging", staging(), vec![]),
     ];
-    // Without a lasting subscriber, what other tests do at the same time may switch the events off.
-    let _ = tracing::subscriber::set_global_default(Warnings::default());
     for (name, builder, expected) in cases {
-        let warnings = Warnings::default();
-        tracing::subscriber::with_default(warnings.clone(), || {
-            let config = builder.build().unwrap();
-            let auth = CrossmintAuth::new(config.clone());
-            let _layers = [CrossmintAuthLayer::new(config), CrossmintAuthLayer::from(auth)];
-        });
-        let texts = warnings.texts.lock().unwrap();
+        let events = Events::capture(Level::WARN);
+        let config = builder.build().unwrap();
+        let auth = CrossmintAuth::new(config.clone());
+        let _layers = [CrossmintAuthLayer::new(config), CrossmintAuthLayer::from(auth)];
+        let texts = events.texts();
         assert_eq!(texts.len(), expected.len(), "{name}: {texts:?}");
         assert!(texts.iter().zip(expected).all(|(text, expected)| text.contains(expected)), "{name}: {texts:?}");
         assert!(texts.iter().all(|text| !text.contains(&GENUINE[16..40])), "{name} shows the key");
@@ -498,46 +488,6 @@ async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-}
-
-/// Collects the warnings of a thread.
-#[derive(Clone, Default)]
-struct Warnings {
-    texts: Arc<Mutex<Vec<String>>>,
-}
-
-impl Subscriber for Warnings {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        span::Id::from_u64(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        struct Text(String);
-        impl Visit for Text {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                self.0.push_str(&format!("{field}={value:?} "));
-            }
-        }
-        let is_ours = event.metadata().target().starts_with("tower_crossmint_auth");
-        if is_ours && *event.metadata().level() <= Level::WARN {
-            let mut text = Text(String::new());
-            event.record(&mut text);
-            self.texts.lock().unwrap().push(text.0);
-        }
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
 }
 
 /// A client key of Crossmint's, which its SDK's own tests publish.

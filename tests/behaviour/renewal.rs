@@ -299,7 +299,8 @@ async fn waiters_of_a_refused_renewal_are_all_refused_by_one_call() {
 #[tokio::test]
 async fn refreshes_beyond_the_limit_wait_and_beyond_the_queue_fail_at_once() {
     let mock = MockCrossmint::start().await;
-    let auth = CrossmintAuth::new(mock.config().max_concurrent_refreshes(1).build().unwrap());
+    let config = mock.config().max_concurrent_refreshes(1).refresh_timeout(Duration::from_secs(600));
+    let auth = CrossmintAuth::new(config.build().unwrap());
     auth.warm_up().await.unwrap();
     let app = app(&auth);
     let cookies: Vec<String> = (0..10).map(|n| expired(&mock, &format!("user-{n}")).cookie_header()).collect();
