@@ -8,6 +8,7 @@ mod corpora;
 mod csrf;
 mod direct;
 mod events;
+mod grpc;
 mod handle;
 mod hostile;
 mod keys;
