@@ -21,5 +21,6 @@ mod rejections;
 mod renewal;
 mod session;
 mod support;
+mod threats;
 mod tower;
 mod unauthenticated;
