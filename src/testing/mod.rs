@@ -59,6 +59,7 @@
 mod answer;
 mod api;
 mod calls;
+mod door;
 mod fault;
 mod keys;
 mod ledger;
@@ -73,11 +74,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::net::TcpListener;
 
 use crate::{ApiKey, CrossmintAuthConfig, CrossmintAuthConfigBuilder, Environment};
 
 use self::api::Api;
+use self::door::Door;
 use self::server::Server;
 
 pub use self::calls::{Endpoint, RecordedRequest};
@@ -104,10 +105,10 @@ impl MockCrossmint {
     ///
     /// Panics where the loopback interface cannot be listened on, and outside of a Tokio runtime with I/O enabled.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("127.0.0.1 can be listened on");
-        let address = listener.local_addr().expect("a listener has an address");
+        let door = Door::open().await.expect("127.0.0.1 can be listened on");
+        let base_url = format!("http://{}", door.address());
         let api = Api::new(ApiKey::unverified(PROJECT_ID, Environment::Development).expose());
-        Self(Arc::new(Running { server: Server::start(api, listener), base_url: format!("http://{address}") }))
+        Self(Arc::new(Running { server: Server::start(api, door), base_url }))
     }
 
     /// Returns the base URL, `http://127.0.0.1:<port>`.
@@ -309,9 +310,26 @@ impl MockCrossmint {
 
     /// Takes the service down, or up again: meanwhile all connections, the open ones included, are reset.
     ///
-    /// To have connections refused, drop the last handle.
+    /// To have connections refused, call [`set_refusing`](Self::set_refusing).
     pub fn set_down(&self, down: bool) {
         self.0.server.set_down(down);
+    }
+
+    /// Stops listening, or listens again on the same port: meanwhile new connections are refused. Open ones are reset.
+    ///
+    /// # Panics
+    ///
+    /// Panics where another process has got hold of the port, and outside of a Tokio runtime with I/O enabled.
+    pub fn set_refusing(&self, refusing: bool) {
+        self.0.server.set_refusing(refusing).expect("the port is still free");
+    }
+
+    /// Accepts connections and says nothing on them, not even to a TLS handshake. Open ones are closed.
+    ///
+    /// A connection that was accepted in silence stays silent, also after `set_silent(false)`. Its calls do not arrive:
+    /// [`connections`](Self::connections) is what counts them.
+    pub fn set_silent(&self, silent: bool) {
+        self.0.server.set_silent(silent);
     }
 
     /// Closes all open connections, as a server does with those that were idle for long.

@@ -14,13 +14,14 @@ use hyper::rt::{Executor, Read, ReadBufCursor, Write};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use super::answer::{Answer, AnswerBody, Delivery, Ending};
 use super::api::Api;
 use super::calls::{Calls, Endpoint, RecordedRequest};
+use super::door::Door;
 use super::fault::Fault;
 use super::switches::{Orders, Switches};
 
@@ -30,6 +31,7 @@ pub(super) struct Server {
     pub(super) api: Api,
     pub(super) calls: Calls,
     pub(super) switches: Switches,
+    pub(super) door: Door,
     lines: Mutex<Lines>,
     /// `None` once the server has stopped. The tasks own the server in their turn: taking them out is what frees both.
     tasks: Mutex<Option<JoinSet<()>>>,
@@ -39,19 +41,21 @@ pub(super) struct Server {
 struct Lines {
     accepted: usize,
     down: bool,
+    silent: bool,
     open: Vec<Weak<Line>>,
 }
 
 impl Server {
-    pub(super) fn start(api: Api, listener: TcpListener) -> Arc<Self> {
+    pub(super) fn start(api: Api, door: Door) -> Arc<Self> {
         let server = Arc::new(Self {
             api,
             calls: Calls::default(),
             switches: Switches::default(),
+            door,
             lines: Mutex::default(),
             tasks: Mutex::new(Some(JoinSet::new())),
         });
-        server.spawn(accept(Arc::clone(&server), listener));
+        server.spawn(accept(Arc::clone(&server)));
         server
     }
 
@@ -71,6 +75,22 @@ impl Server {
         if down {
             lines.end_all(Ending::Reset);
         }
+    }
+
+    pub(super) fn set_silent(&self, silent: bool) {
+        let mut lines = self.lines();
+        lines.silent = silent;
+        if silent {
+            lines.end_all(Ending::Close);
+        }
+    }
+
+    pub(super) fn set_refusing(&self, refusing: bool) -> io::Result<()> {
+        self.door.set_shut(refusing)?;
+        if refusing {
+            self.lines().end_all(Ending::Reset);
+        }
+        Ok(())
     }
 
     pub(super) fn close_connections(&self) {
@@ -97,8 +117,8 @@ impl Server {
     }
 
     fn open_line(&self) -> Arc<Line> {
-        let line = Arc::new(Line::default());
         let mut lines = self.lines();
+        let line = Arc::new(Line { is_silent: lines.silent, ..Line::default() });
         lines.accepted += 1;
         if lines.down {
             line.end(Ending::Reset);
@@ -125,10 +145,10 @@ impl Lines {
     }
 }
 
-async fn accept(server: Arc<Server>, listener: TcpListener) {
+async fn accept(server: Arc<Server>) {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        match server.door.accept().await {
+            Ok(stream) => {
                 let line = server.open_line();
                 server.spawn(serve(Arc::clone(&server), stream, line));
             }
@@ -142,6 +162,9 @@ async fn serve(server: Arc<Server>, stream: TcpStream, line: Arc<Line>) {
     let socket = Socket { io: TokioIo::new(stream), line: Arc::clone(&line) };
     if line.ending.get().is_some() {
         return;
+    }
+    if line.is_silent {
+        return line.ended.notified().await;
     }
 
     let protocols = auto::Builder::new(Spawner(Arc::clone(&server)));
@@ -216,6 +239,7 @@ async fn nothing() -> Result<Response<AnswerBody>, hyper::Error> {
 /// The means to end a connection from outside of it.
 #[derive(Debug, Default)]
 pub(super) struct Line {
+    is_silent: bool,
     ending: OnceLock<Ending>,
     ended: Notify,
 }

@@ -98,6 +98,54 @@ async fn a_service_that_is_down_resets_old_and_new_connections() {
 }
 
 #[tokio::test]
+async fn a_service_that_refuses_connections_comes_back_on_its_port() {
+    let mock = MockCrossmint::start().await;
+    for round in 1..=3 {
+        let mut old = Raw::connect(&mock).await.unwrap();
+        old.send_keys().await.unwrap();
+        old.receive().await.unwrap();
+
+        mock.set_refusing(true);
+        mock.set_refusing(true);
+        let (_, ended) = old.receive_all().await;
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{round}");
+        assert!(is_refused(mock.base_url()).await, "{round}");
+
+        mock.set_refusing(false);
+        mock.set_refusing(false);
+        assert_eq!(fetch(&mock, KEYS).await.status(), 200, "{round}");
+        assert_eq!((mock.calls(Endpoint::Keys), mock.connections()), (2 * round, 2 * round));
+    }
+}
+
+#[tokio::test]
+async fn a_silent_service_accepts_and_says_nothing() {
+    let mock = MockCrossmint::start().await;
+    let server = Arc::downgrade(&mock.0.server);
+    let mut old = Raw::connect(&mock).await.unwrap();
+    old.send_keys().await.unwrap();
+    old.receive().await.unwrap();
+
+    mock.set_silent(true);
+    let (_, ended) = old.receive_all().await;
+    ended.unwrap();
+    let mut silent = Raw::connect(&mock).await.unwrap();
+    silent.send_keys().await.unwrap();
+    while mock.connections() < 2 {
+        tokio::task::yield_now().await;
+    }
+    mock.set_silent(false);
+    assert_eq!(fetch(&mock, KEYS).await.status(), 200);
+    assert_eq!(mock.calls(Endpoint::Keys), 2);
+    let mut byte = [0];
+    assert_eq!(silent.0.try_read(&mut byte).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+
+    drop(mock);
+    assert_eq!(silent.receive_all().await.0, "");
+    assert_freed(&server).await;
+}
+
+#[tokio::test]
 async fn open_connections_can_be_closed() {
     let mock = MockCrossmint::start().await;
     let mut raw = Raw::connect(&mock).await.unwrap();
