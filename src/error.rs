@@ -36,6 +36,11 @@ impl AuthError {
         self.retry_after.unwrap_or(DEFAULT_RETRY_AFTER).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER)
     }
 
+    /// Returns when Crossmint wants to be asked again, if it has said so.
+    pub(crate) fn requested_delay(&self) -> Option<Duration> {
+        self.retry_after.map(|_| self.delay())
+    }
+
     /// Decides the answer to a request that failed with this error.
     pub(crate) fn disposition(&self, policy: OutagePolicy) -> Disposition {
         use AuthErrorKind::*;

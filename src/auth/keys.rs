@@ -4,7 +4,7 @@
 //! 2. A failed reload keeps the last good set, until it is [`HARD_TTL`] old.
 //! 3. A token that names an unknown key causes at most one reload per [`COOLDOWN`], counted from the last attempt.
 //! 4. A token that Crossmint has just handed out may cause one at any time.
-//! 5. Without a set, attempts back off from one second to [`MAX_BACKOFF`].
+//! 5. Without a set, attempts back off from one second to [`MAX_BACKOFF`], or for as long as Crossmint asks for.
 //! 6. One reload at a time; all who need it wait for the same one.
 
 use std::{
@@ -52,6 +52,17 @@ struct Reload {
 }
 
 impl Reload {
+    /// Returns how long to leave Crossmint alone after the last attempt.
+    fn pause(&self, reason: Reason) -> Duration {
+        let asked_for = self.last_failure.as_ref().and_then(AuthError::requested_delay).unwrap_or_default();
+        match reason {
+            Reason::Vouched => Duration::ZERO,
+            Reason::UnknownKey => COOLDOWN.max(asked_for),
+            Reason::Stale if self.failures == 0 => Duration::ZERO,
+            Reason::Missing | Reason::Stale => backoff(self.failures).max(asked_for),
+        }
+    }
+
     fn fail(&mut self, error: AuthError) {
         self.failures = self.failures.saturating_add(1);
         self.last_failure = Some(error);
@@ -127,15 +138,9 @@ impl Keys {
         if let Some(under_way) = &reload.under_way {
             return Permission::Join(under_way.clone());
         }
-        let pause = match reason {
-            Reason::Vouched => Duration::ZERO,
-            Reason::UnknownKey => COOLDOWN,
-            Reason::Stale if reload.failures == 0 => Duration::ZERO,
-            Reason::Missing | Reason::Stale => backoff(reload.failures),
-        };
         let now = Instant::now();
         if let Some(last) = reload.last_attempt
-            && let remaining = pause.saturating_sub(now.saturating_duration_since(last))
+            && let remaining = reload.pause(reason).saturating_sub(now.saturating_duration_since(last))
             && !remaining.is_zero()
         {
             return Permission::NotBefore(remaining);
@@ -430,6 +435,20 @@ mod tests {
         load(&keys, set("a", 0xFF));
         advance(HARD_TTL).await;
         assert!(start(&keys, Reason::Missing).is_some(), "a success starts anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn crossmint_is_given_the_time_it_asks_for_up_to_a_minute() {
+        for (asked_for, pause) in [(0, 1), (7, 7), (86_400, 60)] {
+            let keys = Arc::new(Keys::new());
+            let failure = AuthError::from(AuthErrorKind::RateLimited);
+            start(&keys, Reason::Missing).unwrap().fail(failure.retry_after(Some(Duration::from_secs(asked_for))));
+            advance(Duration::from_secs(pause) - Duration::from_millis(1)).await;
+            assert!(start(&keys, Reason::Missing).is_none(), "{asked_for}");
+            assert!(start(&keys, Reason::UnknownKey).is_none(), "{asked_for}");
+            advance(Duration::from_millis(1)).await;
+            assert!(start(&keys, Reason::Missing).is_some(), "{asked_for}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -183,8 +183,11 @@ impl CrossmintAuth {
         if let Some(mut under_way) = under_way {
             while under_way.changed().await.is_ok() {}
         }
-        let delay = if let Reloaded::NotBefore(delay) = reloaded { Some(delay) } else { None };
-        self.0.keys.last_failure().map_or(Ok(reloaded), |error| Err(error.retry_after(delay)))
+        match (self.0.keys.last_failure(), reloaded) {
+            (None, reloaded) => Ok(reloaded),
+            (Some(error), Reloaded::NotBefore(delay)) => Err(error.retry_after(Some(delay))),
+            (Some(error), _) => Err(error),
+        }
     }
 
     /// The reload runs in its own task: who waits for it may hang up.
