@@ -13,6 +13,7 @@ mod handle;
 mod hostile;
 mod keys;
 mod logout_route;
+mod matrix;
 mod operations;
 mod outage;
 mod placement;

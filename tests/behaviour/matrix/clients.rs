@@ -1,0 +1,137 @@
+//! Table R, those who wait: clients that go, and answers that come late.
+
+use tokio::task::JoinHandle;
+use tower_crossmint_auth::{CrossmintAuthLayer, testing::Hold};
+
+use super::*;
+use crate::{direct::slow_handler, support::expired};
+
+/// At each point at which a request waits, its client goes; the others get what they would have got.
+#[tokio::test]
+async fn a_client_that_goes_takes_nothing_with_it() {
+    let points = [
+        ("the keys are asked for", BEFORE, Endpoint::Keys, false),
+        ("the keys are on their way", AFTER, Endpoint::Keys, false),
+        ("the refresh is not carried out yet", BEFORE, Endpoint::Refresh, false),
+        ("the refresh has been carried out", AFTER, Endpoint::Refresh, false),
+        ("the key of the new JWT is asked for", BEFORE, Endpoint::Keys, true),
+        ("the key of the new JWT is on its way", AFTER, Endpoint::Keys, true),
+    ];
+    for ((case, hold, endpoint, is_key_new), others) in points.iter().flat_map(|point| [(point, 0), (point, 3)]) {
+        let stage = Stage::new(keeping).await;
+        let scene = Scene::of(&stage, stage.config.clone());
+        let (mock, alice) = (&stage.mock, expired(&stage.mock, "alice"));
+        if *is_key_new {
+            scene.auth.warm_up().await.unwrap();
+            mock.rotate_keys();
+        }
+        let arrived = mock.calls(*endpoint) + 1;
+        let held = hold(mock, *endpoint);
+        let gone = start(&scene, &alice);
+        let others: Vec<_> = (0..others).map(|_| start(&scene, &alice)).collect();
+        mock.called(*endpoint, arrived).await;
+        settled().await;
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled(), "{case}");
+        held.release();
+        for other in others {
+            other.await.unwrap().assert_renewed("alice", case);
+        }
+        scene.get(&alice).await.assert_renewed("alice", case);
+        let loads = 1 + usize::from(*is_key_new);
+        assert_eq!((scene.calls(), scene.sent(&alice), scene.reused()), ([loads, 1, 0], 1, 0), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_it_waits_for_a_place_is_renewed_all_the_same() {
+    let stage = Stage::new(|config| keeping(config).max_concurrent_refreshes(1)).await;
+    let scene = Scene::of(&stage, stage.config.clone());
+    let [alice, bob] = ["alice", "bob"].map(|user| expired(&stage.mock, user));
+    let held = stage.mock.hold(Endpoint::Refresh);
+    let first = start(&scene, &bob);
+    stage.mock.called(Endpoint::Refresh, 1).await;
+    let gone = start(&scene, &alice);
+    settled().await;
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    held.release();
+    first.await.unwrap().assert_renewed("bob", "");
+    stage.mock.called(Endpoint::Refresh, 2).await;
+    scene.get(&alice).await.assert_renewed("alice", "");
+    assert_eq!((scene.calls(), scene.sent(&alice), scene.reused()), ([1, 2, 0], 1, 0));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_the_handler_works_finds_its_session_renewed() {
+    let stage = Stage::new(keeping).await;
+    let mut scene = Scene::of(&stage, stage.config.clone());
+    let quick = scene.app.clone();
+    let (slow, entered, _go) = slow_handler();
+    scene.app = Router::new().fallback(slow).layer(CrossmintAuthLayer::from(scene.auth.clone()));
+    let alice = expired(&stage.mock, "alice");
+    let gone = start(&scene, &alice);
+    drop(entered.acquire().await);
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    scene.app = quick;
+    scene.get(&alice).await.assert_renewed("alice", "");
+    assert_eq!((scene.calls(), scene.reused()), ([1, 1, 0], 0));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_late_is_not_lost() {
+    let stage = Stage::new(keeping).await;
+    for (case, is_held) in [("before the fact", BEFORE), ("after it", AFTER)] {
+        let scene = Scene::of(&stage, stage.config.clone());
+        let mock = &stage.mock;
+        scene.auth.warm_up().await.unwrap();
+        let alice = expired(mock, "alice");
+        let hold = is_held(mock, Endpoint::Refresh);
+        let hang = Trouble { name: case, how: How::Answers(Fault::Hang), verdict: Verdict::Nothing };
+        let crowd = scene.crowd(&alice, CROWD);
+        for answer in hang.endured(&scene, (Endpoint::Refresh, 1, REFRESH_LIMIT), crowd, async || ()).await {
+            assert_no_verdict(&answer, OutagePolicy::KeepSession, case);
+        }
+        pass(REFRESH_LIMIT / 10).await;
+        assert_no_verdict(&scene.get(&alice).await, OutagePolicy::KeepSession, case);
+        hold.release();
+        let mut next = scene.get(&alice).await;
+        while next.status == 503 {
+            yield_now().await;
+            next = scene.get(&alice).await;
+        }
+        next.assert_renewed("alice", case);
+        assert_eq!((scene.calls(), scene.sent(&alice), scene.reused()), ([1, 1, 0], 1, 0), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_just_before_the_limit_is_in_time() {
+    let stage = Stage::new(keeping).await;
+    for (case, endpoint, limit) in [("keys", Endpoint::Keys, KEYS_LIMIT), ("refresh", Endpoint::Refresh, REFRESH_LIMIT)]
+    {
+        let scene = Scene::of(&stage, stage.config.clone());
+        let alice = expired(&stage.mock, "alice");
+        let before = stage.mock.calls(endpoint);
+        let hold = stage.mock.hold(endpoint);
+        let (answers, ()) = tokio::join!(scene.crowd(&alice, CROWD), async {
+            stage.mock.called(endpoint, before + 1).await;
+            pass(limit * 9 / 10).await;
+            hold.release();
+        });
+        answers.iter().for_each(|answer| answer.assert_renewed("alice", case));
+        assert_eq!((scene.calls(), scene.reused()), ([1, 1, 0], 0), "{case}");
+    }
+}
+
+/// Sends a request that the test can drop.
+fn start(scene: &Scene, session: &MockSession) -> JoinHandle<Answer> {
+    let (app, cookie) = (scene.app.clone(), session.cookie_header());
+    tokio::spawn(async move { direct::get(&app, "/me", &cookie).await })
+}
+
+type MakeHold = fn(&MockCrossmint, Endpoint) -> Hold;
+
+const BEFORE: MakeHold = MockCrossmint::hold;
+const AFTER: MakeHold = MockCrossmint::hold_answers;

@@ -1,0 +1,68 @@
+//! Table L: the user is signed out, whatever becomes of the call that says so.
+
+use super::*;
+use crate::support::{JWT, LOGOUT_ROUTE, REFRESH, expired};
+
+#[tokio::test]
+async fn a_logout_is_a_logout_whatever_happens_to_the_call() {
+    let stage = Stage::new(|config| keeping(config).max_concurrent_refreshes(3)).await;
+    for trouble in troubles() {
+        let case = trouble.name;
+        let scene = trouble.scene(&stage);
+        let mock = &stage.mock;
+        let [alice, bob, carol] = ["alice", "bob", "carol"].map(|user| expired(mock, user));
+        let live = mock.live_sessions();
+        let successor = scene.get(&carol).await;
+        let out = async |cookie: &str| {
+            let answer = scene.post(LOGOUT_ROUTE, cookie).await;
+            assert_eq!((answer.status, answer.header("cache-control")), (200, "no-store"), "{case}");
+            assert!(answer.clears(&[JWT, REFRESH]), "{case}: {answer:?}");
+        };
+
+        trouble.begin(&scene, Endpoint::Logout).await;
+        let cookies = [alice.cookie_header(), mock.sign_in("bob").cookie_header(), carol.cookie_header()];
+        let [unknown, valid, spent] = cookies.each_ref().map(|cookie| out(cookie));
+        let all = async { tokio::join!(unknown, valid, spent) };
+        let nothing = async || out("").await;
+        trouble.endured(&scene, (Endpoint::Logout, 3, LOGOUT_LIMIT), all, nothing).await;
+        nothing().await;
+        let told = 3 * trouble.arrivals();
+        assert_eq!((scene.calls(), mock.calls(Endpoint::Elsewhere)), ([1, 1, told], 0), "{case}");
+        if trouble.arrivals() > 0 {
+            let last: Vec<_> = mock.requests(Endpoint::Logout).into_iter().rev().take(3).collect();
+            let secret = json!({ "refresh": successor.json()["refreshToken"] });
+            assert!(last.iter().any(|request| request.json() == Some(secret.clone())), "{case}: the latest token");
+        }
+
+        trouble.end(&scene);
+        for over in [&alice, &carol] {
+            scene.get(over).await.assert_ended(ENDED, case);
+        }
+        assert_eq!((scene.calls(), scene.reused()), ([1, 1, told], 0), "{case}");
+        // The places are free again.
+        out(&bob.cookie_header()).await;
+        assert_eq!(scene.calls(), [1, 1, told + 1], "{case}");
+        let ended = if trouble.commits() { 4 } else { 1 };
+        assert_eq!(live + 1 - mock.live_sessions(), ended, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_is_signed_out_all_the_same() {
+    let stage = Stage::new(keeping).await;
+    for hold in [MockCrossmint::hold, MockCrossmint::hold_answers] {
+        let scene = Scene::of(&stage, stage.config.clone());
+        let alice = expired(&stage.mock, "alice");
+        let arrived = stage.mock.calls(Endpoint::Logout) + 1;
+        let held = hold(&stage.mock, Endpoint::Logout);
+        let (app, cookie) = (scene.app.clone(), alice.cookie_header());
+        let gone = tokio::spawn(async move { direct::post(&app, LOGOUT_ROUTE, &cookie).await });
+        stage.mock.called(Endpoint::Logout, arrived).await;
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+        held.release();
+        until(|| !stage.mock.is_live(alice.refresh_token())).await;
+        scene.get(&alice).await.assert_ended(ENDED, "");
+        assert_eq!(scene.calls(), [1, 0, 1]);
+    }
+}

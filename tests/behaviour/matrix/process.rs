@@ -1,0 +1,102 @@
+//! Table P: what runs the layer goes wrong. Whoever waits is told, and the next request is a normal one.
+
+use axum::routing::any;
+use futures_util::FutureExt as _;
+use tokio::runtime::{Builder, Runtime};
+use tower_crossmint_auth::CrossmintAuthLayer;
+
+use super::*;
+use crate::support::{LOGOUT_ROUTE, expired};
+
+#[tokio::test]
+async fn a_handler_that_panics_loses_no_session() {
+    async fn panicking() {
+        panic!("on purpose");
+    }
+    let stage = Stage::new(keeping).await;
+    let scene = Scene::of(&stage, stage.config.clone());
+    let (valid, spent) = (stage.mock.sign_in("alice"), expired(&stage.mock, "bob"));
+    let broken = Router::new().fallback(any(panicking)).layer(CrossmintAuthLayer::from(scene.auth.clone()));
+    for cookie in [&valid, &spent].map(MockSession::cookie_header) {
+        let app = broken.clone();
+        let request = tokio::spawn(async move { direct::get(&app, "/me", &cookie).await });
+        assert!(request.await.unwrap_err().is_panic());
+    }
+    scene.get(&valid).await.assert_passed("alice", "valid");
+    scene.get(&spent).await.assert_renewed("bob", "renewed before the panic");
+    assert_eq!((scene.calls(), scene.reused()), ([1, 1, 0], 0));
+}
+
+#[test]
+fn a_runtime_that_ends_takes_its_calls_with_it_and_no_session() {
+    let alive = Builder::new_current_thread().enable_all().build().unwrap();
+    let stage = alive.block_on(Stage::new(|config| keeping(config).max_concurrent_refreshes(1)));
+    let mock = &stage.mock;
+    mock.set_reuse_grace(Duration::from_secs(30));
+    for (case, endpoint, fault, calls) in [
+        ("keys", Endpoint::Keys, Fault::Hang, [2, 0, 0]),
+        ("a refresh", Endpoint::Refresh, Fault::Hang, [1, 2, 0]),
+        ("a refresh after the fact", Endpoint::Refresh, Fault::HangAfterCommit, [1, 2, 0]),
+    ] {
+        let lost = runtime();
+        let scene = Scene::of(&stage, stage.config.clone());
+        let alice = if endpoint == Endpoint::Keys { mock.sign_in("alice") } else { expired(mock, "alice") };
+        let (app, auth, cookie) = (scene.app.clone(), scene.auth.clone(), alice.cookie_header());
+        if endpoint == Endpoint::Refresh {
+            let warm = lost.spawn(async move { auth.warm_up().await });
+            alive.block_on(warm).unwrap().unwrap();
+        }
+        mock.inject(endpoint, fault);
+        let arrived = mock.calls(endpoint) + 1;
+        let gone = lost.spawn(async move { direct::get(&app, "/me", &cookie).await });
+        alive.block_on(async {
+            mock.called(endpoint, arrived).await;
+            let mut waiting = Box::pin(scene.get(&alice));
+            assert!((&mut waiting).now_or_never().is_none(), "{case}");
+            lost.shutdown_background();
+            assert!(gone.await.unwrap_err().is_cancelled(), "{case}");
+            assert_no_verdict(&waiting.await, OutagePolicy::KeepSession, case);
+
+            mock.clear_faults();
+            pass(Duration::from_secs(1)).await;
+            let next = scene.get(&alice).await;
+            if endpoint == Endpoint::Keys {
+                next.assert_passed("alice", case);
+            } else {
+                next.assert_renewed("alice", case);
+            }
+            scene.get(&expired(mock, "bob")).await.assert_renewed("bob", case);
+        });
+        assert_eq!((scene.calls(), scene.reused()), ([calls[0], calls[1] + 1, 0], 0), "{case}");
+        alive.block_on(async {
+            mock.close_connections();
+            settled().await;
+        });
+    }
+}
+
+#[test]
+fn a_runtime_that_ends_gives_back_the_place_of_its_logout() {
+    let alive = Builder::new_current_thread().enable_all().build().unwrap();
+    let stage = alive.block_on(Stage::new(|config| keeping(config).max_concurrent_refreshes(1)));
+    let scene = Scene::of(&stage, stage.config.clone());
+    let mock = &stage.mock;
+    let (alice, bob) = (expired(mock, "alice"), expired(mock, "bob"));
+    mock.inject(Endpoint::Logout, Fault::Hang);
+    let lost = runtime();
+    let (app, cookie) = (scene.app.clone(), alice.cookie_header());
+    let gone = lost.spawn(async move { direct::post(&app, LOGOUT_ROUTE, &cookie).await });
+    alive.block_on(async {
+        mock.called(Endpoint::Logout, 1).await;
+        lost.shutdown_background();
+        assert!(gone.await.unwrap_err().is_cancelled());
+        mock.clear_faults();
+        scene.get(&alice).await.assert_ended(ENDED, "");
+        assert_eq!(scene.post(LOGOUT_ROUTE, &bob.cookie_header()).await.status, 200);
+        assert_eq!((scene.calls(), mock.is_live(bob.refresh_token())), ([1, 0, 2], false));
+    });
+}
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}

@@ -1,0 +1,186 @@
+//! Table R: a refresh fails. No token is sent twice that may have been spent, unless there is no other way to learn it.
+
+use super::*;
+use crate::support::{LOGOUT_ROUTE, expired};
+
+/// Everything that can go wrong with a refresh.
+fn refresh_troubles(mock: &MockCrossmint) -> Vec<Trouble> {
+    let jwt = |jwt: &str| json!({ "jwt": jwt });
+    let secret = |secret: &str| json!({ "refresh": { "secret": secret } });
+    let forged = mock.sign_in("alice").jwt().rsplit_once('.').unwrap().0.to_owned() + "." + &"A".repeat(342);
+    let edits = [
+        ("a JWT that is none", jwt("x.y.z")),
+        ("a forged JWT", jwt(&forged)),
+        ("an expired JWT", jwt(expired(mock, "alice").jwt())),
+        ("a JWT for another project", jwt(mock.session("alice").audience("other").create().jwt())),
+        ("a JWT of another user", jwt(mock.sign_in("mallory").jwt())),
+        ("a secret that is too long", secret(&"x".repeat(4096))),
+        ("a secret with an attribute", secret("x; Domain=evil.test")),
+        ("a secret with a header", secret("x\r\nSet-Cookie: a=b")),
+    ];
+    let edits = edits.map(|(name, edits)| Trouble { name, how: How::Edits(edits), verdict: Verdict::Unusable });
+    troubles().into_iter().chain(edits).collect()
+}
+
+#[tokio::test]
+async fn a_failed_refresh_is_made_once_for_all_and_again_only_when_that_can_be_right() {
+    let stage = Stage::new(keeping).await;
+    for trouble in refresh_troubles(&stage.mock) {
+        a_failed_refresh(&trouble, &stage, OutagePolicy::KeepSession, STRICT).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failed_refresh_costs_no_session_where_crossmint_forgives_a_retry() {
+    let stage = Stage::new(keeping).await;
+    for trouble in refresh_troubles(&stage.mock) {
+        a_failed_refresh(&trouble, &stage, OutagePolicy::KeepSession, FORGIVING).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failed_refresh_ends_the_session_by_default() {
+    let stage = Stage::new(|config| config).await;
+    for trouble in refresh_troubles(&stage.mock) {
+        a_failed_refresh(&trouble, &stage, OutagePolicy::EndSession, FORGIVING).await;
+    }
+}
+
+async fn a_failed_refresh(trouble: &Trouble, stage: &Stage, policy: OutagePolicy, grace: Duration) {
+    let Trouble { name, verdict, .. } = trouble;
+    let case = &format!("{name}, {policy:?}, {grace:?}");
+    let scene = trouble.scene(stage);
+    let mock = &stage.mock;
+    mock.set_reuse_grace(grace);
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|user| expired(mock, user));
+    let successor = scene.get(&carol).await;
+    successor.assert_renewed("carol", case);
+
+    trouble.begin(&scene, Endpoint::Refresh).await;
+    let both = async { tokio::join!(scene.get(&alice), scene.crowd(&bob, CROWD)) };
+    let warm = async || {
+        let latecomer = scene.get(&carol).await;
+        latecomer.assert_renewed("carol", case);
+        assert_eq!(latecomer.cookie_header(), successor.cookie_header(), "{case}");
+    };
+    let (one, crowd) = trouble.endured(&scene, (Endpoint::Refresh, 2, REFRESH_LIMIT), both, warm).await;
+    crowd.iter().chain([&one]).for_each(|answer| verdict.assert_given(answer, policy, case));
+    warm().await;
+    let sent = trouble.arrivals();
+    let seen = || ([&alice, &bob, &carol].map(|session| scene.sent(session)), scene.calls(), scene.reused());
+    assert_eq!(seen(), ([sent, sent, 1], [1, 1 + 2 * sent, 0], 0), "{case}");
+    assert_eq!(mock.calls(Endpoint::Elsewhere), 0, "{case}");
+
+    if trouble.lasts() {
+        pass(LATE).await;
+        settled().await;
+    }
+    trouble.end(&scene);
+    if verdict.memory() > 0 {
+        for pause in [0, verdict.memory() - 1] {
+            pass(Duration::from_secs(pause)).await;
+            verdict.assert_given(&scene.get(&alice).await, policy, &format!("{case}, after {pause} s"));
+            assert_eq!(scene.sent(&alice), sent, "{case}, after {pause} s");
+        }
+        pass(Duration::from_secs(1)).await;
+    }
+    let is_lost = trouble.commits() && grace == STRICT;
+    for _ in 0..2 {
+        let next = scene.get(&alice).await;
+        if is_lost {
+            next.assert_ended(ENDED, case)
+        } else {
+            next.assert_renewed("alice", case)
+        }
+        assert_eq!((scene.sent(&alice), scene.reused()), (sent + 1, is_lost.into()), "{case}");
+    }
+    assert_eq!(scene.calls(), [1, 2 + 2 * sent, 0], "{case}");
+}
+
+#[tokio::test]
+async fn places_that_all_hang_hold_up_nobody_who_needs_none() {
+    let stage = Stage::new(|config| keeping(config).max_concurrent_refreshes(1)).await;
+    let scene = Scene::of(&stage, stage.config.clone());
+    let mock = &stage.mock;
+    let (valid, carol) = (mock.sign_in("alice"), expired(mock, "carol"));
+    let bobs: [_; 10] = std::array::from_fn(|_| expired(mock, "bob"));
+    scene.get(&carol).await.assert_renewed("carol", "before");
+
+    let hang = Trouble { name: "a hang", how: How::Answers(Fault::Hang), verdict: Verdict::Nothing };
+    hang.begin(&scene, Endpoint::Refresh).await;
+    // One has the place, and eight wait for it.
+    let waiting = join_all(bobs[..9].iter().map(|bob| scene.get(bob)));
+    let meanwhile = async || {
+        assert_no_verdict(&scene.get(&bobs[9]).await, OutagePolicy::KeepSession, "one too many");
+        scene.get(&valid).await.assert_passed("alice", "valid");
+        scene.get(&carol).await.assert_renewed("carol", "a latecomer");
+    };
+    for answer in hang.endured(&scene, (Endpoint::Refresh, 1, REFRESH_LIMIT), waiting, meanwhile).await {
+        assert_no_verdict(&answer, OutagePolicy::KeepSession, "waited");
+    }
+    assert_eq!(
+        (scene.calls(), bobs.each_ref().map(|bob| scene.sent(bob))),
+        ([1, 2, 0], [1, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    );
+
+    pass(LATE).await;
+    settled().await;
+    hang.end(&scene);
+    for (index, bob) in bobs.iter().enumerate() {
+        scene.get(bob).await.assert_renewed("bob", &format!("{index}, after the hang"));
+    }
+    assert_eq!((scene.calls(), scene.reused()), ([1, 12, 0], 0));
+}
+
+#[tokio::test]
+async fn a_pair_whose_key_cannot_be_had_is_handed_out_unverified_and_sent_on_later() {
+    for trouble in troubles() {
+        let stage = Stage::new(keeping).await;
+        let scene = trouble.scene(&stage);
+        let (mock, case) = (&stage.mock, trouble.name);
+        // Only the key set fails: a service that is not there at all is in the table above.
+        if trouble.arrivals() == 0 {
+            continue;
+        }
+        scene.auth.warm_up().await.unwrap();
+        mock.rotate_keys();
+        trouble.begin(&scene, Endpoint::Keys).await;
+        let alice = expired(mock, "alice");
+        let crowd = scene.crowd(&alice, CROWD);
+        for answer in trouble.endured(&scene, (Endpoint::Keys, 1, KEYS_LIMIT), crowd, async || ()).await {
+            assert_eq!((answer.status, answer.stores_a_session()), (503, true), "{case}: {answer:?}");
+        }
+        assert_eq!(scene.calls(), [2, 1, 0], "{case}");
+        trouble.end(&scene);
+        scene.get(&alice).await.assert_renewed("alice", case);
+        assert_eq!((scene.calls(), scene.sent(&alice), scene.reused()), ([3, 2, 0], 1, 0), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_it_was_idle_goes_unnoticed() {
+    let stage = Stage::new(keeping).await;
+    let scene = Scene::of(&stage, stage.config.clone());
+    let mock = &stage.mock;
+    for round in 1..=10 {
+        let case = &round.to_string();
+        scene.get(&expired(mock, "alice")).await.assert_renewed("alice", case);
+        mock.close_connections();
+        settled().await;
+        scene.get(&expired(mock, "bob")).await.assert_renewed("bob", case);
+        mock.close_connections();
+        settled().await;
+        let logout = scene.post(LOGOUT_ROUTE, &mock.sign_in("carol").cookie_header()).await;
+        assert_eq!(logout.status, 200, "{case}");
+        mock.close_connections();
+        settled().await;
+        pass(Duration::from_secs(60 * 60)).await;
+        scene.get(&mock.sign_in("dave")).await.assert_passed("dave", case);
+        assert_eq!((scene.calls(), scene.reused()), ([1 + round, 2 * round, round], 0), "{case}");
+    }
+}
+
+const STRICT: Duration = Duration::ZERO;
+const FORGIVING: Duration = Duration::from_secs(30);
+/// For how much longer than anybody waits an answer is taken: a quarter.
+const LATE: Duration = Duration::from_millis(2500);
