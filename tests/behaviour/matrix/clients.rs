@@ -17,13 +17,14 @@ async fn a_client_that_goes_takes_nothing_with_it() {
         ("the key of the new JWT is asked for", BEFORE, Endpoint::Keys, true),
         ("the key of the new JWT is on its way", AFTER, Endpoint::Keys, true),
     ];
+    let stage = Stage::new(keeping).await;
+    let (mock, outdated) = (&stage.mock, stage.outdate_keys());
     for ((case, hold, endpoint, is_key_new), others) in points.iter().flat_map(|point| [(point, 0), (point, 3)]) {
-        let stage = Stage::new(keeping).await;
         let scene = Scene::of(&stage, stage.config.clone());
-        let (mock, alice) = (&stage.mock, expired(&stage.mock, "alice"));
+        let alice = expired(mock, "alice");
         if *is_key_new {
+            mock.inject_times(Endpoint::Keys, 1, outdated.clone());
             scene.auth.warm_up().await.unwrap();
-            mock.rotate_keys();
         }
         let arrived = mock.calls(*endpoint) + 1;
         let held = hold(mock, *endpoint);

@@ -1,0 +1,257 @@
+//! The rows of the matrix.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use super::*;
+
+/// A way for Crossmint to fail.
+pub(super) struct Trouble {
+    pub(super) name: &'static str,
+    pub(super) how: How,
+    pub(super) verdict: Verdict,
+}
+
+pub(super) enum How {
+    Answers(Fault),
+    /// The answers to refreshes are edited: members take the place of its own.
+    Edits(serde_json::Value),
+    Refuses,
+    Resets,
+    /// Accepts connections and says nothing.
+    IsSilent,
+    /// Its name is not resolved while this is set.
+    HasNoAddress(Arc<AtomicBool>),
+}
+
+/// What a failure says of a refresh token.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Verdict {
+    Nothing,
+    Refused,
+    /// It may have been spent for nothing.
+    Unusable,
+    /// Not before these seconds have passed.
+    Later(u64),
+}
+
+impl Trouble {
+    /// Makes a new handle that knows nothing yet, ready for this trouble.
+    pub(super) fn scene(&self, stage: &Stage) -> Scene {
+        let How::HasNoAddress(is_lost) = &self.how else { return Scene::of(stage, stage.config.clone()) };
+        let address: SocketAddr = stage.mock.base_url().strip_prefix("http://").unwrap().parse().unwrap();
+        let names = Arc::new(Names { address, is_lost: Arc::clone(is_lost) });
+        let client = reqwest::Client::builder().no_proxy().dns_resolver(names).build().unwrap();
+        let config = (stage.configure)(stage.mock.config());
+        let config = config.base_url(format!("http://localhost:{}", address.port())).http_client(client);
+        Scene::of(stage, config.build().unwrap())
+    }
+
+    pub(super) async fn begin(&self, Scene { mock, .. }: &Scene, endpoint: Endpoint) {
+        match &self.how {
+            How::Answers(fault) => mock.inject(endpoint, fault.clone()),
+            How::Edits(edits) => {
+                let edits = edits.as_object().unwrap().clone();
+                mock.edit_refresh_answers(move |answer| answer.as_object_mut().unwrap().extend(edits.clone()));
+            }
+            How::Refuses => mock.set_refusing(true),
+            How::Resets => mock.set_down(true),
+            How::IsSilent => mock.set_silent(true),
+            How::HasNoAddress(is_lost) => {
+                is_lost.store(true, Ordering::Relaxed);
+                mock.close_connections();
+            }
+        }
+        settled().await;
+    }
+
+    pub(super) fn end(&self, Scene { mock, .. }: &Scene) {
+        match &self.how {
+            How::Answers(_) => mock.clear_faults(),
+            How::Edits(_) => mock.edit_refresh_answers(|_| ()),
+            How::Refuses => mock.set_refusing(false),
+            How::Resets => mock.set_down(false),
+            How::IsSilent => mock.set_silent(false),
+            How::HasNoAddress(is_lost) => is_lost.store(false, Ordering::Relaxed),
+        }
+    }
+
+    /// Counts the calls that arrive of each one that is made.
+    pub(super) fn arrivals(&self) -> usize {
+        usize::from(matches!(self.how, How::Answers(_) | How::Edits(_)))
+    }
+
+    /// Tells whether it lasts until a time limit.
+    pub(super) fn lasts(&self) -> bool {
+        matches!(self.how, How::IsSilent | How::Answers(Fault::Hang | Fault::HangAfterCommit | Fault::SlowBody))
+    }
+
+    /// Tells whether calls have their effect all the same.
+    pub(super) fn commits(&self) -> bool {
+        match &self.how {
+            How::Answers(fault) => fault.commits(),
+            How::Edits(_) => true,
+            How::Refuses | How::Resets | How::IsSilent | How::HasNoAddress(_) => false,
+        }
+    }
+
+    /// Returns the seconds that Crossmint asks for.
+    pub(super) fn requested_pause(&self) -> u64 {
+        let How::Answers(Fault::Response { headers, .. }) = &self.how else { return 0 };
+        let pause = headers.iter().find(|(name, _)| name == "retry-after").and_then(|(_, value)| value.parse().ok());
+        pause.map_or(0, |pause: u64| pause.clamp(1, 60))
+    }
+
+    /// Waits for answers to `calls` calls that get into this trouble. If it lasts, does something else when the calls
+    /// are under way, and then lets the time limit pass.
+    pub(super) async fn endured<T>(
+        &self,
+        Scene { mock, .. }: &Scene,
+        (endpoint, calls, limit): (Endpoint, usize, Duration),
+        answers: impl Future<Output = T>,
+        meanwhile: impl AsyncFnOnce(),
+    ) -> T {
+        let (arrived, connected) = (mock.calls(endpoint) + calls, mock.connections() + calls);
+        let clock = async {
+            if !self.lasts() {
+                return;
+            }
+            if self.arrivals() == 0 {
+                until(|| mock.connections() >= connected).await;
+            } else {
+                mock.called(endpoint, arrived).await;
+            }
+            meanwhile().await;
+            pass(limit).await;
+        };
+        tokio::join!(answers, clock).0
+    }
+}
+
+impl Verdict {
+    /// Asserts what a request gets whose session this was said of.
+    #[track_caller]
+    pub(super) fn assert_given(self, answer: &Answer, policy: OutagePolicy, case: &str) {
+        if self == Self::Refused {
+            answer.assert_ended(ENDED, case);
+        } else {
+            assert_no_verdict(answer, policy, case);
+        }
+    }
+
+    /// Returns for how many seconds the token is not sent again.
+    pub(super) fn memory(self) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Unusable => 5,
+            Self::Later(pause) => pause,
+            Self::Refused => 30,
+        }
+    }
+}
+
+/// Everything that can go wrong with a call to any endpoint.
+pub(super) fn troubles() -> Vec<Trouble> {
+    use How::*;
+    use Verdict::*;
+    let body =
+        |status, body: &'static [u8]| Answers(Fault::response(status, &[("content-type", "application/json")], body));
+    let later = |status, pause| Answers(Fault::response(status, &[("retry-after", pause)], ""));
+    let status = |status| Answers(Fault::Status(status));
+    let redirect = |status| Answers(Fault::Redirect(status, "/elsewhere".to_owned()));
+    let mut rows = vec![
+        ("no address", HasNoAddress(Arc::default()), Nothing),
+        ("refused", Refuses, Nothing),
+        ("reset as soon as it is accepted", Resets, Nothing),
+        ("accepted, then silence", IsSilent, Nothing),
+        ("a hang", Answers(Fault::Hang), Nothing),
+        ("a hang after the fact", Answers(Fault::HangAfterCommit), Nothing),
+        ("a byte a second", Answers(Fault::SlowBody), Nothing),
+        ("a reset before the status", Answers(Fault::Reset), Nothing),
+        ("a reset after the fact", Answers(Fault::LoseAnswer), Nothing),
+        ("a reset within the body", Answers(Fault::ResetMidBody), Nothing),
+        ("a body cut off", Answers(Fault::EarlyEof), Nothing),
+        ("204", body(204, b""), Unusable),
+        ("304", body(304, b""), Nothing),
+        ("429", status(429), Later(5)),
+        ("429 for 7 s", later(429, "7"), Later(7)),
+        ("429 for no time", later(429, "0"), Later(1)),
+        ("429 for a day", later(429, "86400"), Later(60)),
+        ("429 until a date", later(429, "Fri, 02 Jan 2099 03:04:05 GMT"), Later(5)),
+        ("429 for a negative time", later(429, "-3"), Later(5)),
+        ("503 for 7 s", later(503, "7"), Nothing),
+        ("a page with 200", Answers(Fault::StatusHtml(200)), Unusable),
+        ("a page with 401", Answers(Fault::StatusHtml(401)), Nothing),
+        ("a page with 403", Answers(Fault::StatusHtml(403)), Nothing),
+        ("a page with 502", Answers(Fault::StatusHtml(502)), Nothing),
+        ("400", status(400), Refused),
+        ("401", status(401), Refused),
+        ("garbage", Answers(Fault::Garbage), Unusable),
+        ("no body", Answers(Fault::Empty), Unusable),
+        ("JSON cut off", body(200, br#"{"jwt":"x","keys":[{"kty":"RSA""#), Unusable),
+        ("bad UTF-8", body(200, b"{\"jwt\":\"\xff\",\"keys\":[{\"kid\":\"\xff\"}]}"), Unusable),
+        ("wrong types", body(200, br#"{"jwt":5,"refresh":[],"keys":{}}"#), Unusable),
+        ("an array", body(200, br#"[{"jwt":"x"}]"#), Unusable),
+        ("null", body(200, b"null"), Unusable),
+        ("an endless body", Answers(Fault::Endless), Unusable),
+        ("a huge body", Answers(Fault::Huge(10 << 20)), Unusable),
+        ("a bomb", Answers(Fault::CompressedBomb), Unusable),
+    ];
+    rows.extend(
+        [("302", 302), ("303", 303), ("307", 307), ("308", 308)].map(|(name, code)| (name, redirect(code), Nothing)),
+    );
+    rows.extend(
+        [
+            ("403", 403),
+            ("404", 404),
+            ("408", 408),
+            ("409", 409),
+            ("425", 425),
+            ("500", 500),
+            ("502", 502),
+            ("503", 503),
+            ("504", 504),
+        ]
+        .map(|(name, code)| (name, status(code), Nothing)),
+    );
+    rows.into_iter().map(|(name, how, verdict)| Trouble { name, how, verdict }).collect()
+}
+
+/// Returns one row of each kind.
+pub(super) fn typical(troubles: Vec<Trouble>) -> impl Iterator<Item = Trouble> {
+    let names = [
+        "refused",
+        "accepted, then silence",
+        "a hang after the fact",
+        "a body cut off",
+        "401",
+        "429",
+        "500",
+        "garbage",
+    ];
+    troubles.into_iter().filter(move |trouble| names.contains(&trouble.name))
+}
+
+/// A resolver that knows one address, or none.
+struct Names {
+    address: SocketAddr,
+    is_lost: Arc<AtomicBool>,
+}
+
+impl Resolve for Names {
+    fn resolve(&self, _: Name) -> Resolving {
+        let found = if self.is_lost.load(Ordering::Relaxed) {
+            Err("no such name".into())
+        } else {
+            Ok(Box::new([self.address].into_iter()) as Addrs)
+        };
+        Box::pin(async { found })
+    }
+}
