@@ -54,6 +54,9 @@ async fn without_a_usable_set(trouble: &Trouble, stage: &Stage, policy: OutagePo
     let crowd = async { tokio::join!(scene.crowd(&valid, CROWD), scene.get(&spent)) };
     let (answers, other) = trouble.endured(&scene, (Endpoint::Keys, 1, KEYS_LIMIT), crowd, async || ()).await;
     answers.iter().chain([&other]).for_each(|answer| assert_no_verdict(answer, policy, case));
+    if policy == KEEP && trouble.requested_pause() > 0 {
+        assert_eq!(other.header("retry-after"), trouble.requested_pause().to_string(), "{case}");
+    }
     let loads = loads + trouble.arrivals();
     assert_eq!((scene.calls(), auth.stats().failed_reloads), ([loads, 0, 0], 1), "{case}");
 
