@@ -77,7 +77,7 @@ impl<B: Body> Future for ReadBody<B> {
 /// A token in another content type than `application/json` could come from a form on any site, without a preflight. What
 /// is neither empty nor a JSON object with a string (or no) `refresh` is refused, instead of falling back to the cookie.
 pub(crate) fn refresh_token(headers: &HeaderMap, body: &[u8]) -> Result<Option<String>, AuthErrorKind> {
-    let text = std::str::from_utf8(body).map(str::trim).ok();
+    let text = std::str::from_utf8(body).map(|text| text.trim_matches([' ', '\t', '\r', '\n'])).ok();
     if text == Some("") {
         return Ok(None);
     }
@@ -147,6 +147,8 @@ mod tests {
             ("a string", json, br#""t""#, Err(InvalidBody)),
             ("cut off", json, br#"{"refresh":"t"#, Err(InvalidBody)),
             ("more behind it", json, br#"{"refresh":"t"}x"#, Err(InvalidBody)),
+            ("white space that JSON does not know", json, "\u{3000}{\"refresh\":\"t\"}".as_bytes(), Err(InvalidBody)),
+            ("nothing but such", json, b"\x0b", Err(InvalidBody)),
             ("bad UTF-8", json, b"{\"refresh\":\"\xff\"}", Err(InvalidBody)),
         ];
         for (name, content_type, body, expected) in cases {

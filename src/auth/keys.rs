@@ -294,7 +294,7 @@ impl KeySet {
     }
 
     /// Returns the IDs of the keys.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn ids(&self) -> impl Iterator<Item = Option<&str>> {
         self.keys.iter().map(|key| key.id.as_deref())
     }
@@ -339,7 +339,8 @@ fn usable_key(json: &RawValue) -> Option<(Option<String>, Key)> {
     let n = integer(&rsa.n)?;
     let e = integer(&rsa.e)?;
     let bits = n.len() * 8 - n[0].leading_zeros() as usize;
-    if !MODULUS_BITS.contains(&bits) || e.len() > 4 || e.last().is_none_or(|last| last % 2 == 0) || e == [1] {
+    let is_odd = |number: &[u8]| number.last().is_some_and(|last| last % 2 == 1);
+    if !MODULUS_BITS.contains(&bits) || !is_odd(&n) || e.len() > 4 || !is_odd(&e) || e == [1] {
         return None;
     }
     let public = RsaPublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).ok()?;
@@ -502,6 +503,9 @@ mod tests {
         for document in ["", "null", "[]", "{}", r#"{"keys":null}"#, r#"{"keys":[]}"#, r#"{"keys":[{}]}"#, "<html>"] {
             assert!(KeySet::parse(document.as_bytes()).is_err(), "{document}");
         }
+        let n = URL_SAFE_NO_PAD.encode([0xFE; 256]);
+        let even = format!(r#"{{"keys":[{{"kty":"RSA","n":"{n}","e":"AQAB"}}]}}"#);
+        assert_eq!(KeySet::parse(even.as_bytes()), Err("the key set has no usable key"));
         let crowd = format!(r#"{{"keys":[{}{{}}]}}"#, "{},".repeat(MAX_KEYS));
         assert_eq!(KeySet::parse(crowd.as_bytes()), Err("the key set has too many keys"));
     }

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     config::Settings,
@@ -34,6 +34,19 @@ pub(crate) struct RefreshAnswer {
     pub(crate) user: Option<User>,
     /// The size of the whole answer.
     pub(crate) bytes: usize,
+}
+
+impl RefreshAnswer {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, AuthError> {
+        let answer: RefreshBody = object(body)?;
+        let refresh: RefreshField = object(answer.refresh.get().as_bytes())?;
+        let expires_at = match refresh.expires_at {
+            Some(Value::String(date)) if date.len() <= MAX_DATE => Some(date),
+            _ => None,
+        };
+        let (jwt, secret) = (answer.jwt.into(), refresh.secret.into());
+        Ok(Self { jwt, secret, expires_at, user: answer.user.map(|user| user.0), bytes: body.len() })
+    }
 }
 
 impl Upstream {
@@ -76,13 +89,7 @@ impl Upstream {
             }
             status => return Err(unexpected(status, &answer)),
         };
-        let answer: RefreshBody = object(&body)?;
-        let expires_at = match answer.refresh.expires_at {
-            Some(Value::String(date)) if date.len() <= MAX_DATE => Some(date),
-            _ => None,
-        };
-        let (jwt, secret) = (answer.jwt.into(), answer.refresh.secret.into());
-        Ok(RefreshAnswer { jwt, secret, expires_at, user: answer.user.map(|user| user.0), bytes: body.len() })
+        RefreshAnswer::parse(&body)
     }
 
     /// Ends a session.
@@ -138,7 +145,8 @@ struct RefreshRequest<'a> {
 #[derive(Deserialize)]
 struct RefreshBody {
     jwt: String,
-    refresh: RefreshField,
+    /// A [`RefreshField`]. Serde alone would take an array for it as well.
+    refresh: Box<RawValue>,
     #[serde(default)]
     user: Option<LenientUser>,
 }
@@ -190,9 +198,16 @@ fn object<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, AuthError> {
 }
 
 fn unexpected(status: StatusCode, answer: &Response) -> AuthError {
-    let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let kind = if status == StatusCode::TOO_MANY_REQUESTS { AuthErrorKind::RateLimited } else { UNAVAILABLE };
-    AuthError::new(kind, format!("Crossmint answered {status}")).retry_after(retry_after.map(Duration::from_secs))
+    AuthError::new(kind, format!("Crossmint answered {status}")).retry_after(retry_after(answer.headers()))
+}
+
+/// Reads a delay in seconds. Dates (RFC 9110 section 10.2.3) are left to the default.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    // Rust's numbers may have a sign.
+    let seconds = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()?;
+    Some(Duration::from_secs(seconds))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -207,3 +222,27 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 const MAX_DATE: usize = 64;
 const UNAVAILABLE: AuthErrorKind = AuthErrorKind::Unavailable;
 const UNUSABLE: AuthErrorKind = AuthErrorKind::UnusableAnswer;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_made_of_objects() {
+        let good = br#" {"jwt":"j","refresh":{"secret":"s","expiresAt":"d"}}"#;
+        let answer = RefreshAnswer::parse(good).unwrap();
+        assert_eq!((&*answer.jwt, &*answer.secret, answer.expires_at.as_deref()), ("j", "s", Some("d")));
+        for bad in [r#"["j",{"secret":"s"}]"#, r#"{"jwt":"j","refresh":["s","d"]}"#, r#"{"jwt":"j","refresh":"s"}"#] {
+            assert!(RefreshAnswer::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_delay_is_made_of_digits() {
+        for (text, seconds) in [("7", Some(7)), ("007", Some(7)), ("+7", None), ("-7", None), ("", None), ("7.5", None)]
+        {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(text))]);
+            assert_eq!(retry_after(&headers), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+}
