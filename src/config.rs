@@ -449,7 +449,7 @@ fn parse_base_url(text: &str) -> Result<String, ConfigError> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
-fn check_route(option: &'static str, path: &str) -> Result<(), ConfigError> {
+pub(crate) fn check_route(option: &'static str, path: &str) -> Result<(), ConfigError> {
     let is_path = path.starts_with('/')
         && path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.query().is_none() && parsed.path() == path);
     if is_path {

@@ -88,6 +88,9 @@ mod session;
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use self::auth::fuzzing;
 pub use self::{
     api_key::{ApiKey, Environment, KeyOrigin},
     auth::{Credentials, CrossmintAuth, Stats},

@@ -7,6 +7,8 @@ mod admission;
 mod cookies;
 #[cfg(test)]
 mod corpora;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod jwt;
 mod keys;
 mod origin;
