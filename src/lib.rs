@@ -84,6 +84,7 @@ mod response;
 mod secret;
 mod service;
 mod session;
+mod sync;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;

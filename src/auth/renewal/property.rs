@@ -1,0 +1,538 @@
+//! Any series of events against a Crossmint that takes each token once, and ends the session at the second use.
+//!
+//! `STEPS=1000000 cargo test --lib any_series` tries more of them. A failure names its seed and its step.
+
+use futures_util::FutureExt as _;
+use tokio::time::advance;
+
+use super::*;
+use crate::session::{AuthMaterial, RefreshToken, Verified};
+
+#[tokio::test(start_paused = true)]
+async fn any_series_of_events_loses_no_session_and_brings_none_back() {
+    let steps: usize = std::env::var("STEPS").map_or(100_000, |steps| steps.parse().unwrap());
+    let mut seen = Seen::default();
+    for seed in 1..=steps.div_ceil(STEPS_PER_WORLD) as u64 {
+        let mut world = World::new(seed);
+        for step in 0..STEPS_PER_WORLD {
+            world.step = step;
+            world.happen().await;
+            world.check_memory();
+        }
+        world.come_to_rest().await;
+        seen.add(&world.seen);
+    }
+    assert!(seen.0.iter().all(|(_, times)| *times * 1000 > steps / 10), "each event is to be frequent: {seen:?}");
+}
+
+/// Everybody but the machine: browsers, slow handlers, the tasks of the renewals, and Crossmint.
+struct World {
+    seed: u64,
+    step: usize,
+    random: Random,
+    renewals: Arc<Renewals>,
+    start: Instant,
+    users: Vec<User>,
+    tokens: Vec<Token>,
+    tasks: Vec<Task>,
+    responses: Vec<Response>,
+    limited_until: Instant,
+    seen: Seen,
+}
+
+/// A session: a family of tokens.
+#[derive(Clone, Copy)]
+struct User {
+    rotation: Rotation,
+    /// What the browser's cookie holds.
+    cookie: usize,
+    /// Crossmint does not take its tokens any more.
+    revoked: bool,
+    /// Crossmint has said so, or there was a logout.
+    refused: bool,
+    /// There was a logout that the machine must have understood.
+    logged_out: bool,
+    mishap_until: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Rotation {
+    /// As Crossmint does it.
+    Single,
+    None,
+    /// Two tokens take turns.
+    Circle,
+}
+
+struct Token {
+    user: usize,
+    spent: bool,
+    /// Whether a browser may have it.
+    handed_out: bool,
+    parent: Option<usize>,
+    successor: Option<Successor>,
+}
+
+/// What the machine has been told of.
+#[derive(Clone, Copy)]
+struct Successor {
+    token: usize,
+    since: Instant,
+    valid_until: Option<u64>,
+}
+
+struct Task {
+    ticket: Ticket,
+    pending: Pending,
+    waiting: Vec<Pending>,
+    token: usize,
+    /// What Crossmint has decided, before it is known here.
+    verdict: Option<Result<usize, ()>>,
+    dismissed: bool,
+    logged_out: bool,
+}
+
+/// A response that is to carry a successor as soon as its handler is done.
+struct Response {
+    renewal: Arc<Renewal>,
+    token: usize,
+    since: Instant,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let now = Instant::now();
+        let mut world = Self {
+            seed,
+            step: 0,
+            random: Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+            renewals: Arc::new(Renewals::new(WINDOW, MAX_UNDER_WAY)),
+            start: now,
+            users: Vec::new(),
+            tokens: Vec::new(),
+            tasks: Vec::new(),
+            responses: Vec::new(),
+            limited_until: now,
+            seen: Seen::default(),
+        };
+        for _ in 0..USERS {
+            world.sign_in();
+        }
+        world
+    }
+
+    async fn happen(&mut self) {
+        match self.random.below(100) {
+            0..40 => self.request(),
+            40..50 => self.send(),
+            50..70 => self.answer(),
+            70..82 => self.respond(),
+            82..86 => self.hang_up(),
+            86..88 => self.time_out(),
+            88 => self.log_out(),
+            89 => self.sign_in(),
+            _ => self.wait().await,
+        }
+    }
+
+    fn sign_in(&mut self) {
+        let rotation = match self.random.below(10) {
+            0 => Rotation::None,
+            1 => Rotation::Circle,
+            _ => Rotation::Single,
+        };
+        let (user, cookie, now) = (self.users.len(), self.tokens.len(), Instant::now());
+        self.tokens.push(Token { user, spent: false, handed_out: true, parent: None, successor: None });
+        let user = User { rotation, cookie, revoked: false, refused: false, logged_out: false, mishap_until: now };
+        self.users.push(user);
+    }
+
+    fn request(&mut self) {
+        let Some(token) = self.some_token() else { return };
+        let (user, now) = (self.user_of(token), self.now());
+        match self.renewals.enter(name(token).as_str().into(), |session| now < session.exp()) {
+            Entry::Renewed(renewal) => {
+                self.seen.count("served from memory");
+                assert!(!user.logged_out, "{token} was logged out");
+                let latest = number(renewal.session.refresh_token().secret());
+                assert!(!self.is_superseded(latest), "{token} leads to {latest}, which is not the latest");
+                self.handle(renewal);
+            }
+            Entry::UnderWay(pending) => {
+                self.seen.count("waits");
+                let task = self.task_of(&pending);
+                let task = &mut self.tasks[task];
+                if task.dismissed {
+                    assert_eq!(failure(pending), AuthErrorKind::Unavailable);
+                } else {
+                    task.waiting.push(pending);
+                }
+            }
+            Entry::Refused(error) => {
+                self.seen.count("refused from memory");
+                let is_due = match error.kind() {
+                    AuthErrorKind::Refused => user.refused,
+                    AuthErrorKind::UnusableAnswer => Instant::now() < user.mishap_until,
+                    AuthErrorKind::RateLimited => Instant::now() < self.limited_until,
+                    other => panic!("{token}: {other:?}"),
+                };
+                assert!(is_due, "{token}: {error}");
+                assert!(user.refused || !self.leads_to_a_valid_session(token), "{token} could be served: {error}");
+            }
+            Entry::Yours(ticket, pending) => {
+                self.seen.count("sends");
+                let token = number(ticket.token());
+                assert!(self.tasks.len() < MAX_UNDER_WAY);
+                assert!(self.tasks.iter().all(|task| task.token != token), "{token} is being renewed");
+                assert!(!self.is_superseded(token), "{token} was spent, and its successor was to be remembered");
+                let waiting = vec![pending.clone()];
+                self.tasks.push(Task {
+                    ticket,
+                    pending,
+                    waiting,
+                    token,
+                    verdict: None,
+                    dismissed: false,
+                    logged_out: false,
+                });
+            }
+            Entry::Full => {
+                self.seen.count("full");
+                assert_eq!(self.tasks.len(), MAX_UNDER_WAY);
+            }
+        }
+    }
+
+    /// A token reaches Crossmint, which decides at once. The answer takes a while.
+    fn send(&mut self) {
+        let Some(task) = self.random.index(self.tasks.len()) else { return };
+        if self.tasks[task].verdict.is_some() {
+            return;
+        }
+        let parent = self.tasks[task].token;
+        let Token { user, spent, .. } = self.tokens[parent];
+        let rotation = self.users[user].rotation;
+        let verdict = if self.users[user].revoked {
+            Err(())
+        } else if spent && rotation == Rotation::Single {
+            self.seen.count("is used again");
+            self.users[user].revoked = true;
+            Err(())
+        } else if rotation == Rotation::None {
+            Ok(parent)
+        } else if let (Rotation::Circle, Some(first)) = (rotation, self.tokens[parent].parent) {
+            Ok(first)
+        } else if let (Rotation::Circle, true) = (rotation, spent) {
+            Ok(self.tokens.iter().position(|token| token.parent == Some(parent)).unwrap())
+        } else {
+            let parent = Some(parent);
+            self.tokens.push(Token { user, spent: false, handed_out: false, parent, successor: None });
+            Ok(self.tokens.len() - 1)
+        };
+        self.tokens[parent].spent = true;
+        self.tasks[task].verdict = Some(verdict);
+    }
+
+    /// A renewal ends, in one of the ways in which it can.
+    fn answer(&mut self) {
+        let Some(index) = self.random.index(self.tasks.len()) else { return };
+        let Task { ticket, waiting, token, verdict, logged_out, .. } = self.tasks.swap_remove(index);
+        let user = self.tokens[token].user;
+        let now = Instant::now();
+        let mut successor = None;
+        let outcome = match (self.random.below(20), verdict) {
+            (0, _) => {
+                self.seen.count("panics");
+                drop(ticket);
+                for waiting in waiting {
+                    assert_eq!(failure(waiting), AuthErrorKind::Unavailable);
+                }
+                if logged_out {
+                    let again = self.renewals.enter(name(token).as_str().into(), |_| true);
+                    assert!(matches!(again, Entry::Refused(error) if error.kind() == AuthErrorKind::Refused));
+                    // Nobody has told Crossmint, and what went before is forgotten.
+                    self.users[user].logged_out = false;
+                    for token in self.tokens.iter_mut().filter(|token| token.user == user) {
+                        token.successor = None;
+                    }
+                }
+                return;
+            }
+            (1, _) | (2, None) => {
+                self.seen.count("is lost");
+                Err(AuthErrorKind::Unavailable.into())
+            }
+            (2, Some(Ok(_))) => {
+                self.seen.count("is no good");
+                self.users[user].mishap_until = now + MISHAP_MEMORY;
+                Err(AuthErrorKind::UnusableAnswer.into())
+            }
+            (3, Some(Ok(child))) => {
+                self.seen.count("is rescued");
+                successor = Some(Successor { token: child, since: now, valid_until: None });
+                let rescued = Rescued { token: name(child).as_str().into(), set_cookie: set_cookie() };
+                Err(Failure { rescued: Some(Arc::new(rescued)), ..AuthErrorKind::Unavailable.into() })
+            }
+            (_, Some(Ok(child))) => {
+                self.seen.count("is renewed");
+                let valid_until = self.now() + self.random.below(90);
+                successor = Some(Successor { token: child, since: now, valid_until: Some(valid_until) });
+                Ok(self.renewal(child, valid_until))
+            }
+            (_, Some(Err(()))) => {
+                self.seen.count("is refused");
+                self.users[user].refused = true;
+                Err(AuthErrorKind::Refused.into())
+            }
+            (_, None) => {
+                self.seen.count("is limited");
+                let delay = Duration::from_secs(1 + self.random.below(8));
+                self.limited_until = self.limited_until.max(now + delay);
+                Err(AuthError::from(AuthErrorKind::RateLimited).retry_after(Some(delay)).into())
+            }
+        };
+        let expected = outcome.as_ref().map(|_| ()).map_err(|failure| failure.error.kind());
+        let revoked = ticket.settle(outcome);
+        if logged_out {
+            let is_over = expected == Err(AuthErrorKind::Refused);
+            let latest = successor.map_or(token, |successor| successor.token);
+            assert_eq!(revoked.as_deref(), (!is_over).then(|| name(latest)).as_deref());
+            self.users[user].revoked = true;
+        } else {
+            assert!(revoked.is_none());
+            if let Some(successor) = successor {
+                self.tokens[token].successor = Some(successor);
+                self.tokens[successor.token].handed_out = true;
+            }
+        }
+        let expected = if logged_out { Err(AuthErrorKind::Refused) } else { expected };
+        for waiting in waiting {
+            match waiting.outcome().now_or_never().expect("nobody is left waiting") {
+                Ok(renewal) => {
+                    assert_eq!(expected, Ok(()));
+                    self.handle(renewal);
+                }
+                Err(failure) => assert_eq!(expected, Err(failure.error.kind())),
+            }
+        }
+    }
+
+    /// A handler gets to work.
+    fn handle(&mut self, renewal: Arc<Renewal>) {
+        let token = number(renewal.session.refresh_token().secret());
+        let parent = self.tokens.iter().rev().find_map(|parent| parent.successor.filter(|next| next.token == token));
+        self.responses.push(Response { renewal, token, since: parent.unwrap().since });
+    }
+
+    /// A handler is done: the browser gets its cookies.
+    fn respond(&mut self) {
+        let Some(index) = self.random.index(self.responses.len()) else { return };
+        let Response { renewal, token, .. } = self.responses.swap_remove(index);
+        let user = &mut self.users[self.tokens[token].user];
+        if renewal.set_cookie().is_empty() {
+            assert!(user.refused || user.rotation != Rotation::Single, "the cookies of {token} are withheld");
+        } else {
+            assert!(!user.logged_out, "the cookies of {token} outlive the logout");
+            user.cookie = token;
+        }
+    }
+
+    /// A client goes, while it waits for a renewal or for a handler.
+    fn hang_up(&mut self) {
+        if self.random.below(2) == 0 {
+            if let Some(index) = self.random.index(self.responses.len()) {
+                self.responses.swap_remove(index);
+            }
+        } else if let Some(task) = self.random.index(self.tasks.len())
+            && let Some(index) = self.random.index(self.tasks[task].waiting.len())
+        {
+            self.tasks[task].waiting.swap_remove(index);
+        }
+    }
+
+    /// Those who wait for a renewal are sent away, and it goes on.
+    fn time_out(&mut self) {
+        let Some(task) = self.random.index(self.tasks.len()) else { return };
+        let task = &mut self.tasks[task];
+        task.dismissed = true;
+        task.ticket.dismiss(AuthErrorKind::Unavailable.into());
+        for waiting in task.waiting.drain(..) {
+            assert_eq!(failure(waiting), AuthErrorKind::Unavailable);
+        }
+    }
+
+    fn log_out(&mut self) {
+        let Some(token) = self.some_token() else { return };
+        let user = self.tokens[token].user;
+        let mut latest = token;
+        while let Some(successor) = self.tokens[latest].successor.filter(|_| self.is_superseded(latest)) {
+            latest = successor.token;
+        }
+        // A browser that comes with a token from before the window is not understood.
+        let is_understood = match self.users[user].rotation {
+            Rotation::Single => self.tokens[latest].successor.is_none(),
+            Rotation::None => true,
+            Rotation::Circle => false,
+        };
+        self.users[user].refused = true;
+        self.users[user].logged_out |= is_understood;
+        match self.renewals.end(name(token).as_str().into()).revocation {
+            Revocation::Now(token) => {
+                self.seen.count("logs out");
+                if is_understood && self.users[user].rotation == Rotation::Single {
+                    assert_eq!(number(&token), latest);
+                }
+                self.users[user].revoked = true;
+            }
+            Revocation::AfterRenewal(pending) => {
+                self.seen.count("logs out, in a while");
+                let task = self.task_of(&pending);
+                self.tasks[task].logged_out = true;
+            }
+        }
+    }
+
+    async fn wait(&mut self) {
+        let millis = 10_u64.pow(1 + u32::try_from(self.random.below(5)).unwrap());
+        advance(Duration::from_millis(self.random.below(millis.min(40_000)))).await;
+        // Slower ones than that are on their own.
+        self.responses.retain(|response| response.since.elapsed() < MAX_WINDOW - WINDOW);
+    }
+
+    /// What is remembered adds up.
+    fn check_memory(&self) {
+        let state = self.renewals.state();
+        assert_eq!(state.under_way.len(), self.tasks.len());
+        assert!(state.predecessors.len() <= state.renewed.len());
+        assert_eq!(state.renewed_bytes, state.renewed.iter().map(|(_, renewed)| cost(renewed)).sum::<usize>());
+    }
+
+    async fn come_to_rest(&mut self) {
+        while !self.tasks.is_empty() {
+            self.answer();
+        }
+        self.responses.clear();
+        advance(MAX_WINDOW).await;
+        let mut state = self.renewals.state();
+        state.forget_old(WINDOW);
+        assert!(state.renewed.is_empty() && state.predecessors.is_empty() && state.refused.is_empty());
+        assert!(state.under_way.is_empty() && state.pause.is_none());
+        assert_eq!(state.renewed_bytes, 0);
+    }
+
+    /// Tells whether the machine must know of a token's successor.
+    fn is_superseded(&self, token: usize) -> bool {
+        let user = self.user_of(token);
+        let Some(successor) = self.tokens[token].successor else { return false };
+        if user.rotation != Rotation::Single || user.logged_out {
+            return false;
+        }
+        let mut ancestors = std::iter::successors(Some(token), |token| self.tokens[*token].parent);
+        successor.since.elapsed() < WINDOW
+            || self.is_awaited(successor.token)
+            || ancestors.any(|ancestor| self.is_awaited(ancestor))
+    }
+
+    fn leads_to_a_valid_session(&self, token: usize) -> bool {
+        let mut latest = (token, None);
+        while let Some(successor) = self.tokens[latest.0].successor.filter(|_| self.is_superseded(latest.0)) {
+            latest = (successor.token, successor.valid_until);
+        }
+        latest.1.is_some_and(|valid_until| self.now() < valid_until)
+    }
+
+    fn is_awaited(&self, token: usize) -> bool {
+        self.responses.iter().any(|response| response.token == token)
+    }
+
+    /// Picks a token that a browser may send: mostly the one that it has, now and then an older one.
+    fn some_token(&mut self) -> Option<usize> {
+        let user = self.users.len() - 1 - self.random.index(USERS)?;
+        let mut token = self.users[user].cookie;
+        for _ in 0..self.random.below(12).saturating_sub(8) {
+            token = self.tokens[token].parent.unwrap_or(token);
+        }
+        self.tokens[token].handed_out.then_some(token)
+    }
+
+    fn user_of(&self, token: usize) -> User {
+        self.users[self.tokens[token].user]
+    }
+
+    fn task_of(&self, pending: &Pending) -> usize {
+        let is_same = |task: &Task| task.pending.0.same_channel(&pending.0);
+        self.tasks.iter().position(is_same).expect("somebody sees to it")
+    }
+
+    fn renewal(&mut self, token: usize, valid_until: u64) -> Arc<Renewal> {
+        let verified = Verified { user_id: "alice".into(), expires_at: valid_until, generation: 0 };
+        let session = Session::new(verified, AuthMaterial::new("jwt", RefreshToken::new(name(token))));
+        let bytes = self.random.index(4096).unwrap_or_default();
+        Arc::new(Renewal::new(session, set_cookie(), bytes))
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_secs()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {}, step {}", self.seed, self.step);
+        }
+    }
+}
+
+/// How often each event was seen.
+#[derive(Debug, Default)]
+struct Seen(HashMap<&'static str, usize>);
+
+impl Seen {
+    fn count(&mut self, event: &'static str) {
+        *self.0.entry(event).or_default() += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (event, times) in &other.0 {
+            *self.0.entry(event).or_default() += times;
+        }
+    }
+}
+
+/// Marsaglia's xorshift64: the same events for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+
+    fn index(&mut self, len: usize) -> Option<usize> {
+        (len > 0).then(|| usize::try_from(self.below(len as u64)).unwrap())
+    }
+}
+
+fn failure(pending: Pending) -> AuthErrorKind {
+    pending.outcome().now_or_never().expect("nobody is left waiting").unwrap_err().error.kind()
+}
+
+fn name(token: usize) -> String {
+    format!("token-{token}")
+}
+
+fn number(token: &str) -> usize {
+    token.strip_prefix("token-").unwrap().parse().unwrap()
+}
+
+fn set_cookie() -> [HeaderValue; 2] {
+    [HeaderValue::from_static("jwt"), HeaderValue::from_static("refresh")]
+}
+
+const WINDOW: Duration = Duration::from_secs(30);
+const MAX_UNDER_WAY: usize = 4;
+const USERS: usize = 6;
+const STEPS_PER_WORLD: usize = 2000;
