@@ -1,6 +1,6 @@
 //! Renewals: one call to Crossmint per refresh token, and no token lost or spent twice.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use axum::{Router, routing::any};
 use futures_util::future::join_all;
@@ -35,6 +35,31 @@ async fn concurrent_requests_with_one_expired_session_share_one_refresh() {
         }
         assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0), "of {requests}");
     }
+}
+
+#[tokio::test]
+async fn ten_thousand_requests_with_one_expired_session_share_one_refresh() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    let app = app(&auth);
+    let cookie = expired(&mock, "alice").cookie_header();
+    let hold = mock.hold(Endpoint::Refresh);
+    let requests: Vec<_> = (0..10_000).map(|_| start(&app, &cookie)).collect();
+    mock.called(Endpoint::Refresh, 1).await;
+    while auth.stats().joined < 9_999 {
+        tokio::task::yield_now().await;
+    }
+    hold.release();
+    let mut pairs = HashSet::new();
+    for request in requests {
+        let answer = request.await.unwrap();
+        answer.assert_renewed("alice", "one of many");
+        pairs.insert(answer.cookie_header());
+    }
+    let stats = auth.stats();
+    assert_eq!((pairs.len(), stats.renewals, stats.joined, stats.successor_hits), (1, 1, 9_999, 0));
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
 }
 
 #[tokio::test]
@@ -134,6 +159,112 @@ async fn a_dropped_response_future_does_not_lose_the_new_token() {
         assert!(mock.is_live(&refresh_token(&next)));
         assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
     }
+}
+
+#[tokio::test]
+async fn those_who_go_do_not_affect_those_who_stay() {
+    // Of three, the first one starts the renewal.
+    for gone in [&[0][..], &[1], &[2], &[0, 1], &[1, 2], &[0, 1, 2]] {
+        for held in [MockCrossmint::hold, MockCrossmint::hold_answers] {
+            let mock = MockCrossmint::start().await;
+            let auth = auth(&mock);
+            auth.warm_up().await.unwrap();
+            let app = app(&auth);
+            let cookie = expired(&mock, "alice").cookie_header();
+            let hold = held(&mock, Endpoint::Refresh);
+            let requests: Vec<_> = (0..3).map(|_| start(&app, &cookie)).collect();
+            mock.called(Endpoint::Refresh, 1).await;
+            assert_eq!(auth.stats().joined, 2);
+            for request in gone {
+                requests[*request].abort();
+            }
+            hold.release();
+            for (number, request) in requests.into_iter().enumerate() {
+                match request.await {
+                    Ok(answer) => answer.assert_renewed("alice", &format!("{number}, without {gone:?}")),
+                    Err(error) => assert!(error.is_cancelled() && gone.contains(&number), "{number}, without {gone:?}"),
+                }
+            }
+            get(&app, "/", &cookie).await.assert_renewed("alice", &format!("after {gone:?}"));
+            assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0), "without {gone:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_dropped_while_it_waits_for_a_place_is_renewed_all_the_same() {
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().max_concurrent_refreshes(1).build().unwrap());
+    auth.warm_up().await.unwrap();
+    let app = app(&auth);
+    let [alice, bob] = ["alice", "bob"].map(|user| expired(&mock, user).cookie_header());
+    let hold = mock.hold(Endpoint::Refresh);
+    let first = start(&app, &alice);
+    mock.called(Endpoint::Refresh, 1).await;
+    let second = start(&app, &bob);
+    tokio::task::yield_now().await;
+    second.abort();
+    assert!(second.await.unwrap_err().is_cancelled());
+    hold.release();
+    first.await.unwrap().assert_renewed("alice", "the one who had the place");
+    mock.called(Endpoint::Refresh, 2).await;
+    get(&app, "/", &bob).await.assert_renewed("bob", "the one who went");
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_request_dropped_before_the_key_set_arrives_spends_nothing() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&auth(&mock));
+    let cookie = expired(&mock, "alice").cookie_header();
+    let hold = mock.hold(Endpoint::Keys);
+    let request = start(&app, &cookie);
+    mock.called(Endpoint::Keys, 1).await;
+    request.abort();
+    assert!(request.await.unwrap_err().is_cancelled());
+    hold.release();
+    get(&app, "/", &cookie).await.assert_renewed("alice", "the next one");
+    assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_request_dropped_while_its_new_token_is_verified_does_not_lose_it() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    let app = app(&auth);
+    let alice = expired(&mock, "alice");
+    let cookie = alice.cookie_header();
+    mock.rotate_keys();
+    let hold = mock.hold(Endpoint::Keys);
+    let request = tokio::spawn({
+        let (app, cookie) = (app.clone(), format!("{REFRESH}={}", alice.refresh_token()));
+        async move { get(&app, "/", &cookie).await }
+    });
+    mock.called(Endpoint::Keys, 2).await;
+    assert_eq!(mock.calls(Endpoint::Refresh), 1, "it is the new token that needs the key");
+    request.abort();
+    assert!(request.await.unwrap_err().is_cancelled());
+    hold.release();
+    get(&app, "/", &cookie).await.assert_renewed("alice", "the next one");
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_request_dropped_in_a_slow_handler_does_not_lose_the_new_token() {
+    let mock = MockCrossmint::start().await;
+    let (slow, entered, _go) = slow_handler();
+    let app = Router::new().route("/slow", slow).fallback(any(who)).layer(CrossmintAuthLayer::from(auth(&mock)));
+    let cookie = expired(&mock, "alice").cookie_header();
+    let request = tokio::spawn({
+        let (app, cookie) = (app.clone(), cookie.clone());
+        async move { get(&app, "/slow", &cookie).await }
+    });
+    drop(entered.acquire().await);
+    request.abort();
+    assert!(request.await.unwrap_err().is_cancelled());
+    get(&app, "/", &cookie).await.assert_renewed("alice", "the next one");
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
 }
 
 #[tokio::test]
