@@ -1,0 +1,92 @@
+//! Load against the layer, with marks that it has to keep.
+//!
+//! ```sh
+//! cargo run --release --example soak --features axum,testing             # about a quarter of an hour
+//! cargo run --example soak --features axum,testing -- --short            # about a minute, for CI
+//! cargo run --release --example soak --features axum,testing -- --only L3
+//! ```
+//!
+//! Everything stays in this process and on loopback. Marks of time are for an idle machine: with `--short`, they are
+//! shown, but do not make the run fail. Needs Linux: memory and file descriptors are read from `/proc`.
+
+mod browser;
+mod floods;
+mod load;
+mod memory;
+mod outages;
+mod renewals;
+mod report;
+mod stage;
+
+use std::{env, process::ExitCode, time::Instant};
+
+use report::{Check, Report};
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    let scale = match Scale::from_args(env::args().skip(1)) {
+        Ok(scale) => scale,
+        Err(why) => {
+            eprintln!("error: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut report = Report::default();
+    for id in SCENARIOS.into_iter().filter(|id| scale.wants(id)) {
+        let start = Instant::now();
+        let checks = run(id, &scale).await;
+        eprintln!("{id} took {:.0?}", start.elapsed());
+        report.add(id, checks);
+    }
+    report.print();
+    if report.has_failed(scale.is_short) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+async fn run(id: &str, scale: &Scale) -> (String, Vec<Check>) {
+    match id {
+        "L1" => renewals::burst(scale).await,
+        "L1b" => renewals::hang_ups(scale).await,
+        "L2" => floods::unknown_keys(scale).await,
+        "L3" => outages::hung_upstream(scale).await,
+        "L3b" => outages::hung_upstream_before_a_narrow_service(scale).await,
+        "L4" => floods::rapid_resets(scale).await,
+        "L5" => floods::slow_bodies(scale).await,
+        "L6" => renewals::faulty_upstream(scale).await,
+        "M1" => memory::distinct_tokens(scale).await,
+        _ => memory::stampede(scale).await,
+    }
+}
+
+/// How much of everything.
+struct Scale {
+    is_short: bool,
+    only: Option<String>,
+}
+
+impl Scale {
+    fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut scale = Self { is_short: false, only: None };
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--short" => scale.is_short = true,
+                "--only" => scale.only = args.next(),
+                other => return Err(format!("{other}: the options are --short and --only <scenario>")),
+            }
+        }
+        match &scale.only {
+            Some(only) if !SCENARIOS.contains(&only.as_str()) => Err(format!("{only} is none of {SCENARIOS:?}")),
+            _ => Ok(scale),
+        }
+    }
+
+    fn wants(&self, id: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == id)
+    }
+
+    /// Chooses between the short form's value and the long one's.
+    fn pick<T>(&self, short: T, long: T) -> T {
+        if self.is_short { short } else { long }
+    }
+}
+
+const SCENARIOS: [&str; 10] = ["L1", "L1b", "L2", "L3", "L3b", "L4", "L5", "L6", "M1", "X7"];
