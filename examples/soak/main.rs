@@ -6,7 +6,7 @@
 //! cargo run --release --example soak --features axum,testing -- --only L3
 //! ```
 //!
-//! Everything stays in this process and on loopback. Marks of time are for an idle machine: with `--short`, they are
+//! Everything stays on this machine: each scenario has a process of its own, with the load, the layer and the mock in it. Marks of time are for an idle machine: with `--short`, they are
 //! shown, but do not make the run fail. Needs Linux: memory and file descriptors are read from `/proc`.
 
 mod browser;
@@ -18,28 +18,51 @@ mod renewals;
 mod report;
 mod stage;
 
-use std::{env, process::ExitCode, time::Instant};
+use std::{
+    env, io,
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
 
 use report::{Check, Report};
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> ExitCode {
-    let scale = match Scale::from_args(env::args().skip(1)) {
-        Ok(scale) => scale,
+fn main() -> ExitCode {
+    match Scale::from_args(env::args().skip(1)).and_then(|scale| measure(&scale)) {
+        Ok(code) => code,
         Err(why) => {
             eprintln!("error: {why}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
+    }
+}
+
+fn measure(scale: &Scale) -> Result<ExitCode, String> {
     let mut report = Report::default();
     for id in SCENARIOS.into_iter().filter(|id| scale.wants(id)) {
-        let start = Instant::now();
-        let checks = run(id, &scale).await;
-        eprintln!("{id} took {:.0?}", start.elapsed());
-        report.add(id, checks);
+        if scale.is_child {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            report.add(id, runtime.map_err(|error| error.to_string())?.block_on(run(id, scale)));
+        } else {
+            let start = Instant::now();
+            let rows = in_a_process_of_its_own(id, scale).map_err(|error| format!("{id}: {error}"))?;
+            report.read(&rows).ok_or_else(|| format!("{id} has come to an end before its time"))?;
+            eprintln!("{id} took {:.0?}", start.elapsed());
+        }
+    }
+    if scale.is_child {
+        report.write();
+        return Ok(ExitCode::SUCCESS);
     }
     report.print();
-    if report.has_failed(scale.is_short) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    Ok(if report.has_failed(scale.is_short) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Memory that one scenario has given back to the allocator would hide the growth of the next one.
+fn in_a_process_of_its_own(id: &str, scale: &Scale) -> io::Result<String> {
+    let mut command = Command::new(env::current_exe()?);
+    command.args(["--child", "--only", id]).args(scale.is_short.then_some("--short"));
+    let output = command.stderr(Stdio::inherit()).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 async fn run(id: &str, scale: &Scale) -> (String, Vec<Check>) {
@@ -60,14 +83,16 @@ async fn run(id: &str, scale: &Scale) -> (String, Vec<Check>) {
 /// How much of everything.
 struct Scale {
     is_short: bool,
+    is_child: bool,
     only: Option<String>,
 }
 
 impl Scale {
     fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut scale = Self { is_short: false, only: None };
+        let mut scale = Self { is_short: false, is_child: false, only: None };
         while let Some(arg) = args.next() {
             match arg.as_str() {
+                "--child" => scale.is_child = true,
                 "--short" => scale.is_short = true,
                 "--only" => scale.only = args.next(),
                 other => return Err(format!("{other}: the options are --short and --only <scenario>")),

@@ -35,7 +35,7 @@ use crate::{
 
 /// M1: far more tokens than the caches hold.
 pub(crate) async fn distinct_tokens(scale: &Scale) -> (String, Vec<Check>) {
-    let (tokens, junk) = scale.pick((1_500, 20_000), (100_000, 1_000_000));
+    let (tokens, junk) = scale.pick((10_000, 20_000), (100_000, 1_000_000));
     let (url, _upstream) = forgetful_crossmint().await;
     let stage = Stage::warm(|config| config.base_url(url)).await;
     let valid = |number: usize| {

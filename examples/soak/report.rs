@@ -81,6 +81,25 @@ impl Report {
         }
     }
 
+    /// Writes what [`read`](Self::read) reads.
+    pub(crate) fn write(&self) {
+        println!("{}\t{}", self.counts_failed, self.times_failed);
+        self.rows.iter().for_each(|row| println!("{}", row.join("\t")));
+    }
+
+    /// Adds what another process has written.
+    pub(crate) fn read(&mut self, written: &str) -> Option<()> {
+        let mut lines = written.lines();
+        let (counts_failed, times_failed) = lines.next()?.split_once('\t')?;
+        self.counts_failed |= counts_failed == "true";
+        self.times_failed |= times_failed == "true";
+        for line in lines {
+            let cells: Vec<String> = line.split('\t').map(str::to_owned).collect();
+            self.rows.push(cells.try_into().ok()?);
+        }
+        Some(())
+    }
+
     /// Prints a Markdown table.
     pub(crate) fn print(&self) {
         let head = ["id", "scenario", "measured", "mark", ""].map(str::to_owned);
