@@ -31,7 +31,7 @@ use crate::{
 
 /// L3: neither keys nor refreshes are answered.
 pub(crate) async fn hung_upstream(scale: &Scale) -> (String, Vec<Check>) {
-    let (valid, expired, seconds) = scale.pick((200, 100, 6), (2_000, 500, 30));
+    let (valid, expired, seconds) = scale.pick((200, 100, 5), (2_000, 500, 30));
     let mut stage = Stage::warm(|config| config).await;
     let address = stage.listen().await;
     stage.mock.set_reuse_grace(Duration::from_secs(60));

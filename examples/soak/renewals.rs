@@ -62,7 +62,7 @@ pub(crate) async fn burst(scale: &Scale) -> (String, Vec<Check>) {
 
 /// L1b: clients that hang up in the middle of it.
 pub(crate) async fn hang_ups(scale: &Scale) -> (String, Vec<Check>) {
-    let (sessions, seconds) = scale.pick((40, 8), (200, 120));
+    let (sessions, seconds) = scale.pick((40, 6), (200, 120));
     let mut stage = Stage::warm(|config| config.leeway(Duration::ZERO)).await;
     let address = stage.listen().await;
     let mut random = Random::new(2);
@@ -129,7 +129,7 @@ fn random_point(random: &mut Random) -> Duration {
 
 /// L6: a Crossmint that fails four times in ten.
 pub(crate) async fn faulty_upstream(scale: &Scale) -> (String, Vec<Check>) {
-    let (sessions, seconds) = scale.pick((60, 12), (2_000, 180));
+    let (sessions, seconds) = scale.pick((60, 8), (2_000, 180));
     let (files_before, tasks_before) = (open_files(), alive_tasks());
     let mut stage = Stage::warm(|config| config.refresh_timeout(TIME_LIMIT).token_cache_bytes(1 << 20)).await;
     let address = stage.listen().await;
