@@ -30,7 +30,7 @@ impl Check {
     pub(crate) fn p99_ratio(what: &str, loaded: Duration, baseline: Duration, mark: f64) -> Self {
         let ratio = loaded.as_secs_f64() / baseline.as_secs_f64().max(f64::MIN_POSITIVE);
         Self {
-            measured: format!("{what}: p99 {loaded:.1?}, alone {baseline:.1?}: x {ratio:.2}"),
+            measured: format!("{what}: p99 {loaded:.1?} to {baseline:.1?}: x {ratio:.2}"),
             mark: format!("<= x {mark}"),
             holds: ratio <= mark,
             is_time: true,
