@@ -172,7 +172,7 @@ pub(crate) async fn faulty_upstream(scale: &Scale) -> (String, Vec<Check>) {
         Check::count("most files open", files - files_before, AtMost(MOST_FILES)),
         Check::count("files left open at the end", open_files().saturating_sub(files_before), AtMost(0)),
         Check::count("tasks left at the end", alive_tasks().saturating_sub(tasks_before), AtMost(0)),
-        Check::count("growth in the last half, the mock's ledger included, KiB", memory, AtMost(12 << 10)),
+        Check::count("growth in the last half, the mock's ledger included, KiB", memory, AtMost(16 << 10)),
     ];
     let faults = "30 % 5xx, 10 % time-outs, 1 % resets";
     (format!("{sessions} browsers for {seconds} s, {faults}, retries within 2 s, time limit 2 s"), checks)
