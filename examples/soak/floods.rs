@@ -31,7 +31,7 @@ use crate::{
         Check,
         Mark::{AtMost, Exactly},
     },
-    stage::{Stage, call, http1, timed},
+    stage::{Stage, Valid, call},
 };
 
 /// L2: JWTs whose `kid` is in no key set, beside valid sessions. A quiet second goes before every five of flood.
@@ -110,21 +110,8 @@ pub(crate) async fn rapid_resets(scale: &Scale) -> (String, Vec<Check>) {
     let mut stage = Stage::warm(|config| config).await;
     let address = stage.listen().await;
     stage.mock.inject(Endpoint::Refresh, Fault::Delay(LATENCY));
-    let cookies = Browser::with(&stage.mock.sign_in("alice")).cookies();
     let (alone, loaded) = (Arc::new(Latencies::new()), Arc::new(Latencies::new()));
-    let failures = Arc::new(AtomicUsize::new(0));
-    let measured = |latencies: &Arc<Latencies>, seconds: u64| {
-        let (client, cookies, latencies, failures) =
-            (http1(), cookies.clone(), Arc::clone(latencies), Arc::clone(&failures));
-        steady(valid, Duration::from_secs(seconds), move |_| {
-            let (client, cookies, latencies, failures) =
-                (client.clone(), cookies.clone(), Arc::clone(&latencies), Arc::clone(&failures));
-            async move {
-                let is_ok = timed(&client, address, &cookies, &latencies).await;
-                failures.fetch_add(usize::from(!is_ok), Ordering::Relaxed);
-            }
-        })
-    };
+    let requests = Valid::new(&stage, address, valid);
 
     let attack = |cookie, seconds| {
         let (mut attackers, resets) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
@@ -136,7 +123,7 @@ pub(crate) async fn rapid_resets(scale: &Scale) -> (String, Vec<Check>) {
     };
     let shorter = 1 + seconds / 4;
     let (attackers, _) = attack("unrelated", shorter);
-    measured(&alone, shorter).await;
+    requests.send(Duration::from_secs(shorter), &alone).await;
     attackers.join_all().await;
 
     let (time, (attackers, resets)) = (Duration::from_secs(seconds), attack(REFRESH, seconds));
@@ -149,7 +136,7 @@ pub(crate) async fn rapid_resets(scale: &Scale) -> (String, Vec<Check>) {
             resident_kib().saturating_sub(before)
         },
         most_in_flight(&stage, time),
-        measured(&loaded, seconds),
+        requests.send(Duration::from_secs(seconds), &loaded),
     );
     attackers.join_all().await;
     stage.auth.wait_idle().await;
@@ -163,7 +150,7 @@ pub(crate) async fn rapid_resets(scale: &Scale) -> (String, Vec<Check>) {
         Check::count("refreshes in flight", in_flight, AtMost(PLACES)),
         Check::count("refreshes (C / latency, and the line)", refreshes, AtMost(most)),
         Check::count("growth after the first quarter, KiB", growth, AtMost(16 << 10)),
-        Check::count("valid requests that fail", failures.load(Ordering::Relaxed), Exactly(0)),
+        Check::count("valid requests that fail", requests.failures(), Exactly(0)),
         Check::p99_ratio("valid, against the same streams without tokens", loaded.p99(), alone.p99(), 1.2),
     ];
     (format!("{rate}/s streams reset within 3 ms for {seconds} s, made-up tokens, Crossmint takes 100 ms"), checks)
@@ -232,23 +219,10 @@ pub(crate) async fn slow_bodies(scale: &Scale) -> (String, Vec<Check>) {
     let connections = wanted.min(open_files_limit().saturating_sub(open_files() + 200) / 2);
     let mut stage = Stage::warm(|config| config).await;
     let address = stage.listen().await;
-    let cookies = Browser::with(&stage.mock.sign_in("alice")).cookies();
     let (alone, loaded) = (Arc::new(Latencies::new()), Arc::new(Latencies::new()));
-    let failures = Arc::new(AtomicUsize::new(0));
-    let measured = |latencies: &Arc<Latencies>, seconds| {
-        let (client, cookies, latencies, failures) =
-            (http1(), cookies.clone(), Arc::clone(latencies), Arc::clone(&failures));
-        steady(valid, Duration::from_secs(seconds), move |_| {
-            let (client, cookies, latencies, failures) =
-                (client.clone(), cookies.clone(), Arc::clone(&latencies), Arc::clone(&failures));
-            async move {
-                let is_ok = timed(&client, address, &cookies, &latencies).await;
-                failures.fetch_add(usize::from(!is_ok), Ordering::Relaxed);
-            }
-        })
-    };
+    let requests = Valid::new(&stage, address, valid);
 
-    measured(&alone, 2).await;
+    requests.send(Duration::from_secs(2), &alone).await;
     let before = resident_kib();
     let closed = Arc::new(Latencies::new());
     let mut slow = JoinSet::new();
@@ -261,7 +235,7 @@ pub(crate) async fn slow_bodies(scale: &Scale) -> (String, Vec<Check>) {
             closed.record(start.elapsed());
         });
     }
-    measured(&loaded, 3).await;
+    requests.send(Duration::from_secs(3), &loaded).await;
     let memory = resident_kib().saturating_sub(before);
     slow.join_all().await;
 
@@ -269,7 +243,7 @@ pub(crate) async fn slow_bodies(scale: &Scale) -> (String, Vec<Check>) {
         Check::count("connections that were closed", closed.count(), Exactly(connections as u64)),
         Check::count("KiB for each, the client's end included", memory / connections.max(1) as u64, AtMost(32)),
         Check::count("refreshes", stage.mock.calls(Endpoint::Refresh), Exactly(0)),
-        Check::count("valid requests that fail", failures.load(Ordering::Relaxed), Exactly(0)),
+        Check::count("valid requests that fail", requests.failures(), Exactly(0)),
         Check::time("closed after, p99", closed.p99(), Duration::from_secs(6)),
         Check::p99_ratio("valid, against alone", loaded.p99(), alone.p99(), 1.2),
     ];

@@ -21,12 +21,12 @@ use tower_crossmint_auth::{CrossmintAuthLayer, testing::Endpoint};
 use crate::{
     Scale,
     browser::Browser,
-    load::{Latencies, open_loop, steady},
+    load::{Latencies, open_loop},
     report::{
         Check,
         Mark::{AtMost, Exactly},
     },
-    stage::{Stage, fetch, http1, timed},
+    stage::{Stage, Valid, fetch, http1},
 };
 
 /// L3: neither keys nor refreshes are answered.
@@ -35,25 +35,12 @@ pub(crate) async fn hung_upstream(scale: &Scale) -> (String, Vec<Check>) {
     let mut stage = Stage::warm(|config| config).await;
     let address = stage.listen().await;
     stage.mock.set_reuse_grace(Duration::from_secs(60));
-    let cookies = Browser::with(&stage.mock.sign_in("alice")).cookies();
     let browsers: Arc<Vec<Browser>> = Arc::new(stage.expired_browsers(expired * (seconds as usize + 1)));
     let (alone, loaded) = (Arc::new(Latencies::new()), Arc::new(Latencies::new()));
-    let failures = Arc::new(AtomicUsize::new(0));
-    let measured = |latencies: &Arc<Latencies>, time| {
-        let (client, cookies, latencies, failures) =
-            (http1(), cookies.clone(), Arc::clone(latencies), Arc::clone(&failures));
-        steady(valid, time, move |_| {
-            let (client, cookies, latencies, failures) =
-                (client.clone(), cookies.clone(), Arc::clone(&latencies), Arc::clone(&failures));
-            async move {
-                let is_ok = timed(&client, address, &cookies, &latencies).await;
-                failures.fetch_add(usize::from(!is_ok), Ordering::Relaxed);
-            }
-        })
-    };
+    let requests = Valid::new(&stage, address, valid);
 
     let quiet = Duration::from_secs(scale.pick(1, 3));
-    measured(&alone, quiet).await;
+    requests.send(quiet, &alone).await;
     let holds = [stage.mock.hold(Endpoint::Keys), stage.mock.hold(Endpoint::Refresh)];
     let (start, time) = (Instant::now(), Duration::from_secs(seconds));
     let (early, late) = (Arc::new(Latencies::new()), Arc::new(Latencies::new()));
@@ -77,8 +64,8 @@ pub(crate) async fn hung_upstream(scale: &Scale) -> (String, Vec<Check>) {
         drop(holds);
         (in_flight, recovery(&stage).await)
     };
-    let ((in_flight, recovery), (), ()) = tokio::join!(release, outage, measured(&loaded, time));
-    measured(&alone, quiet).await;
+    let ((in_flight, recovery), (), ()) = tokio::join!(release, outage, requests.send(time, &loaded));
+    requests.send(quiet, &alone).await;
 
     // Those whose tokens were sent, and some of the others.
     let sent = last.load(Ordering::Relaxed) + 1;
@@ -87,7 +74,7 @@ pub(crate) async fn hung_upstream(scale: &Scale) -> (String, Vec<Check>) {
     let checks = vec![
         Check::note(format!("{sent} expired, {} times 503", unavailable.load(Ordering::Relaxed))),
         Check::count("refreshes in flight", in_flight, AtMost(PLACES)),
-        Check::count("valid requests that fail", failures.load(Ordering::Relaxed), Exactly(0)),
+        Check::count("valid requests that fail", requests.failures(), Exactly(0)),
         Check::count("answers that end a session", ended.load(Ordering::Relaxed), Exactly(0)),
         Check::count("lost sessions afterwards", lost, Exactly(0)),
         Check::note(format!("expired, until 1 s after C is full: p50 {:.1?}, p99 {:.1?}", early.p50(), early.p99())),

@@ -1,6 +1,13 @@
 //! The layer between a client and a mock of Crossmint.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -20,7 +27,10 @@ use tower_crossmint_auth::{
     testing::{Endpoint, Fault, MockCrossmint},
 };
 
-use crate::{browser::Browser, load::Latencies};
+use crate::{
+    browser::Browser,
+    load::{Latencies, steady},
+};
 
 pub(crate) struct Stage {
     pub(crate) mock: MockCrossmint,
@@ -131,12 +141,41 @@ pub(crate) async fn fetch(
     Ok(head)
 }
 
-/// Like [`fetch`], for requests that must succeed: takes their time, and says whether they have.
-pub(crate) async fn timed(client: &Client, address: SocketAddr, cookies: &str, latencies: &Latencies) -> bool {
-    let start = Instant::now();
-    let answer = fetch(client, address, cookies).await;
-    latencies.record(start.elapsed());
-    answer.is_ok_and(|(status, _)| status == StatusCode::OK)
+/// Valid requests over HTTP.
+pub(crate) struct Valid {
+    rate: usize,
+    address: SocketAddr,
+    cookies: String,
+    failures: Arc<AtomicUsize>,
+}
+
+impl Valid {
+    pub(crate) fn new(stage: &Stage, address: SocketAddr, rate: usize) -> Self {
+        let cookies = Browser::with(&stage.mock.sign_in("alice")).cookies();
+        Self { rate, address, cookies, failures: Arc::default() }
+    }
+
+    /// Sends them, and takes their times.
+    pub(crate) async fn send(&self, time: Duration, latencies: &Arc<Latencies>) {
+        let (client, address) = (http1(), self.address);
+        let (cookies, latencies, failures) = (self.cookies.clone(), Arc::clone(latencies), Arc::clone(&self.failures));
+        let send = move |_| {
+            let (client, cookies) = (client.clone(), cookies.clone());
+            let (latencies, failures) = (Arc::clone(&latencies), Arc::clone(&failures));
+            async move {
+                let start = Instant::now();
+                let answer = fetch(&client, address, &cookies).await;
+                latencies.record(start.elapsed());
+                let is_ok = answer.is_ok_and(|(status, _)| status == StatusCode::OK);
+                failures.fetch_add(usize::from(!is_ok), Ordering::Relaxed);
+            }
+        };
+        steady(self.rate, time, send).await;
+    }
+
+    pub(crate) fn failures(&self) -> usize {
+        self.failures.load(Ordering::Relaxed)
+    }
 }
 
 pub(crate) fn http1() -> Client {
