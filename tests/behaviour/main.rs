@@ -10,6 +10,7 @@ mod direct;
 mod events;
 mod grpc;
 mod handle;
+mod hang_up;
 mod hostile;
 mod keys;
 mod logout_route;
