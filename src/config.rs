@@ -254,7 +254,7 @@ impl CrossmintAuthConfigBuilder {
     /// Sets how many refreshes may be under way at Crossmint at once. The default is 128.
     ///
     /// Eight times as many more wait for a place. Beyond that, and where no place has become free for a tenth of
-    /// [`refresh_timeout`](Self::refresh_timeout), sessions that need a refresh are treated as in an outage
+    /// [`refresh_timeout`](Self::refresh_timeout) (but at least 1 s), sessions that need a refresh are treated as in an outage
     /// ([`on_outage`](Self::on_outage)) at once. Valid sessions never wait. Logouts under way are limited to the same
     /// number; further ones only clear the cookies.
     pub fn max_concurrent_refreshes(mut self, limit: usize) -> Self {

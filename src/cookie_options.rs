@@ -145,6 +145,15 @@ pub(crate) struct NamePair {
     pub(crate) refresh_token: String,
 }
 
+impl NamePairs {
+    /// Returns the bytes that the names begin with.
+    pub(crate) fn initials(&self) -> [u8; 4] {
+        let other = self.other.as_ref().unwrap_or(&self.written);
+        let initial = |name: &str| name.as_bytes().first().copied().unwrap_or_default();
+        [&self.written.jwt, &self.written.refresh_token, &other.jwt, &other.refresh_token].map(|name| initial(name))
+    }
+}
+
 impl CookieNames {
     pub(crate) fn resolve(&self, project_id: &str, options: &CookieOptions) -> Result<NamePairs, ConfigError> {
         let unscoped = NamePair { jwt: JWT_COOKIE.to_owned(), refresh_token: REFRESH_TOKEN_COOKIE.to_owned() };

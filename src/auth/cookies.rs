@@ -22,19 +22,21 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Cookies {
     names: NamePairs,
+    /// The bytes that the names begin with.
+    initials: [u8; 4],
     options: CookieOptions,
 }
 
 impl Cookies {
     pub(crate) fn new(names: NamePairs, options: CookieOptions) -> Self {
-        Self { names, options }
+        Self { initials: names.initials(), names, options }
     }
 
     /// Finds the credentials among all `Cookie` fields: HTTP/2 splits them (RFC 9113 section 8.2.3).
     pub(crate) fn read<'a>(&self, headers: &'a HeaderMap) -> Presented<'a> {
         let (mut written, mut other) = (Found::default(), Found::default());
         for field in headers.get_all(COOKIE) {
-            for (name, value) in pairs(field.as_bytes()) {
+            for (name, value) in pairs(field.as_bytes(), self.initials) {
                 if !written.take(&self.names.written, name, value)
                     && let Some(names) = &self.names.other
                 {
@@ -233,12 +235,16 @@ pub(crate) fn is_cookie_value(value: &[u8]) -> bool {
     value.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x2B | 0x2D..=0x3A | 0x3C..=0x5B | 0x5D..=0x7E))
 }
 
-/// Splits a `Cookie` field into names and values. What has no `=` has no name, and is nobody's.
-fn pairs(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+/// Splits a `Cookie` field into the names and values that begin with one of these bytes: the others, which may be many,
+/// cost no more than that. What has no `=` has no name, and is nobody's.
+fn pairs(field: &[u8], initials: [u8; 4]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut start = 0;
     memchr::memchr_iter(b';', field).chain([field.len()]).filter_map(move |end| {
-        let pair = &field[start..end];
+        let pair = trim(&field[start..end]);
         start = end + 1;
+        if !initials.contains(pair.first()?) {
+            return None;
+        }
         let equals = memchr::memchr(b'=', pair)?;
         Some((trim(&pair[..equals]), trim(&pair[equals + 1..])))
     })

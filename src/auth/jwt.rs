@@ -325,10 +325,4 @@ mod tests {
             let _ = Unverified::read(token(HEADER, CLAIMS).as_bytes(), &expected, now);
         }
     }
-
-    #[test]
-    fn deep_nesting_does_not_exhaust_the_stack() {
-        let deep = format!(r#"{{"alg":"RS256","x":{}}}"#, "[".repeat(4000));
-        assert!(read(&token(&deep, CLAIMS)).is_err());
-    }
 }

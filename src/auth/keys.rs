@@ -231,7 +231,10 @@ impl Attempt {
     /// Ends the reload without a set.
     pub(crate) fn fail(mut self, error: AuthError) {
         self.is_open = false;
-        self.keys.reload().fail(error);
+        let mut reload = self.keys.reload();
+        reload.fail(error);
+        let next = self.keys.millis() + u64::try_from(reload.pause(Reason::Stale).as_millis()).unwrap_or(u64::MAX >> 1);
+        self.keys.stale_until.store(next, Ordering::Release);
     }
 }
 

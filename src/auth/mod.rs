@@ -189,7 +189,7 @@ impl CrossmintAuth {
             self.0.tokens.remove(jwt.as_bytes());
         }
         let Some(Ok(secret)) = secret else { return Ok(()) };
-        tracing::info!(reason = "logout", "a session has ended");
+        tracing::debug!(reason = "logout", "a session has ended");
         let Ended { sessions, revocation } = self.0.renewals.end(secret);
         for session in sessions {
             self.0.tokens.remove(session.jwt().as_bytes());

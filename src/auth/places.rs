@@ -3,9 +3,11 @@
 //! 1. At most so many at a time. Who comes later waits in line.
 //! 2. Where all places are taken and none becomes free for a while, Crossmint hangs: the line is sent away, and so is
 //!    whoever comes, at once.
-//! 3. From then on, one token is sent in half of that while, until Crossmint has answered one.
+//! 3. From then on, one token is sent in half of that while, until Crossmint has given one a verdict or a successor, or
+//!    ten such whiles have passed in silence: what was so long ago says nothing of now.
 
 use std::{
+    pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -39,16 +41,19 @@ impl Places {
 
     /// Waits for a place. `None` where that would be in vain.
     pub(crate) async fn take(&self) -> Option<Place<'_>> {
+        let mut turn = pin!(self.free.acquire());
+        let mut is_in_line = false;
         loop {
             let deadline = {
                 let mut line = self.line();
                 let now = Instant::now();
+                line.is_stalled &= now < line.moved + self.patience * 10;
                 if line.is_stalled && now < line.moved + self.patience / 2 {
                     return None;
                 }
-                if let Ok(place) = self.free.try_acquire() {
+                if !is_in_line && let Ok(permit) = self.free.try_acquire() {
                     line.moved = now;
-                    return Some(Place { places: self, _permit: place });
+                    return Some(Place { places: self, _permit: permit });
                 }
                 line.is_stalled |= now >= line.moved + self.patience;
                 if line.is_stalled {
@@ -56,9 +61,10 @@ impl Places {
                 }
                 line.moved + self.patience
             };
-            if let Ok(Ok(place)) = timeout_at(deadline, self.free.acquire()).await {
+            is_in_line = true;
+            if let Ok(Ok(permit)) = timeout_at(deadline, turn.as_mut()).await {
                 self.line().moved = Instant::now();
-                return Some(Place { places: self, _permit: place });
+                return Some(Place { places: self, _permit: permit });
             }
         }
     }
@@ -84,7 +90,7 @@ impl Place<'_> {
     }
 }
 
-const MIN_PATIENCE: Duration = Duration::from_millis(100);
+const MIN_PATIENCE: Duration = Duration::from_secs(1);
 const MAX_PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -144,6 +150,30 @@ mod tests {
         }
         at_once(&places).flatten().expect("it is time for a probe").answered();
         assert!(at_once(&places).flatten().is_some(), "all is well again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_loses_the_turn() {
+        let places = Places::new(1, PATIENCE * 10);
+        let served = Mutex::new(Vec::new());
+        let (places, served) = (&places, &served);
+        join_all((0..20).map(|number| async move {
+            let place = places.take().await.expect("the line moves");
+            served.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+            tokio::time::sleep(PATIENCE * 3 / 5).await;
+            place.answered();
+        }))
+        .await;
+        assert_eq!(*served.lock().unwrap_or_else(PoisonError::into_inner), Vec::from_iter(0..20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_of_long_ago_is_forgotten() {
+        let places = Places::new(2, PATIENCE * 10);
+        drop(stalled(&places).await);
+        advance(PATIENCE * 10).await;
+        let both = [at_once(&places), at_once(&places)];
+        assert!(both.iter().all(|place| matches!(place, Some(Some(_)))));
     }
 
     #[tokio::test(start_paused = true)]

@@ -390,7 +390,10 @@ impl Ticket {
                 Some(Renewed::new(Some(Arc::clone(renewal)), token, window))
             }
             Err(failure) => {
-                state.learn(self.digest, &failure.error, now);
+                // Of a rescue, it is the key set that failed.
+                if failure.rescued.is_none() {
+                    state.learn(self.digest, &failure.error, now);
+                }
                 failure.rescued.as_ref().map(|rescued| Renewed::new(None, rescued.token.clone(), window))
             }
         };
@@ -399,6 +402,9 @@ impl Ticket {
         }
         if outcome.is_ok() {
             state.impatience = 0;
+        }
+        if logged_out {
+            state.refuse(self.digest, AuthErrorKind::Refused.into(), now + REFUSAL_MEMORY.max(window));
         }
         drop(state);
         if let Some(sender) = self.sender.take() {

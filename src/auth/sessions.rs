@@ -281,7 +281,7 @@ impl CrossmintAuth {
         let Err(Failure { error, .. }) = outcome else { return tracing::debug!("renewed a session") };
         let (kind, error) = (error.kind(), error as &dyn Error);
         if kind == AuthErrorKind::Refused {
-            tracing::info!(reason = "refused", error, "a session has ended");
+            tracing::debug!(reason = "refused", error, "a session has ended");
         } else if self.0.outage_log.is_due() {
             tracing::error!(?kind, error, "a session was not renewed: Crossmint is unavailable");
         } else {
@@ -308,6 +308,8 @@ impl CrossmintAuth {
         if !answer.as_ref().is_err_and(|error| error.kind() == AuthErrorKind::Unavailable) {
             place.answered();
         }
+        // What is still to be done needs none.
+        drop(place);
         let answer = answer?;
         let verified = self.verify_or_reload(answer.jwt.as_bytes(), Reason::Vouched).await;
         let user = answer.user.or_else(|| Some(User::with_id(&verified.as_ref().ok()?.user_id)));
@@ -377,8 +379,38 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    use http::HeaderMap;
+
     use super::*;
-    use crate::{ApiKey, CrossmintAuthConfig, Environment};
+    use crate::{
+        ApiKey, CrossmintAuthConfig, Environment,
+        auth::{jwt::Expectations, upstream::RefreshAnswer},
+        refresh_body,
+    };
+
+    #[test]
+    fn deep_nesting_does_not_exhaust_the_stack() {
+        let deep = |start: &str, levels: usize| {
+            let end = if start.contains("[{") { "}]}" } else { "}" };
+            format!("{start}{}{}{end}", "[".repeat(levels), "]".repeat(levels))
+        };
+        let thread = thread::Builder::new().stack_size(1 << 20).spawn(move || {
+            let part = |json: String| URL_SAFE_NO_PAD.encode(json);
+            let expected = Expectations { audience: None, issuer: None, leeway: Duration::ZERO };
+            let (header, claims) = (r#"{"alg":"RS256","x":"#, r#"{"sub":"alice","exp":9,"x":"#);
+            for [header, claims] in [[deep(header, 2_500), deep(claims, 0)], [deep(header, 0), deep(claims, 2_500)]] {
+                let _ = Unverified::read(format!("{}.{}.AA", part(header), part(claims)).as_bytes(), &expected, 0);
+            }
+            let _ = KeySet::parse(deep(r#"{"keys":[],"x":"#, 120_000).as_bytes());
+            let _ = KeySet::parse(deep(r#"{"keys":[{"kty":"RSA","n":"AA","e":"AQAB","x":"#, 120_000).as_bytes());
+            let _ = refresh_body::refresh_token(&HeaderMap::new(), deep(r#"{"x":"#, 8_000).as_bytes());
+            let _ = RefreshAnswer::parse(deep(r#"{"jwt":"j","refresh":{"secret":"s"},"user":"#, 30_000).as_bytes());
+        });
+        thread.unwrap().join().unwrap();
+    }
 
     #[test]
     fn a_remembered_session_ends_with_its_jwt_and_its_key_set() {

@@ -54,8 +54,8 @@ async fn events_say_in_a_few_words_what_happened() {
             "DEBUG loaded the key set keys=1",
             "TRACE joined a renewal",
             "DEBUG renewed a session",
-            r#"INFO a session has ended reason="logout""#,
-            r#"INFO a session has ended reason="refused""#,
+            r#"DEBUG a session has ended reason="logout""#,
+            r#"DEBUG a session has ended reason="refused""#,
             "ERROR a session was not renewed: Crossmint is unavailable kind=UnusableAnswer",
             "DEBUG a session was not renewed: Crossmint is unavailable kind=UnusableAnswer",
         ]

@@ -1,14 +1,14 @@
 //! The threats that no other module is about, and the table of all of them in `SECURITY.md`.
 
-use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, error::Error, fs, iter::successors, path::Path, time::Duration};
 
 use axum::{Router, body::Body, routing::any};
 use futures_util::future::join_all;
 use http::{Method, Request, StatusCode};
 use serde_json::json;
 use tower_crossmint_auth::{
-    AuthErrorKind, CrossmintAuthLayer,
-    testing::{Endpoint, MockCrossmint},
+    AuthErrorKind, Credentials, CrossmintAuthLayer,
+    testing::{Endpoint, Fault, MockCrossmint},
 };
 
 use crate::{
@@ -82,7 +82,7 @@ async fn a_signature_that_is_off_by_a_bit_or_a_byte_is_refused() {
 }
 
 #[tokio::test]
-async fn a_day_in_suspension_costs_one_reload_and_no_renewal() {
+async fn a_day_without_requests_costs_one_reload_and_no_renewal() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let app = app(&auth);
@@ -168,16 +168,47 @@ async fn the_layer_adds_no_cors_headers_of_its_own_or_of_crossmints() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
     let alice = mock.sign_in("alice").cookie_header();
-    let answers = [
+    let mut answers = vec![
         post(&app, REFRESH_ROUTE, &alice).await,
-        post(&app, LOGOUT_ROUTE, &alice).await,
         get(&app, "/", "").await,
         get(&app, REFRESH_ROUTE, &alice).await,
         get(&app, "/", &expired(&mock, "bob").cookie_header()).await,
     ];
+    let allow = [("content-type", "application/json"), ("access-control-allow-origin", "*")];
+    for endpoint in [Endpoint::Refresh, Endpoint::Logout] {
+        mock.inject(endpoint, Fault::response(401, &allow, "{}"));
+        answers.push(post(&app, REFRESH_ROUTE, &expired(&mock, "bob").cookie_header()).await);
+        answers.push(post(&app, LOGOUT_ROUTE, &expired(&mock, "bob").cookie_header()).await);
+    }
     for answer in answers {
         let cors = answer.headers.keys().find(|name| name.as_str().starts_with("access-control-"));
         assert_eq!(cors, None, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_word_of_crossmints_gets_into_an_error() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    let words = json!({"message": "evil\nwords", "error": {"code": "evil words"}});
+    for (status, body) in [(200, words.to_string()), (401, words.to_string()), (500, words.to_string())] {
+        for body in [body, "evil\r\nwords".to_owned()] {
+            let fault = Fault::response(status, &[("content-type", "application/json"), ("x-evil", "words")], body);
+            for endpoint in [Endpoint::Refresh, Endpoint::Logout, Endpoint::User] {
+                mock.inject(endpoint, fault.clone());
+            }
+            let alice = expired(&mock, "alice");
+            let pair = Credentials::pair(alice.jwt(), alice.refresh_token());
+            let errors =
+                [auth.get_session(pair).await.err(), auth.logout(pair).await.err(), auth.get_user("alice").await.err()];
+            for error in errors.iter().flatten() {
+                for error in successors(Some(error as &dyn Error), |&error| error.source()) {
+                    let text = format!("{error} {error:?}");
+                    assert!(!text.contains("evil") && !text.contains("words"), "{status}: {text}");
+                }
+            }
+        }
     }
 }
 

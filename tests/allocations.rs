@@ -1,0 +1,156 @@
+//! What a request costs in allocations and bytes: counted, not timed.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+};
+
+use allocation_counter::{AllocationInfo, measure};
+use futures_util::{FutureExt, future::join_all};
+use http::{HeaderValue, Request, Response, StatusCode, header::COOKIE};
+use http_body_util::Empty;
+use tokio::runtime::{self, Runtime};
+use tower::{Layer, Service, ServiceExt, service_fn, util::ServiceFn};
+use tower_crossmint_auth::{
+    CrossmintAuth, CrossmintAuthConfigBuilder, CrossmintAuthLayer, CrossmintAuthService, ResponseFuture,
+    testing::{Endpoint, MockCrossmint, MockSession},
+};
+
+type Body = Empty<bytes::Bytes>;
+type Handler = fn(Request<Body>) -> Ready<Result<Response<Body>, Infallible>>;
+type App = CrossmintAuthService<ServiceFn<Handler>>;
+
+/// A Crossmint whose threads are its own, and are not counted.
+struct Stage {
+    runtime: Runtime,
+    mock: MockCrossmint,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let runtime = Runtime::new().unwrap();
+        let mock = runtime.block_on(MockCrossmint::start());
+        Self { runtime, mock }
+    }
+
+    fn app(&self, configure: impl FnOnce(CrossmintAuthConfigBuilder) -> CrossmintAuthConfigBuilder) -> App {
+        let auth = CrossmintAuth::new(configure(self.mock.config()).build().unwrap());
+        self.runtime.block_on(auth.warm_up()).unwrap();
+        let handler: Handler = |_| ready(Ok(Response::default()));
+        CrossmintAuthLayer::from(auth).layer(service_fn(handler))
+    }
+
+    /// Signs somebody in with a JWT of about 750 bytes.
+    fn session(&self) -> MockSession {
+        self.mock.session("0e8400e2-9b41-4d4a-8716-446655440000").claim("email", "x".repeat(65)).create()
+    }
+}
+
+/// Counts what a request that is answered at once takes.
+fn cost(app: &mut App, cookie: &str, status: StatusCode) -> AllocationInfo {
+    let mut request = Request::new(Body::new());
+    request.headers_mut().insert(COOKIE, HeaderValue::from_str(cookie).unwrap());
+    let mut answer = None;
+    let info = measure(|| answer = Some(app.call(request).now_or_never()));
+    assert_eq!(answer.flatten().unwrap().unwrap().status(), status);
+    info
+}
+
+#[test]
+fn a_known_session_takes_three_allocations_however_many_cookies_come_with_it() {
+    let stage = Stage::new();
+    let mut app = stage.app(|config| config);
+    let session = stage.session().cookie_header();
+    let cold = cost(&mut app, &session, StatusCode::OK).count_total;
+    println!("at first sight: {cold} allocations");
+    assert!(cold <= 16, "{cold}");
+    for junk in [0, 1, 10, 100, 1_000] {
+        let cookie = format!("{}{session}", "theme=dark; ".repeat(junk));
+        let warm = cost(&mut app, &cookie, StatusCode::OK).count_total;
+        // The table of the request's extensions, which is empty before, and the session in it.
+        println!("warm, with {junk} foreign cookies: {warm} allocations");
+        assert!(warm <= 3, "with {junk} foreign cookies: {warm}");
+    }
+}
+
+#[test]
+fn a_refusal_takes_a_few_allocations() {
+    let stage = Stage::new();
+    let mut app = stage.app(|config| config);
+    let refresh = stage.session().refresh_token().to_owned();
+    let name = "crossmint-refresh-token-mock-project";
+    for (case, cookie) in [
+        ("nobody", "theme=dark".to_owned()),
+        ("two refresh tokens", format!("{name}={refresh}; {name}=x")),
+        ("an impossible one", format!("{name}=\"")),
+        ("a huge one", format!("{name}={}", "x".repeat(100_000))),
+    ] {
+        let info = cost(&mut app, &cookie, StatusCode::UNAUTHORIZED);
+        println!("{case}: {} allocations, {} bytes", info.count_total, info.bytes_max);
+        assert!(info.count_total <= 24 && info.bytes_max <= 4_096, "{case}: {info:?}");
+    }
+}
+
+#[test]
+fn a_session_in_the_cache_takes_at_most_1600_bytes() {
+    let stage = Stage::new();
+    for count in [1_000_u64, 10_000] {
+        let mut app = stage.app(|config| config.token_cache_bytes(64 << 20));
+        let cookies: Vec<HeaderValue> = (0..count).map(|_| stage.session().cookie_header().parse().unwrap()).collect();
+        assert!(stage.session().jwt().len().abs_diff(752) < 8);
+        let held = measure(|| {
+            for cookie in &cookies {
+                let mut request = Request::new(Body::new());
+                request.headers_mut().insert(COOKIE, cookie.clone());
+                assert_eq!(app.call(request).now_or_never().unwrap().unwrap().status(), StatusCode::OK);
+            }
+        });
+        let each = u64::try_from(held.bytes_current).unwrap() / count;
+        println!("{each} bytes for each of {count} sessions");
+        assert!(each <= 1_638, "{each} bytes for each of {count}");
+    }
+}
+
+#[test]
+fn a_request_that_waits_for_a_renewal_takes_at_most_two_kilobytes() {
+    let stage = Stage::new();
+    let app = stage.app(|config| config);
+    let cookie: HeaderValue = stage.mock.session("bob").jwt_lifetime(-60).create().cookie_header().parse().unwrap();
+    let requests: Vec<_> = (0..WAITERS)
+        .map(|_| {
+            let mut request = Request::new(Body::new());
+            request.headers_mut().insert(COOKIE, cookie.clone());
+            request
+        })
+        .collect();
+    let hold = stage.mock.hold(Endpoint::Refresh);
+    // One thread for the layer, so that all it does is counted.
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let info = measure(|| {
+        runtime.block_on(async {
+            let waiting = join_all(requests.into_iter().map(|request| app.clone().oneshot(request)));
+            let release = async {
+                stage.mock.called(Endpoint::Refresh, 1).await;
+                hold.release();
+            };
+            let (answers, ()) = tokio::join!(waiting, release);
+            assert!(answers.into_iter().all(|answer| answer.unwrap().status() == StatusCode::OK));
+        });
+    });
+    let each = info.bytes_max / u64::try_from(WAITERS).unwrap();
+    println!("{each} bytes for each of {WAITERS} waiters");
+    assert!(each <= 2_048, "{each} bytes for each");
+    assert_eq!(stage.mock.calls(Endpoint::Refresh), 1);
+}
+
+#[test]
+fn the_future_is_little_larger_than_the_inner_one() {
+    let future = size_of::<ResponseFuture<ServiceFn<Handler>, Body>>();
+    let inner = size_of::<Ready<Result<Response<Body>, Infallible>>>();
+    println!("{} bytes more than the inner future", future - inner);
+    assert!(future <= inner + 256, "{future} bytes, of which {inner} are the inner future's");
+}
+
+const WAITERS: usize = 10_000;
