@@ -146,8 +146,7 @@ impl Keys {
             return Permission::NotBefore(remaining);
         }
         // One second for the attempt itself, or as long as the next failure will ask for.
-        let next = backoff(reload.failures.saturating_add(1)).as_millis();
-        self.stale_until.store(self.millis() + u64::try_from(next).unwrap_or(u64::MAX >> 1), Ordering::Release);
+        self.rest(backoff(reload.failures.saturating_add(1)));
         let (done, under_way) = watch::channel(());
         reload.last_attempt = Some(now);
         reload.under_way = Some(under_way.clone());
@@ -165,6 +164,12 @@ impl Keys {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.loaded_at_unix.store(unix.as_secs(), Ordering::Release);
         self.loaded_at.store(self.millis(), Ordering::Release);
+    }
+
+    /// Leaves a stale set alone for so long.
+    fn rest(&self, pause: Duration) {
+        let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX >> 1);
+        self.stale_until.store(self.millis() + pause, Ordering::Release);
     }
 
     fn millis(&self) -> u64 {
@@ -233,8 +238,7 @@ impl Attempt {
         self.is_open = false;
         let mut reload = self.keys.reload();
         reload.fail(error);
-        let next = self.keys.millis() + u64::try_from(reload.pause(Reason::Stale).as_millis()).unwrap_or(u64::MAX >> 1);
-        self.keys.stale_until.store(next, Ordering::Release);
+        self.keys.rest(reload.pause(Reason::Stale));
     }
 }
 
@@ -449,6 +453,7 @@ mod tests {
             start(&keys, Reason::Missing).unwrap().fail(failure.retry_after(Some(Duration::from_secs(asked_for))));
             advance(Duration::from_secs(pause) - Duration::from_millis(1)).await;
             assert!(start(&keys, Reason::Missing).is_none(), "{asked_for}");
+            assert!(!keys.is_due(), "{asked_for}");
             assert!(start(&keys, Reason::UnknownKey).is_none(), "{asked_for}");
             advance(Duration::from_millis(1)).await;
             assert!(start(&keys, Reason::Missing).is_some(), "{asked_for}");

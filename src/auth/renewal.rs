@@ -222,12 +222,11 @@ impl Renewals {
     pub(crate) fn end(&self, token: Secret) -> Ended {
         let mut state = self.state();
         state.forget_old(self.window);
-        let until = Instant::now() + REFUSAL_MEMORY.max(self.window);
         let mut digest = state.first_of(digest_of(&token));
         let mut latest = token;
         let mut sessions = Vec::new();
         while let Some(renewed) = state.forget(&digest) {
-            state.refuse(digest, AuthErrorKind::Refused.into(), until);
+            state.sign_out(digest, self.window);
             latest = renewed.token;
             digest = renewed.successor;
             if let Some(renewal) = renewed.renewal {
@@ -239,7 +238,7 @@ impl Renewals {
             flight.logged_out = true;
             Revocation::AfterRenewal(flight.pending.clone())
         } else {
-            state.refuse(digest, AuthErrorKind::Refused.into(), until);
+            state.sign_out(digest, self.window);
             Revocation::Now(latest)
         };
         Ended { sessions, revocation }
@@ -319,6 +318,11 @@ impl State {
         }
     }
 
+    /// Refuses a token whose session was signed out, for as long as anybody may still come with it.
+    fn sign_out(&mut self, digest: Digest, window: Duration) {
+        self.refuse(digest, AuthErrorKind::Refused.into(), Instant::now() + REFUSAL_MEMORY.max(window));
+    }
+
     fn refuse(&mut self, digest: Digest, error: AuthError, until: Instant) {
         self.refused.put(digest, (error, until));
         if self.refused.len() > MAX_REFUSED {
@@ -389,6 +393,10 @@ impl Ticket {
                 let token = renewal.session.refresh_token().secret().into();
                 Some(Renewed::new(Some(Arc::clone(renewal)), token, window))
             }
+            Err(_) if logged_out => {
+                state.sign_out(self.digest, window);
+                None
+            }
             Err(failure) => {
                 // Of a rescue, it is the key set that failed.
                 if failure.rescued.is_none() {
@@ -400,11 +408,8 @@ impl Ticket {
         if let Some(successor) = successor.filter(|_| !window.is_zero()) {
             state.remember(self.digest, successor);
         }
-        if outcome.is_ok() {
+        if outcome.is_ok() || logged_out {
             state.impatience = 0;
-        }
-        if logged_out {
-            state.refuse(self.digest, AuthErrorKind::Refused.into(), now + REFUSAL_MEMORY.max(window));
         }
         drop(state);
         if let Some(sender) = self.sender.take() {
@@ -417,10 +422,9 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if self.sender.is_some() {
-            let until = Instant::now() + REFUSAL_MEMORY.max(self.renewals.window);
             let mut state = self.renewals.state();
             if state.under_way.remove(&self.digest).is_some_and(|flight| flight.logged_out) {
-                state.refuse(self.digest, AuthErrorKind::Refused.into(), until);
+                state.sign_out(self.digest, self.renewals.window);
             }
         }
     }

@@ -290,3 +290,26 @@ async fn a_task_that_panics_leaves_nobody_waiting_and_no_lock_behind() {
     renew(&renewals, "a", "b");
     assert_eq!(outcome(&renewals, "a"), "b");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_logout_during_a_renewal_is_remembered_as_long_as_the_window() {
+    let window = 4 * REFUSAL_MEMORY;
+    let renewals = Arc::new(Renewals::new(window, 2));
+    let ticket = ticket(&renewals, "a");
+    assert!(matches!(renewals.end("a".into()).revocation, Revocation::AfterRenewal(_)));
+    assert!(ticket.settle(refused()).is_none());
+    advance(window - Duration::from_secs(1)).await;
+    assert_eq!(outcome(&renewals, "a"), "Refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_set_that_asks_for_patience_holds_up_no_renewal() {
+    let renewals = renewals();
+    for number in 0..2 * MAX_PATIENCE {
+        let cookie = HeaderValue::from_static("c");
+        let rescued = Rescued { token: "b".into(), set_cookie: [cookie.clone(), cookie] };
+        let failure = Failure { rescued: Some(Arc::new(rescued)), ..AuthErrorKind::RateLimited.into() };
+        assert!(ticket(&renewals, &number.to_string()).settle(Err(failure)).is_none());
+    }
+    assert_eq!(outcome(&renewals, "other"), "sends other");
+}
