@@ -35,7 +35,7 @@ use crate::{
 
 /// M1: far more tokens than the caches hold.
 pub(crate) async fn distinct_tokens(scale: &Scale) -> (String, Vec<Check>) {
-    let (tokens, junk, cache) = scale.pick((1_000, 5_000, 1 << 20), (100_000, 1_000_000, 16 << 20));
+    let (tokens, junk, cache) = scale.pick((1_000, 5_000, 1 << 18), (100_000, 1_000_000, 16 << 20));
     let (url, _upstream) = forgetful_crossmint().await;
     let stage = Stage::warm(|config| config.base_url(url).token_cache_bytes(cache)).await;
     let valid = |number: usize| {
