@@ -1,16 +1,36 @@
 //! Text that must never be printed.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{
+    fmt,
+    ops::{Deref, Range},
+    sync::Arc,
+};
 
 use zeroize::{Zeroize, Zeroizing};
 
 /// A token: cheap to clone, `***` in `Debug`, wiped when the last clone goes.
 #[derive(Clone)]
-pub(crate) struct Secret(Arc<Zeroizing<Box<str>>>);
+pub(crate) struct Secret {
+    text: Arc<Zeroizing<Box<str>>>,
+    range: Range<usize>,
+}
+
+impl Secret {
+    /// Copies two tokens that stay together into one allocation.
+    pub(crate) fn pair(first: &str, second: &str) -> [Self; 2] {
+        // Sized exactly: a buffer that grows leaves a copy behind.
+        let mut text = String::with_capacity(first.len() + second.len());
+        text.push_str(first);
+        text.push_str(second);
+        let text = Arc::new(Zeroizing::new(text.into_boxed_str()));
+        let (middle, end) = (first.len(), text.len());
+        [0..middle, middle..end].map(|range| Self { text: Arc::clone(&text), range })
+    }
+}
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
-        Self(Arc::new(Zeroizing::new(text.into())))
+        Self { text: Arc::new(Zeroizing::new(text.into())), range: 0..text.len() }
     }
 }
 
@@ -26,7 +46,7 @@ impl Deref for Secret {
     type Target = str;
 
     fn deref(&self) -> &str {
-        &self.0
+        &self.text[self.range.clone()]
     }
 }
 
@@ -45,5 +65,6 @@ mod tests {
         let secret = Secret::from("hush".to_owned());
         assert_eq!(&*secret, "hush");
         assert_eq!(format!("{secret:?} {secret:#?}"), "*** ***");
+        assert_eq!(Secret::pair("hush", "hö").each_ref().map(|secret| &**secret), ["hush", "hö"]);
     }
 }

@@ -59,9 +59,10 @@ impl Session {
     }
 
     /// Returns the same JWT with another refresh token.
-    pub(crate) fn with_refresh_token(&self, refresh_token: RefreshToken) -> Self {
-        let parts = self.parts();
-        Self(Arc::new(Inner { material: AuthMaterial { refresh_token, ..parts.material }, ..parts }))
+    pub(crate) fn with_refresh_token(&self, secret: &str) -> Self {
+        let [jwt, secret] = Secret::pair(self.jwt(), secret);
+        let material = AuthMaterial::from_parts(jwt, RefreshToken::from_parts(secret, None), None);
+        Self(Arc::new(Inner { material, ..self.parts() }))
     }
 
     fn parts(&self) -> Inner {

@@ -36,11 +36,22 @@ impl Cookies {
     pub(crate) fn read<'a>(&self, headers: &'a HeaderMap) -> Presented<'a> {
         let (mut written, mut other) = (Found::default(), Found::default());
         for field in headers.get_all(COOKIE) {
-            for (name, value) in pairs(field.as_bytes(), self.initials) {
-                if !written.take(&self.names.written, name, value)
+            let mut rest = Some(field.as_bytes());
+            while let Some(field) = rest {
+                let pair;
+                (pair, rest) = match memchr::memchr(b';', field) {
+                    Some(end) => (&field[..end], Some(&field[end + 1..])),
+                    None => (field, None),
+                };
+                let pair = trim(pair);
+                // Foreign cookies, which may be many, cost no more than this.
+                if !pair.first().is_some_and(|first| self.initials.contains(first)) {
+                    continue;
+                }
+                if !written.take(&self.names.written, pair)
                     && let Some(names) = &self.names.other
                 {
-                    other.take(names, name, value);
+                    other.take(names, pair);
                 }
             }
         }
@@ -208,11 +219,12 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    fn take(&mut self, names: &NamePair, name: &[u8], value: &'a [u8]) -> bool {
-        let slot = if name == names.jwt.as_bytes() {
-            &mut self.jwt
-        } else if name == names.refresh_token.as_bytes() {
-            &mut self.refresh_token
+    /// Takes a pair, if it goes by one of the names.
+    fn take(&mut self, names: &NamePair, pair: &'a [u8]) -> bool {
+        let (slot, value) = if let Some(value) = value(pair, &names.jwt) {
+            (&mut self.jwt, value)
+        } else if let Some(value) = value(pair, &names.refresh_token) {
+            (&mut self.refresh_token, value)
         } else {
             return false;
         };
@@ -235,19 +247,10 @@ pub(crate) fn is_cookie_value(value: &[u8]) -> bool {
     value.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x2B | 0x2D..=0x3A | 0x3C..=0x5B | 0x5D..=0x7E))
 }
 
-/// Splits a `Cookie` field into the names and values that begin with one of these bytes: the others, which may be many,
-/// cost no more than that. What has no `=` has no name, and is nobody's.
-fn pairs(field: &[u8], initials: [u8; 4]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut start = 0;
-    memchr::memchr_iter(b';', field).chain([field.len()]).filter_map(move |end| {
-        let pair = trim(&field[start..end]);
-        start = end + 1;
-        if !initials.contains(pair.first()?) {
-            return None;
-        }
-        let equals = memchr::memchr(b'=', pair)?;
-        Some((trim(&pair[..equals]), trim(&pair[equals + 1..])))
-    })
+/// Returns the value of a pair that goes by this name. What has no `=` has no name, and is nobody's.
+fn value<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let rest = trim(pair.strip_prefix(name.as_bytes())?);
+    rest.strip_prefix(b"=").map(trim)
 }
 
 /// Trims space and tab, and nothing else: Unicode white space would let a sibling domain forge a prefixed name.

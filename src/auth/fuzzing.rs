@@ -62,10 +62,16 @@ pub struct Jwt {
 pub fn read_jwt(token: &[u8], leeway: u64, now: u64) -> Option<Jwt> {
     let leeway = Duration::from_secs(leeway);
     let expected = Expectations { audience: Some(PROJECT.into()), issuer: Some(ISSUER.into()), leeway };
-    let Unverified { message, signature, key_id, user_id, expires_at, issued_at } =
-        Unverified::read(token, &expected, now).ok()?;
-    let (message, key_id) = (message.to_vec(), key_id.map(Into::into));
-    Some(Jwt { message, signature, key_id, user_id: user_id.into(), expires_at, issued_at })
+    let Unverified { signed, user_id, expires_at, issued_at } = Unverified::read(token, &expected, now).ok()?;
+    let (message, signature) = (signed.message.to_vec(), signed.signature().to_vec());
+    Some(Jwt {
+        message,
+        signature,
+        key_id: signed.key_id.map(Into::into),
+        user_id: user_id.into(),
+        expires_at,
+        issued_at,
+    })
 }
 
 /// The IDs of the usable keys of a key set. There is one at least.

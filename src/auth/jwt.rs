@@ -6,7 +6,7 @@
 //! 4. `crit`, `b64`, `zip` and `cty` are refused: this reader understands none of them (RFC 7515 section 4.1.11).
 //! 5. `exp` and `sub` are required; `nbf`, `aud` and `iss` are checked as configured.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, ops::Range, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
@@ -22,10 +22,7 @@ pub(crate) struct Expectations {
 
 /// A token whose claims hold, and whose signature is still to be verified.
 pub(crate) struct Unverified<'t> {
-    /// The header and payload as they were signed.
-    pub(crate) message: &'t [u8],
-    pub(crate) signature: Vec<u8>,
-    pub(crate) key_id: Option<Box<str>>,
+    pub(crate) signed: Signed<'t>,
     pub(crate) user_id: Box<str>,
     pub(crate) expires_at: u64,
     /// When it was issued, as the token itself says; zero if it does not.
@@ -39,26 +36,22 @@ impl<'t> Unverified<'t> {
     ///
     /// Why the token is refused; without any part of it.
     pub(crate) fn read(token: &'t [u8], expected: &Expectations, now: u64) -> Result<Self, &'static str> {
-        let Signed { message, payload, signature, key_id } = Signed::read(token)?;
-        let claims: Claims<'_> = parse(&payload).ok_or("the claims are not acceptable JSON")?;
+        let signed = Signed::read(token)?;
+        let claims: Claims<'_> = parse(signed.payload()).ok_or("the claims are not acceptable JSON")?;
         claims.check(expected, now)?;
-        Ok(Self {
-            message,
-            signature,
-            key_id,
-            user_id: claims.sub.into(),
-            expires_at: claims.exp as u64,
-            issued_at: claims.iat.unwrap_or_default() as u64,
-        })
+        let (user_id, expires_at) = (claims.sub.into(), claims.exp as u64);
+        Ok(Self { user_id, expires_at, issued_at: claims.iat.unwrap_or_default() as u64, signed })
     }
 }
 
 /// The parts of a token whose header holds.
 pub(crate) struct Signed<'t> {
+    /// The header and payload as they were signed.
     pub(crate) message: &'t [u8],
-    payload: Vec<u8>,
-    pub(crate) signature: Vec<u8>,
     pub(crate) key_id: Option<Box<str>>,
+    /// All three parts, decoded into one allocation.
+    decoded: Vec<u8>,
+    payload: Range<usize>,
 }
 
 impl<'t> Signed<'t> {
@@ -70,15 +63,26 @@ impl<'t> Signed<'t> {
         let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
             return Err("the token does not have three parts");
         };
-        let decode = |part: &[u8]| URL_SAFE_NO_PAD.decode(part).map_err(|_| "a part of the token is not base64url");
-        let header = decode(&token[..first])?;
-        let payload = decode(&token[first + 1..second])?;
-        let signature = decode(&token[second + 1..])?;
-        if payload.is_empty() || signature.is_empty() {
+        let mut decoded = Vec::with_capacity(token.len());
+        let mut decode = |part: &[u8]| match URL_SAFE_NO_PAD.decode_vec(part, &mut decoded) {
+            Ok(()) => Ok(decoded.len()),
+            Err(_) => Err("a part of the token is not base64url"),
+        };
+        let payload = decode(&token[..first])?..decode(&token[first + 1..second])?;
+        let end = decode(&token[second + 1..])?;
+        if payload.is_empty() || payload.end == end {
             return Err("a part of the token is empty");
         }
-        let key_id = parse::<Header<'_>>(&header).ok_or("the header is not acceptable JSON")?.check()?;
-        Ok(Self { message: &token[..second], payload, signature, key_id })
+        let header: Header<'_> = parse(&decoded[..payload.start]).ok_or("the header is not acceptable JSON")?;
+        Ok(Self { message: &token[..second], key_id: header.check()?, decoded, payload })
+    }
+
+    fn payload(&self) -> &[u8] {
+        &self.decoded[self.payload.clone()]
+    }
+
+    pub(crate) fn signature(&self) -> &[u8] {
+        &self.decoded[self.payload.end..]
     }
 }
 
@@ -224,8 +228,14 @@ mod tests {
     fn a_good_token_is_read() {
         let text = token(HEADER, CLAIMS);
         let token = read(&text).unwrap();
-        assert_eq!((&*token.user_id, token.key_id.as_deref(), token.expires_at), ("alice", Some("k1"), NOW + 60));
-        assert_eq!((token.message, token.signature), (&text.as_bytes()[..text.len() - 5], b"sig".to_vec()));
+        assert_eq!(
+            (&*token.user_id, token.signed.key_id.as_deref(), token.expires_at),
+            ("alice", Some("k1"), NOW + 60)
+        );
+        assert_eq!(
+            (token.signed.message, token.signed.signature()),
+            (&text.as_bytes()[..text.len() - 5], b"sig".as_slice())
+        );
     }
 
     #[test]

@@ -52,20 +52,26 @@ impl CrossmintAuth {
             if session.refresh_token().secret().as_bytes() == token {
                 return Ok(Judgement::Valid(session));
             }
-            let session = session.with_refresh_token(refresh_token(&usable_secret(token)?));
+            let session = session.with_refresh_token(usable_text(token)?);
             self.0.tokens.insert(session.clone());
             return Ok(Judgement::Valid(session));
         }
-        let secret = usable_secret(token)?;
-        let Slot::One(jwt) = presented.jwt else { return Ok(Judgement::Open(Pair { jwt: None, secret })) };
-        let verified = match self.verify(jwt) {
-            Err(Unverifiable::Invalid(_)) => return Ok(Judgement::Open(Pair { jwt: None, secret })),
-            verified => verified.ok(),
+        let secret = usable_text(token)?;
+        let Slot::One(jwt) = presented.jwt else {
+            return Ok(Judgement::Open(Pair { jwt: None, secret: secret.into() }));
         };
-        // Only now is the JWT known to be short, and worth a copy.
-        match (verified, presented.jwt.text()) {
-            (Some(verified), Some(jwt)) => Ok(Judgement::Valid(self.admit_pair(verified, &jwt, &secret))),
-            (_, jwt) => Ok(Judgement::Open(Pair { jwt, secret })),
+        match (self.verify(jwt), std::str::from_utf8(jwt)) {
+            (Err(Unverifiable::Invalid(_)), _) | (_, Err(_)) => {
+                Ok(Judgement::Open(Pair { jwt: None, secret: secret.into() }))
+            }
+            // Only now is the JWT known to be short, and worth a copy.
+            (verified, Ok(jwt)) => {
+                let [jwt, secret] = Secret::pair(jwt, secret);
+                Ok(match verified {
+                    Ok(verified) => Judgement::Valid(self.admit_pair(verified, jwt, secret)),
+                    Err(_) => Judgement::Open(Pair { jwt: Some(jwt), secret }),
+                })
+            }
         }
     }
 
@@ -88,16 +94,17 @@ impl CrossmintAuth {
     fn verify(&self, jwt: &[u8]) -> Result<Verified, Unverifiable> {
         let token = Unverified::read(jwt, &self.0.expectations, now()).map_err(Unverifiable::Invalid)?;
         let (keys, generation) = self.0.keys.current().ok_or(Unverifiable::NoKeys)?;
-        let key = keys.find(token.key_id.as_deref()).ok_or(Unverifiable::UnknownKey { issued_at: token.issued_at })?;
+        let signed = &token.signed;
+        let key = keys.find(signed.key_id.as_deref()).ok_or(Unverifiable::UnknownKey { issued_at: token.issued_at })?;
         self.0.counters.verifications.count();
-        if !key.verifies(token.message, &token.signature) {
+        if !key.verifies(signed.message, signed.signature()) {
             return Err(Unverifiable::Invalid("the signature does not verify"));
         }
         Ok(Verified { user_id: token.user_id, expires_at: token.expires_at, generation })
     }
 
-    fn admit_pair(&self, verified: Verified, jwt: &Secret, secret: &Secret) -> Session {
-        let material = AuthMaterial::from_parts(jwt.clone(), refresh_token(secret), None);
+    fn admit_pair(&self, verified: Verified, jwt: Secret, secret: Secret) -> Session {
+        let material = AuthMaterial::from_parts(jwt, RefreshToken::from_parts(secret, None), None);
         let session = Session::new(verified, material);
         self.0.tokens.insert(session.clone());
         session
@@ -107,9 +114,9 @@ impl CrossmintAuth {
     pub(super) async fn resolve(&self, pair: Pair) -> Result<Resolved, Failure> {
         // Without keys nothing can be verified, least of all what a renewal would bring.
         self.ensure_keys().await?;
-        if let Some(jwt) = &pair.jwt {
+        if let Some(jwt) = pair.jwt {
             match self.verify_or_reload(jwt.as_bytes(), Reason::UnknownKey).await {
-                Ok(verified) => return Ok(Resolved::Known(self.admit_pair(verified, jwt, &pair.secret))),
+                Ok(verified) => return Ok(Resolved::Known(self.admit_pair(verified, jwt, pair.secret))),
                 Err(error) if error.kind() == AuthErrorKind::InvalidToken => {}
                 Err(error) => return Err(error.into()),
             }
@@ -361,15 +368,15 @@ fn crowded() -> AuthError {
 
 /// Checks that a refresh token can be one before it goes anywhere.
 pub(super) fn usable_secret(token: &[u8]) -> Result<Secret, AuthError> {
-    let is_usable = !token.is_empty() && token.len() <= MAX_COOKIE && is_cookie_value(token);
-    match std::str::from_utf8(token) {
-        Ok(token) if is_usable => Ok(token.into()),
-        _ => Err(AuthErrorKind::InvalidCredentials.into()),
-    }
+    usable_text(token).map(Into::into)
 }
 
-fn refresh_token(secret: &Secret) -> RefreshToken {
-    RefreshToken::from_parts(secret.clone(), None)
+fn usable_text(token: &[u8]) -> Result<&str, AuthError> {
+    let is_usable = !token.is_empty() && token.len() <= MAX_COOKIE && is_cookie_value(token);
+    match std::str::from_utf8(token) {
+        Ok(token) if is_usable => Ok(token),
+        _ => Err(AuthErrorKind::InvalidCredentials.into()),
+    }
 }
 
 fn now() -> u64 {

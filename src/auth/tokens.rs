@@ -3,51 +3,51 @@
 //! Only verified tokens get in, so that nobody can crowd out others with junk. A hit needs the whole token to be equal;
 //! the caller checks expiry and key set.
 
-use std::sync::{
-    PoisonError, RwLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use lru::LruCache;
+use hashbrown::HashMap;
 
 use crate::session::Session;
 
 /// A cache bounded in bytes, split so that threads rarely meet.
-#[derive(Debug)]
 pub(crate) struct Tokens {
     shards: Box<[Shard]>,
     shard_bytes: usize,
 }
 
-#[derive(Debug)]
 struct Shard {
     entries: RwLock<Entries>,
     /// Counted here, where a thread has been anyway, and not in one place for all.
     hits: AtomicU64,
 }
 
-#[derive(Debug)]
+#[derive(Default)]
 struct Entries {
-    sessions: LruCache<Tail, Session>,
+    sessions: HashMap<Tail, Session>,
+    /// The same tails, oldest first.
+    ages: VecDeque<Tail>,
     bytes: usize,
 }
 
 impl Tokens {
     /// Creates a cache for about `bytes` of sessions. Zero holds none.
     pub(crate) fn new(bytes: usize) -> Self {
-        let shard = || Shard {
-            entries: RwLock::new(Entries { sessions: LruCache::unbounded(), bytes: 0 }),
-            hits: AtomicU64::new(0),
-        };
-        Self { shards: (0..SHARDS).map(|_| shard()).collect(), shard_bytes: bytes / SHARDS }
+        let shard = |_| Shard { entries: RwLock::default(), hits: AtomicU64::new(0) };
+        Self { shards: (0..SHARDS).map(shard).collect(), shard_bytes: bytes / SHARDS }
     }
 
     /// Finds the session of a token.
     pub(crate) fn find(&self, token: &[u8]) -> Option<Session> {
         let tail = tail(token)?;
-        let shard = self.shard(&tail);
+        let shard = self.shard(tail);
         let entries = shard.entries.read().unwrap_or_else(PoisonError::into_inner);
-        let session = entries.sessions.peek(&tail).filter(|session| session.jwt().as_bytes() == token)?;
+        let session = entries.sessions.get(&tail).filter(|session| session.jwt().as_bytes() == token)?;
         shard.hits.fetch_add(1, Ordering::Relaxed);
         Some(session.clone())
     }
@@ -59,45 +59,61 @@ impl Tokens {
 
     /// Keeps a session, in place of the oldest ones if need be.
     pub(crate) fn insert(&self, session: Session) {
-        let cost = ENTRY_BYTES + session.cost();
+        let cost = cost(&session);
         let Some(tail) = tail(session.jwt().as_bytes()).filter(|_| cost <= self.shard_bytes) else { return };
-        let mut entries = self.shard(&tail).entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.shard(tail).entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.bytes += cost;
-        if let Some(replaced) = entries.sessions.put(tail, session) {
-            entries.bytes -= ENTRY_BYTES + replaced.cost();
+        match entries.sessions.insert(tail, session) {
+            Some(replaced) => entries.bytes -= self::cost(&replaced),
+            None => entries.ages.push_back(tail),
         }
         while entries.bytes > self.shard_bytes {
-            let Some((_, oldest)) = entries.sessions.pop_lru() else { break };
-            entries.bytes -= ENTRY_BYTES + oldest.cost();
+            let Some(oldest) = entries.ages.pop_front() else { break };
+            entries.take(oldest);
         }
     }
 
     /// Forgets the session of a token.
     pub(crate) fn remove(&self, token: &[u8]) {
         let Some(tail) = tail(token) else { return };
-        let mut entries = self.shard(&tail).entries.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(removed) = entries.sessions.pop(&tail) {
-            entries.bytes -= ENTRY_BYTES + removed.cost();
+        let mut entries = self.shard(tail).entries.write().unwrap_or_else(PoisonError::into_inner);
+        if entries.take(tail) {
+            entries.ages.retain(|other| *other != tail);
         }
     }
 
-    fn shard(&self, tail: &Tail) -> &Shard {
-        &self.shards[usize::from(tail[0]) % SHARDS]
+    fn shard(&self, tail: Tail) -> &Shard {
+        // The characters of base64 are unevenly spread over the bytes; a sum of several is not.
+        let sum: u8 = tail.to_le_bytes()[..4].iter().fold(0, |sum, byte| sum.wrapping_add(*byte));
+        &self.shards[usize::from(sum) % SHARDS]
     }
+}
+
+impl Entries {
+    /// Takes a session out, and tells whether it was there. Its tail stays among the ages.
+    fn take(&mut self, tail: Tail) -> bool {
+        let taken = self.sessions.remove(&tail);
+        self.bytes -= taken.as_ref().map_or(0, cost);
+        taken.is_some()
+    }
+}
+
+fn cost(session: &Session) -> usize {
+    ENTRY_BYTES + session.cost()
 }
 
 /// The end of a token's signature: as good as a hash of the token, without reading it all.
 ///
 /// Nobody can make a verified token end like another; and an unverified one that does still has to equal it.
-type Tail = [u8; 32];
+type Tail = u128;
 
 fn tail(token: &[u8]) -> Option<Tail> {
-    token.last_chunk().copied()
+    token.last_chunk().copied().map(Tail::from_le_bytes)
 }
 
 const SHARDS: usize = 16;
 
-/// What an entry takes beside its session: reference counts, links, its place in the table.
+/// What an entry takes beside its session: reference counts, its places in the table and in the line of ages.
 const ENTRY_BYTES: usize = 160;
 
 #[cfg(test)]
@@ -134,7 +150,11 @@ mod tests {
         assert!(tokens.find(token(0).as_bytes()).is_none());
         for shard in &tokens.shards {
             let shard = shard.entries.read().unwrap();
-            let held: usize = shard.sessions.iter().map(|(_, session)| ENTRY_BYTES + session.cost()).sum();
+            assert!(
+                shard.ages.len() == shard.sessions.len()
+                    && shard.ages.iter().all(|tail| shard.sessions.contains_key(tail))
+            );
+            let held: usize = shard.sessions.values().map(cost).sum();
             assert_eq!(shard.bytes, held);
             assert!(held <= 10_000);
         }
@@ -146,8 +166,12 @@ mod tests {
         tokens.insert(session(&token(1)));
         tokens.insert(session(&token(1)));
         tokens.remove(token(1).as_bytes());
+        tokens.remove(token(2).as_bytes());
         assert!(tokens.find(token(1).as_bytes()).is_none());
-        assert!(tokens.shards.iter().all(|shard| shard.entries.read().unwrap().bytes == 0));
+        assert!(tokens.shards.iter().all(|shard| {
+            let entries = shard.entries.read().unwrap();
+            entries.bytes == 0 && entries.ages.is_empty()
+        }));
     }
 
     #[test]
