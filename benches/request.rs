@@ -4,9 +4,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on should panic")]
 
+mod stage;
+
 use std::{
+    collections::HashMap,
+    fs,
     hint::black_box,
-    sync::Arc,
+    iter,
+    sync::{Arc, Barrier},
     thread,
     time::{Duration, Instant},
 };
@@ -14,101 +19,101 @@ use std::{
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use axum::{Router, body::Body, middleware, routing::get};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use criterion::{BenchmarkId, Criterion, criterion_group};
-use futures_util::{FutureExt, future::join_all};
+use criterion::Criterion;
+use futures_util::{
+    FutureExt,
+    future::{join_all, ready},
+};
 use http::{HeaderValue, Request, Response, StatusCode, header::COOKIE};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
-use tower::{Layer, Service};
-use tower_crossmint_auth::{
-    CrossmintAuth, CrossmintAuthLayer, CrossmintAuthService,
-    testing::{Endpoint, MockCrossmint, MockSession},
-};
+use tokio::{runtime, task::JoinSet};
+use tower::{Layer, Service, ServiceExt};
+use tower_crossmint_auth::testing::Endpoint;
 
-/// Crossmint, and an application behind the layer, without a connection between.
-struct Stage {
-    runtime: Runtime,
-    mock: MockCrossmint,
+use crate::stage::Stage;
+
+/// Something to be timed, alone by criterion and in turns with all others for the ratios.
+struct Case<'a> {
+    name: String,
+    /// How often it runs in each turn.
+    rounds: u64,
+    /// Runs so many rounds and tells how long they took, without what they needed to be set up.
+    run: Box<dyn FnMut(u64) -> Duration + 'a>,
 }
 
-impl Stage {
-    fn new() -> Self {
-        let runtime = Runtime::new().unwrap();
-        let mock = runtime.block_on(MockCrossmint::start());
-        Self { runtime, mock }
+impl<'a> Case<'a> {
+    fn new(name: impl Into<String>, rounds: u64, run: impl FnMut(u64) -> Duration + 'a) -> Self {
+        Self { name: name.into(), rounds, run: Box::new(run) }
     }
 
-    fn app(&self, token_cache_bytes: usize) -> CrossmintAuthService<Router> {
-        let auth = CrossmintAuth::new(self.mock.config().token_cache_bytes(token_cache_bytes).build().unwrap());
-        self.runtime.block_on(auth.warm_up()).unwrap();
-        CrossmintAuthLayer::from(auth).layer(bare())
+    fn of(name: impl Into<String>, rounds: u64, mut once: impl FnMut() + 'a) -> Self {
+        Self::new(name, rounds, move |rounds| time(rounds, &mut once))
     }
+}
 
-    /// Signs somebody in with a JWT of about 750 bytes.
-    fn session(&self) -> MockSession {
-        self.mock.session("0e8400e2-9b41-4d4a-8716-446655440000").claim("email", "x".repeat(65)).create()
-    }
-
-    fn cookie(&self) -> HeaderValue {
-        self.session().cookie_header().parse().unwrap()
-    }
-
-    fn cookies(&self, count: usize) -> Vec<HeaderValue> {
-        let half = || (0..count / 2).map(|_| self.cookie()).collect::<Vec<_>>();
-        thread::scope(|scope| {
-            let other = scope.spawn(half);
-            let mut all = half();
-            all.extend(other.join().unwrap());
-            all
-        })
-    }
-
-    fn key(&self) -> (String, String) {
-        let key = &self.mock.key_set()["keys"][0];
-        let text = |name: &str| key[name].as_str().unwrap().to_owned();
-        (text("n"), text("e"))
-    }
+fn time(rounds: u64, mut once: impl FnMut()) -> Duration {
+    // What ran before has left other things in the processor's caches.
+    (0..rounds.min(100)).for_each(|_| once());
+    let start = Instant::now();
+    (0..rounds).for_each(|_| once());
+    start.elapsed()
 }
 
 fn bare() -> Router {
     Router::new().route("/", get(|| async { "hello" }))
 }
 
-fn request(cookie: &HeaderValue) -> Request<Body> {
+fn request(cookie: HeaderValue) -> Request<Body> {
     let mut request = Request::new(Body::empty());
-    request.headers_mut().insert(COOKIE, cookie.clone());
+    request.headers_mut().insert(COOKIE, cookie);
     request
 }
 
-/// Calls a service that answers at once.
-fn call<S, B>(service: &mut S, cookie: &HeaderValue) -> StatusCode
+/// Calls a service that answers at once with one cookie after the other, in an order that no prefetcher guesses. Each is
+/// copied, as a server copies it from its connection.
+fn calls<S, B>(mut service: S, cookies: &[HeaderValue], status: StatusCode) -> impl FnMut() + use<'_, S, B>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: std::fmt::Debug>,
 {
-    service.call(request(cookie)).now_or_never().unwrap().unwrap().status()
+    let mut next = 0;
+    move || {
+        next = (next + 7_919) % cookies.len();
+        let cookie = HeaderValue::from_bytes(cookies[next].as_bytes()).unwrap();
+        assert_eq!(service.call(request(cookie)).now_or_never().unwrap().unwrap().status(), status);
+    }
 }
 
-/// What is not ours: nothing, a bare verification, and what one writes by hand.
-fn yardsticks(criterion: &mut Criterion) {
-    let stage = Stage::new();
-    let cookie = stage.cookie();
-    let mut group = criterion.benchmark_group("request");
-    let mut inner = bare();
-    group.bench_function("bare", |bencher| bencher.iter(|| call(&mut inner, &cookie)));
+/// Signs so many users in, on two threads: every one is a signature.
+fn users(stage: &Stage, count: usize) -> Vec<HeaderValue> {
+    let half = || iter::repeat_with(|| stage.cookie()).take(count / 2).collect();
+    thread::scope(|scope| {
+        let other = scope.spawn(half);
+        let mut all: Vec<_> = half();
+        all.extend(other.join().unwrap());
+        all
+    })
+}
 
-    let (n, e) = stage.key();
+/// A bare verification: the key has been parsed, the signature decoded.
+fn limit(stage: &Stage) -> impl Fn() + use<> {
     let session = stage.session();
     let (message, signature) = session.jwt().rsplit_once('.').unwrap();
-    let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
-    let integer = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
-    let key: ParsedPublicKey = RsaPublicKeyComponents { n: integer(&n), e: integer(&e) }
-        .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
-        .unwrap();
-    group.bench_function("limit", |bencher| {
-        bencher.iter(|| key.verify_sig(black_box(message.as_bytes()), black_box(&signature)).unwrap());
-    });
+    let (message, signature) = (message.to_owned(), URL_SAFE_NO_PAD.decode(signature).unwrap());
+    let [n, e] = key(stage).map(|integer| URL_SAFE_NO_PAD.decode(integer).unwrap());
+    let key: ParsedPublicKey =
+        RsaPublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).unwrap();
+    move || key.verify_sig(black_box(message.as_bytes()), black_box(&signature)).unwrap()
+}
 
+fn key(stage: &Stage) -> [String; 2] {
+    let key = &stage.mock.key_set()["keys"][0];
+    ["n", "e"].map(|name| key[name].as_str().unwrap().to_owned())
+}
+
+/// What one writes without this crate.
+fn by_hand(stage: &Stage) -> impl Service<Request<Body>, Response = Response<Body>, Error: std::fmt::Debug> + use<> {
+    let [n, e] = key(stage);
     let key = Arc::new(DecodingKey::from_rsa_components(&n, &e).unwrap());
     let mut validation = Validation::new(Algorithm::RS256);
     validation.set_audience(&[stage.mock.project_id()]);
@@ -129,218 +134,268 @@ fn yardsticks(criterion: &mut Criterion) {
             }
         }
     });
-    let mut by_hand = check.layer(bare());
-    assert_eq!(call(&mut by_hand, &cookie), StatusCode::OK);
-    group.bench_function("by_hand", |bencher| bencher.iter(|| call(&mut by_hand, &cookie)));
+    check.layer(bare()).map_response(|response| response.map(Body::new))
 }
 
-fn requests(criterion: &mut Criterion) {
-    let stage = Stage::new();
-    let mut group = criterion.benchmark_group("request");
-    let (mut app, cookie) = (stage.app(CACHE), stage.cookie());
-    assert_eq!(call(&mut app, &cookie), StatusCode::OK);
-    group.bench_function("warm", |bencher| bencher.iter(|| call(&mut app, &cookie)));
-
+fn requests<'a>(stage: &'a Stage, users: &'a [HeaderValue], odd: &'a [HeaderValue; 2]) -> Vec<Case<'a>> {
+    let layer = stage.layer(|config| config);
     // More tokens than the cache has room for, one after the other: each is a stranger when it comes again.
-    let (mut app, cookies) = (stage.app(1 << 20), stage.cookies(4_000));
-    let mut next = cookies.iter().cycle();
-    group.bench_function("cold", |bencher| bencher.iter(|| call(&mut app, next.next().unwrap())));
-
-    let nobody = HeaderValue::from_static("theme=dark");
-    group.bench_function("anonymous", |bencher| bencher.iter(|| call(&mut app, &nobody)));
-    let refresh = cookie.to_str().unwrap().split("; ").last().unwrap();
-    let two = HeaderValue::from_str(&format!("{refresh}; {refresh}x")).unwrap();
-    assert_eq!(call(&mut app, &two), StatusCode::UNAUTHORIZED);
-    group.bench_function("refused", |bencher| bencher.iter(|| call(&mut app, &two)));
+    let forgetful = stage.layer(|config| config.token_cache_bytes(128 << 10));
+    let (one, strangers, ok) = (&users[..1], &users[..400], StatusCode::OK);
+    let [nobody, two] = odd.each_ref().map(std::slice::from_ref);
+    vec![
+        Case::of("bare", 500, calls(bare(), one, ok)),
+        Case::of("limit", 25, limit(stage)),
+        Case::of("by_hand", 25, calls(by_hand(stage), one, ok)),
+        Case::of("warm", 500, calls(layer.layer(bare()), one, ok)),
+        Case::of("cold", 25, calls(forgetful.layer(bare()), strangers, ok)),
+        Case::of("anonymous", 100, calls(layer.layer(bare()), nobody, StatusCode::UNAUTHORIZED)),
+        Case::of("refused", 100, calls(layer.layer(bare()), two, StatusCode::UNAUTHORIZED)),
+    ]
 }
 
-/// Fifty requests with one expired session: one asks, and the others wait for it.
-fn joined(criterion: &mut Criterion) {
-    let stage = Stage::new();
-    let app = stage.app(CACHE);
-    criterion.benchmark_group("request").sample_size(20).bench_function("renewal joined by 50", |bencher| {
-        bencher.iter_custom(|rounds| {
-            let session = |_| stage.mock.session("bob").jwt_lifetime(-60).create().cookie_header().parse().unwrap();
-            let expired: Vec<HeaderValue> = (0..rounds).map(session).collect();
+fn sizes<'a>(stage: &Stage, cookies: &'a [(String, HeaderValue)]) -> Vec<Case<'a>> {
+    let layer = stage.layer(|config| config);
+    let pair = |(name, cookie): &'a (String, HeaderValue)| {
+        let cookie = std::slice::from_ref(cookie);
+        [
+            Case::of(format!("{name} bare"), 50, calls(bare(), cookie, StatusCode::OK)),
+            Case::of(name, 50, calls(layer.layer(bare()), cookie, StatusCode::OK)),
+        ]
+    };
+    cookies.iter().flat_map(pair).collect()
+}
+
+fn large_cookies(user: &HeaderValue) -> Vec<(String, HeaderValue)> {
+    let user = user.to_str().unwrap();
+    let sizes = SIZES.map(|size| (size_of_header(size), format!("x={}; {user}", "y".repeat(size - user.len() - 4))));
+    let counts = COUNTS.map(|count| (foreign_cookies(count), format!("{}{user}", "theme=dark; ".repeat(count))));
+    sizes.into_iter().chain(counts).map(|(name, cookie)| (name, cookie.parse().unwrap())).collect()
+}
+
+fn size_of_header(bytes: usize) -> String {
+    format!("header of {bytes} bytes")
+}
+
+fn foreign_cookies(count: usize) -> String {
+    format!("{count} foreign cookies")
+}
+
+fn sessions<'a>(stage: &Stage, users: &'a [HeaderValue]) -> Vec<Case<'a>> {
+    let layer = stage.layer(|config| config.token_cache_bytes(256 << 20));
+    // In another order than that of the calls below: what is asked for next is not to be found nearby.
+    users.iter().for_each(|user| calls(layer.layer(bare()), std::slice::from_ref(user), StatusCode::OK)());
+    let pair = |count: usize| {
+        let users = &users[..count.min(users.len())];
+        [
+            Case::of(format!("{count} sessions bare"), 1_000, calls(bare(), users, StatusCode::OK)),
+            Case::of(format!("{count} sessions"), 1_000, calls(layer.layer(bare()), users, StatusCode::OK)),
+        ]
+    };
+    SESSIONS.into_iter().flat_map(pair).collect()
+}
+
+/// The same on one and on two threads. They share the layer, if any, and nothing else but what `own` has two of.
+fn threads<'a>(stage: &'a Stage, users: &'a [HeaderValue]) -> Vec<Case<'a>> {
+    fn on<'a, F: FnMut()>(threads: usize, name: &str, rounds: u64, case: impl Fn(usize) -> F + Sync + 'a) -> Case<'a> {
+        Case::new(format!("{name} on {threads}"), rounds, move |rounds| {
+            let ready = Barrier::new(threads);
+            let run = |thread| {
+                let mut once = case(thread);
+                once();
+                ready.wait();
+                time(rounds, once)
+            };
+            thread::scope(|scope| {
+                let all: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
+                all.into_iter().map(|one| one.join().unwrap()).max().unwrap()
+            })
+        })
+    }
+    let layer = stage.layer(|config| config);
+    let own = [stage.layer(|config| config), stage.layer(|config| config)];
+    let ok = StatusCode::OK;
+    [1, 2]
+        .into_iter()
+        .flat_map(|threads| {
+            let (layer, own) = (layer.clone(), own.clone());
+            [
+                on(threads, "limit", 100, |_| limit(stage)),
+                on(threads, "bare", 2_000, move |_| calls(bare(), users, ok)),
+                on(threads, "a layer each", 2_000, move |thread| calls(own[thread].layer(bare()), users, ok)),
+                on(threads, "one layer", 2_000, move |_| calls(layer.layer(bare()), users, ok)),
+            ]
+        })
+        .collect()
+}
+
+/// A renewal: the call alone, the same through the layer, and fifty-one at once that join.
+fn renewals(stage: &Stage) -> Vec<Case<'_>> {
+    let expired = |_| stage.mock.session("bob").jwt_lifetime(-60).create();
+    let app = stage.layer(|config| config).layer(bare());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("{}/api/2024-09-26/session/sdk/auth/refresh", stage.mock.base_url());
+    let direct = move |rounds| {
+        let all: Vec<_> = (0..rounds).map(expired).collect();
+        stage.runtime.block_on(async {
+            let start = Instant::now();
+            for session in all {
+                let body = json!({"refresh": session.refresh_token()}).to_string();
+                let request = client.post(&url).header("x-api-key", stage.mock.api_key()).body(body);
+                let answer = request.header("content-type", "application/json").send().await.unwrap();
+                assert!(answer.status().is_success());
+                answer.bytes().await.unwrap();
+            }
+            start.elapsed()
+        })
+    };
+    let at_once = |count: usize| {
+        let app = app.clone();
+        move |rounds| {
+            let all: Vec<HeaderValue> =
+                (0..rounds).map(expired).map(|session| session.cookie_header().parse().unwrap()).collect();
             stage.runtime.block_on(async {
                 let start = Instant::now();
-                for cookie in &expired {
-                    let all = join_all((0..51).map(|_| app.clone().call(request(cookie)))).await;
-                    assert!(all.into_iter().all(|answer| answer.unwrap().status() == StatusCode::OK));
+                for cookie in all {
+                    let answers = join_all((0..count).map(|_| app.clone().call(request(cookie.clone())))).await;
+                    assert!(answers.into_iter().all(|answer| answer.unwrap().status() == StatusCode::OK));
                 }
                 start.elapsed()
             })
-        });
-    });
-    assert_eq!(stage.mock.reuse_detections(), 0);
-}
-
-fn sizes(criterion: &mut Criterion) {
-    let stage = Stage::new();
-    let (mut app, mut inner, session) = (stage.app(CACHE), bare(), stage.cookie());
-    let session = session.to_str().unwrap();
-    let mut group = criterion.benchmark_group("size");
-    let mut compare = |name: &str, parameter: usize, cookie: String| {
-        let cookie = HeaderValue::from_str(&cookie).unwrap();
-        group.bench_with_input(BenchmarkId::new(format!("{name} bare"), parameter), &cookie, |bencher, cookie| {
-            bencher.iter(|| call(&mut inner, cookie));
-        });
-        group.bench_with_input(BenchmarkId::new(name, parameter), &cookie, |bencher, cookie| {
-            bencher.iter(|| call(&mut app, cookie));
-        });
-    };
-    for size in [1 << 10, 4 << 10, 16 << 10] {
-        compare("header", size, format!("x={}; {session}", "y".repeat(size - session.len() - 4)));
-    }
-    for count in [10, 100, 1_000] {
-        compare("cookies", count, format!("{}{session}", "theme=dark; ".repeat(count)));
-    }
-}
-
-fn sessions(criterion: &mut Criterion) {
-    let stage = Stage::new();
-    let cookies = stage.cookies(100_000);
-    let mut app = stage.app(256 << 20);
-    let mut group = criterion.benchmark_group("sessions");
-    for count in [10, 1_000, 100_000] {
-        let cookies = &cookies[..count];
-        cookies.iter().for_each(|cookie| assert_eq!(call(&mut app, cookie), StatusCode::OK));
-        // In an order that no prefetcher guesses.
-        let mut next = 0;
-        group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
-            bencher.iter(|| {
-                next = (next + 7_919) % count;
-                call(&mut app, &cookies[next])
-            });
-        });
-    }
-    let mut inner = bare();
-    let mut next = 0;
-    group.bench_function("100000 bare", |bencher| {
-        bencher.iter(|| {
-            next = (next + 7_919) % cookies.len();
-            call(&mut inner, &cookies[next])
-        });
-    });
-}
-
-fn threads(criterion: &mut Criterion) {
-    let stage = Stage::new();
-    let app = stage.app(CACHE);
-    let cookies = stage.cookies(100);
-    let mut group = criterion.benchmark_group("threads");
-    for threads in [1, 2] {
-        group.bench_function(BenchmarkId::from_parameter(threads), |bencher| {
-            bencher.iter_custom(|rounds| {
-                let start = Instant::now();
-                thread::scope(|scope| {
-                    for _ in 0..threads {
-                        let mut app = app.clone();
-                        let cookies = &cookies;
-                        scope.spawn(move || {
-                            for cookie in cookies.iter().cycle().take(usize::try_from(rounds).unwrap()) {
-                                call(&mut app, cookie);
-                            }
-                        });
-                    }
-                });
-                start.elapsed()
-            });
-        });
-    }
-}
-
-/// What a renewal takes beyond the call itself, at the median of alternating runs.
-fn renewal_overhead() -> Duration {
-    let stage = Stage::new();
-    let mut app = stage.app(CACHE);
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let url = format!("{}/api/2024-09-26/session/sdk/auth/refresh", stage.mock.base_url());
-    let (mut direct, mut through) = (Vec::new(), Vec::new());
-    stage.runtime.block_on(async {
-        for _ in 0..1_000 {
-            let session = stage.mock.session("bob").jwt_lifetime(-60).create();
-            let body = json!({"refresh": session.refresh_token()}).to_string();
-            let start = Instant::now();
-            let request = client.post(&url).header("x-api-key", stage.mock.api_key()).body(body);
-            let answer = request.header("content-type", "application/json").send().await.unwrap();
-            assert!(answer.status().is_success());
-            answer.bytes().await.unwrap();
-            direct.push(start.elapsed());
-
-            let session = stage.mock.session("bob").jwt_lifetime(-60).create();
-            let cookie = session.cookie_header().parse().unwrap();
-            let start = Instant::now();
-            assert_eq!(app.call(self::request(&cookie)).await.unwrap().status(), StatusCode::OK);
-            through.push(start.elapsed());
         }
-    });
-    assert_eq!(stage.mock.calls(Endpoint::Refresh), 2_000);
-    let median = |times: &mut Vec<Duration>| {
-        times.sort();
-        times[times.len() / 2]
     };
-    median(&mut through).saturating_sub(median(&mut direct))
+    vec![
+        Case::new("renewal by hand", 1, direct),
+        Case::new("renewal", 1, at_once(1)),
+        Case::new("renewal joined by 50", 1, at_once(51)),
+    ]
 }
 
-/// Prints the ratios of this run beside what they are to be.
-fn ratios() {
-    let time = |path: &str| -> f64 {
-        let file = format!("{}/criterion/{path}/new/estimates.json", target());
-        let estimates: Value = serde_json::from_slice(&std::fs::read(&file).unwrap_or_default()).unwrap_or_default();
-        estimates["median"]["point_estimate"].as_f64().unwrap_or(f64::NAN)
+/// The time that a thread spends on a processor while it serves so many requests at once: without the layer, and with
+/// it while they wait for one renewal.
+fn waiters(stage: &Stage) -> [Duration; 2] {
+    async fn serve<S, B>(app: S, requests: Vec<Request<Body>>, meanwhile: impl Future<Output = ()>)
+    where
+        S: Service<Request<Body>, Response = Response<B>, Future: Send, Error: std::fmt::Debug + Send> + Clone + Send,
+        S: 'static,
+        B: Send + 'static,
+    {
+        let mut all: JoinSet<_> = requests.into_iter().map(|request| app.clone().oneshot(request)).collect();
+        meanwhile.await;
+        while let Some(answer) = all.join_next().await {
+            assert_eq!(answer.unwrap().unwrap().status(), StatusCode::OK);
+        }
+    }
+    fn busy(run: impl FnOnce()) -> Duration {
+        let so_far = || {
+            let schedule = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+            Duration::from_nanos(schedule.split(' ').next().and_then(|ran| ran.parse().ok()).unwrap_or_default())
+        };
+        let before = so_far();
+        run();
+        so_far() - before
+    }
+    let cookie: HeaderValue = stage.mock.session("bob").jwt_lifetime(-60).create().cookie_header().parse().unwrap();
+    let requests = || (0..WAITERS).map(|_| request(cookie.clone())).collect();
+    let one_thread = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let app = stage.layer(|config| config).layer(bare());
+    let alone = busy(|| one_thread.block_on(serve(bare(), requests(), ready(()))));
+    let hold = stage.mock.hold(Endpoint::Refresh);
+    let renewal_comes = async {
+        stage.mock.called(Endpoint::Refresh, 1).await;
+        hold.release();
     };
-    let request = |name: &str| time(&format!("request/{name}"));
-    let (bare, limit) = (request("bare"), request("limit"));
-    let added = |name: &str| request(name) - bare;
-    let size = |name: &str, parameter: usize| {
-        time(&format!("size/{name}/{parameter}")) - time(&format!("size/{name} bare/{parameter}"))
-    };
-    println!("\n{:<58} {:>12} {:>14}", "this run", "found", "to be");
+    [alone, busy(|| one_thread.block_on(serve(app, requests(), renewal_comes)))]
+}
+
+/// The times of all cases in nanoseconds, turn by turn: they share the machine's good and bad moments.
+struct Turns(HashMap<String, Vec<f64>>);
+
+impl Turns {
+    fn take(cases: &mut [Case<'_>], turns: usize) -> Self {
+        let mut times: HashMap<String, Vec<f64>> = HashMap::new();
+        for _ in 0..turns {
+            for Case { name, rounds, run } in &mut *cases {
+                times.entry(name.clone()).or_default().push(run(*rounds).as_nanos() as f64 / *rounds as f64);
+            }
+        }
+        Self(times)
+    }
+
+    /// The median, over the turns, of something that is computed from the times of these cases.
+    fn median<const N: usize>(&self, names: [&str; N], compute: impl Fn([f64; N]) -> f64) -> f64 {
+        let times = names.map(|name| &self.0[name]);
+        let mut all: Vec<f64> = (0..times[0].len()).map(|turn| compute(times.map(|times| times[turn]))).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    }
+}
+
+fn print(turns: &Turns, waiters: [Duration; 2]) {
     let row = |what: &str, found: String, mark: &str| println!("{what:<58} {found:>12} {mark:>14}");
-    row("bare inner service", format!("{bare:.0} ns"), "");
-    row("limit: one RSA-2048 verification", format!("{limit:.0} ns"), "");
-    row("by hand adds", format!("{:.0} ns", added("by_hand")), "");
-    row("warm adds", format!("{:.0} ns", added("warm")), "");
-    row("  limit / that", format!("{:.1}", limit / added("warm")), ">= 50");
-    row("cold adds", format!("{:.0} ns", added("cold")), "");
-    row("  that / limit", format!("{:.3}", added("cold") / limit), "<= 1.12");
-    row("anonymous, instead of the inner service", format!("{:.0} ns", request("anonymous")), "");
-    row("refused, instead of the inner service", format!("{:.0} ns", request("refused")), "");
-    row("throughput of 2 threads / 1 thread", format!("{:.2}", 2.0 * time("threads/1") / time("threads/2")), ">= 1.9");
-    for count in [10, 1_000, 100_000] {
-        row(&format!("request with {count} sessions"), format!("{:.0} ns", time(&format!("sessions/{count}"))), "flat");
+    let time = |name: &str| turns.median([name], |[time]| time);
+    let added = |name: &str, bare: &str| turns.median([name, bare], |[time, bare]| time - bare);
+    let nanos = |time: f64| format!("{time:.0} ns");
+    let micros = |time: f64| format!("{:.0} us", time / 1e3);
+    row("\nmedians of turns in this run", "found".into(), "to be");
+    row("bare inner service", nanos(time("bare")), "");
+    row("limit: one RSA-2048 verification", nanos(time("limit")), "");
+    row("by hand adds", nanos(added("by_hand", "bare")), "");
+    row("warm adds", nanos(added("warm", "bare")), "");
+    let share = turns.median(["limit", "warm", "bare"], |[limit, warm, bare]| limit / (warm - bare));
+    row("  limit / that", format!("{share:.1}"), ">= 50");
+    row("cold adds", nanos(added("cold", "bare")), "");
+    let share = turns.median(["cold", "bare", "limit"], |[cold, bare, limit]| (cold - bare) / limit);
+    row("  that / limit", format!("{share:.3}"), "<= 1.12");
+    for name in ["anonymous", "refused"] {
+        row(&format!("{name}, instead of the inner service"), nanos(time(name)), "");
     }
-    row("  of which the bare one, with 100000 headers", format!("{:.0} ns", time("sessions/100000 bare")), "");
-    for bytes in [1 << 10, 4 << 10, 16 << 10] {
-        row(&format!("warm adds, Cookie of {bytes} bytes"), format!("{:.0} ns", size("header", bytes)), "linear");
+    for (name, mark) in [("limit", ""), ("bare", ""), ("a layer each", ""), ("one layer", ">= 1.9")] {
+        let gain = turns.median([&format!("{name} on 1"), &format!("{name} on 2")], |[one, two]| 2.0 * one / two);
+        row(&format!("throughput of 2 threads / 1 thread: {name}"), format!("{gain:.2}"), mark);
     }
-    for count in [10, 100, 1_000] {
-        row(&format!("warm adds, {count} foreign cookies"), format!("{:.0} ns", size("cookies", count)), "linear");
+    let large = SIZES.map(size_of_header).into_iter().chain(COUNTS.map(foreign_cookies)).map(|name| (name, "linear"));
+    for (name, mark) in large.chain(SESSIONS.map(|count| (format!("{count} sessions"), "flat"))) {
+        row(&format!("warm adds, {name}"), nanos(added(&name, &format!("{name} bare"))), mark);
     }
-    row("renewal joined by 50", format!("{:.0} us", request("renewal joined by 50") / 1e3), "");
-    row("a renewal, beyond the call itself", format!("{} us", renewal_overhead().as_micros()), "< 100 us");
+    row("a renewal, beyond the call itself", micros(added("renewal", "renewal by hand")), "< 100 us");
+    row("a renewal joined by 50", micros(time("renewal joined by 50")), "");
+    let [alone, waiting] = waiters.map(|time| time.as_secs_f64() * 1e3);
+    row("10000 requests, on a processor: bare", format!("{alone:.0} ms"), "");
+    row("  waiting for one renewal, beyond that", format!("{:.0} ms", waiting - alone), "< 40 ms");
 }
 
-fn target() -> String {
-    std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| format!("{}/target", env!("CARGO_MANIFEST_DIR")))
-}
-
-const CACHE: usize = 16 << 20;
-
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .without_plots();
-    targets = yardsticks, requests, joined, sizes, sessions, threads
-}
+const SIZES: [usize; 3] = [1 << 10, 4 << 10, 16 << 10];
+const COUNTS: [usize; 3] = [10, 100, 1_000];
+const SESSIONS: [usize; 3] = [10, 1_000, 100_000];
+const WAITERS: usize = 10_000;
 
 fn main() {
-    benches();
-    Criterion::default().configure_from_args().final_summary();
-    if std::env::args().any(|argument| argument == "--bench") {
-        ratios();
+    let stage = Stage::new();
+    let is_bench = std::env::args().any(|argument| argument == "--bench");
+    // `cargo test --benches` only wants to know that it works.
+    let users = users(&stage, if is_bench { 100_000 } else { 1_000 });
+    let refresh = users[0].to_str().unwrap().split("; ").last().unwrap().to_owned();
+    let odd = ["theme=dark".to_owned(), format!("{refresh}; {refresh}x")].map(|cookie| cookie.parse().unwrap());
+    let large = large_cookies(&users[0]);
+    let mut cases = requests(&stage, &users, &odd);
+    cases.extend(sizes(&stage, &large));
+    cases.extend(sessions(&stage, &users));
+    cases.extend(threads(&stage, &users[..100]));
+    cases.extend(renewals(&stage));
+
+    let (warm_up, time) = (Duration::from_millis(200), Duration::from_secs(1));
+    let mut criterion =
+        Criterion::default().warm_up_time(warm_up).measurement_time(time).without_plots().configure_from_args();
+    let mut group = criterion.benchmark_group("request");
+    for Case { name, run, .. } in &mut cases {
+        group.sample_size(20).bench_function(name.as_str(), |bencher| bencher.iter_custom(&mut *run));
+    }
+    group.finish();
+    criterion.final_summary();
+    if is_bench {
+        let turns = Turns::take(&mut cases, 200);
+        print(&turns, waiters(&stage));
+        assert_eq!(stage.mock.reuse_detections(), 0);
     }
 }

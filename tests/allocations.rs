@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+#[path = "../benches/stage/mod.rs"]
+mod stage;
+
 use std::{
     convert::Infallible,
     future::{Ready, ready},
@@ -11,45 +14,24 @@ use allocation_counter::{AllocationInfo, measure};
 use futures_util::{FutureExt, future::join_all};
 use http::{HeaderValue, Request, Response, StatusCode, header::COOKIE};
 use http_body_util::Empty;
-use tokio::runtime::{self, Runtime};
+use tokio::runtime;
 use tower::{Layer, Service, ServiceExt, service_fn, util::ServiceFn};
-use tower_crossmint_auth::{
-    CrossmintAuth, CrossmintAuthConfigBuilder, CrossmintAuthLayer, CrossmintAuthService, ResponseFuture,
-    testing::{Endpoint, MockCrossmint, MockSession},
-};
+use tower_crossmint_auth::{CrossmintAuthConfigBuilder, CrossmintAuthService, ResponseFuture, testing::Endpoint};
+
+use crate::stage::Stage;
 
 type Body = Empty<bytes::Bytes>;
 type Handler = fn(Request<Body>) -> Ready<Result<Response<Body>, Infallible>>;
-type App = CrossmintAuthService<ServiceFn<Handler>>;
-
-/// A Crossmint whose threads are its own, and are not counted.
-struct Stage {
-    runtime: Runtime,
-    mock: MockCrossmint,
-}
-
-impl Stage {
-    fn new() -> Self {
-        let runtime = Runtime::new().unwrap();
-        let mock = runtime.block_on(MockCrossmint::start());
-        Self { runtime, mock }
-    }
-
-    fn app(&self, configure: impl FnOnce(CrossmintAuthConfigBuilder) -> CrossmintAuthConfigBuilder) -> App {
-        let auth = CrossmintAuth::new(configure(self.mock.config()).build().unwrap());
-        self.runtime.block_on(auth.warm_up()).unwrap();
-        let handler: Handler = |_| ready(Ok(Response::default()));
-        CrossmintAuthLayer::from(auth).layer(service_fn(handler))
-    }
-
-    /// Signs somebody in with a JWT of about 750 bytes.
-    fn session(&self) -> MockSession {
-        self.mock.session("0e8400e2-9b41-4d4a-8716-446655440000").claim("email", "x".repeat(65)).create()
-    }
+fn app(
+    stage: &Stage,
+    configure: impl FnOnce(CrossmintAuthConfigBuilder) -> CrossmintAuthConfigBuilder,
+) -> CrossmintAuthService<ServiceFn<Handler>> {
+    let handler: Handler = |_| ready(Ok(Response::default()));
+    stage.layer(configure).layer(service_fn(handler))
 }
 
 /// Counts what a request that is answered at once takes.
-fn cost(app: &mut App, cookie: &str, status: StatusCode) -> AllocationInfo {
+fn cost(app: &mut CrossmintAuthService<ServiceFn<Handler>>, cookie: &str, status: StatusCode) -> AllocationInfo {
     let mut request = Request::new(Body::new());
     request.headers_mut().insert(COOKIE, HeaderValue::from_str(cookie).unwrap());
     let mut answer = None;
@@ -61,7 +43,7 @@ fn cost(app: &mut App, cookie: &str, status: StatusCode) -> AllocationInfo {
 #[test]
 fn a_known_session_takes_three_allocations_however_many_cookies_come_with_it() {
     let stage = Stage::new();
-    let mut app = stage.app(|config| config);
+    let mut app = app(&stage, |config| config);
     let session = stage.session().cookie_header();
     let cold = cost(&mut app, &session, StatusCode::OK).count_total;
     println!("at first sight: {cold} allocations");
@@ -78,7 +60,7 @@ fn a_known_session_takes_three_allocations_however_many_cookies_come_with_it() {
 #[test]
 fn a_refusal_takes_a_few_allocations() {
     let stage = Stage::new();
-    let mut app = stage.app(|config| config);
+    let mut app = app(&stage, |config| config);
     let refresh = stage.session().refresh_token().to_owned();
     let name = "crossmint-refresh-token-mock-project";
     for (case, cookie) in [
@@ -97,8 +79,8 @@ fn a_refusal_takes_a_few_allocations() {
 fn a_session_in_the_cache_takes_at_most_1600_bytes() {
     let stage = Stage::new();
     for count in [1_000_u64, 10_000] {
-        let mut app = stage.app(|config| config.token_cache_bytes(64 << 20));
-        let cookies: Vec<HeaderValue> = (0..count).map(|_| stage.session().cookie_header().parse().unwrap()).collect();
+        let mut app = app(&stage, |config| config.token_cache_bytes(64 << 20));
+        let cookies: Vec<HeaderValue> = (0..count).map(|_| stage.cookie()).collect();
         assert!(stage.session().jwt().len().abs_diff(752) < 8);
         let held = measure(|| {
             for cookie in &cookies {
@@ -116,7 +98,7 @@ fn a_session_in_the_cache_takes_at_most_1600_bytes() {
 #[test]
 fn a_request_that_waits_for_a_renewal_takes_at_most_two_kilobytes() {
     let stage = Stage::new();
-    let app = stage.app(|config| config);
+    let app = app(&stage, |config| config);
     let cookie: HeaderValue = stage.mock.session("bob").jwt_lifetime(-60).create().cookie_header().parse().unwrap();
     let requests: Vec<_> = (0..WAITERS)
         .map(|_| {
