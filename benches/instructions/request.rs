@@ -5,6 +5,7 @@
 #![expect(missing_docs, unused_qualifications, clippy::must_use_candidate, reason = "gungraun's macros make some")]
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on should panic")]
 
+#[path = "../stage/mod.rs"]
 mod stage;
 
 use std::{
@@ -87,7 +88,7 @@ fn at_most(instructions: u64) -> LibraryBenchmarkConfig {
 
 const WARM: u64 = 3_600;
 const COLD: u64 = 330_000;
-const ANONYMOUS: u64 = 20_000;
+const ANONYMOUS: u64 = 19_000;
 
 library_benchmark_group!(name = requests, benchmarks = [warm, cold, anonymous]);
 main!(library_benchmark_groups = requests);
