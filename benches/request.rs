@@ -139,9 +139,9 @@ fn by_hand(stage: &Stage) -> impl Service<Request<Body>, Response = Response<Bod
 
 fn requests<'a>(stage: &'a Stage, users: &'a [HeaderValue], odd: &'a [HeaderValue; 2]) -> Vec<Case<'a>> {
     let layer = stage.layer(|config| config);
-    // More tokens than the cache has room for, one after the other: each is a stranger when it comes again.
+    // More tokens than a cache has room for, one after the other: each is a stranger when it comes again.
     let forgetful = stage.layer(|config| config.token_cache_bytes(128 << 10));
-    let (one, strangers, ok) = (&users[..1], &users[..400], StatusCode::OK);
+    let (one, strangers, crowd, ok) = (&users[..1], &users[..400], &users[..users.len().min(25_000)], StatusCode::OK);
     let [nobody, two] = odd.each_ref().map(std::slice::from_ref);
     vec![
         Case::of("bare", 500, calls(bare(), one, ok)),
@@ -149,6 +149,8 @@ fn requests<'a>(stage: &'a Stage, users: &'a [HeaderValue], odd: &'a [HeaderValu
         Case::of("by_hand", 25, calls(by_hand(stage), one, ok)),
         Case::of("warm", 500, calls(layer.layer(bare()), one, ok)),
         Case::of("cold", 25, calls(forgetful.layer(bare()), strangers, ok)),
+        Case::of("crowd bare", 25, calls(bare(), crowd, ok)),
+        Case::of("crowd", 25, calls(layer.layer(bare()), crowd, ok)),
         Case::of("anonymous", 100, calls(layer.layer(bare()), nobody, StatusCode::UNAUTHORIZED)),
         Case::of("refused", 100, calls(layer.layer(bare()), two, StatusCode::UNAUTHORIZED)),
     ]
@@ -169,7 +171,8 @@ fn sizes<'a>(stage: &Stage, cookies: &'a [(String, HeaderValue)]) -> Vec<Case<'a
 fn large_cookies(user: &HeaderValue) -> Vec<(String, HeaderValue)> {
     let user = user.to_str().unwrap();
     let sizes = SIZES.map(|size| (size_of_header(size), format!("x={}; {user}", "y".repeat(size - user.len() - 4))));
-    let counts = COUNTS.map(|count| (foreign_cookies(count), format!("{}{user}", "theme=dark; ".repeat(count))));
+    let counts = COUNTS
+        .map(|count| (foreign_cookies(count), format!("{}{user}", "theme=dark; consent=yes; ".repeat(count / 2))));
     sizes.into_iter().chain(counts).map(|(name, cookie)| (name, cookie.parse().unwrap())).collect()
 }
 
@@ -289,7 +292,7 @@ fn waiters(stage: &Stage) -> [Duration; 2] {
     fn busy(run: impl FnOnce()) -> Duration {
         let so_far = || {
             let schedule = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-            Duration::from_nanos(schedule.split(' ').next().and_then(|ran| ran.parse().ok()).unwrap_or_default())
+            schedule.split(' ').next().and_then(|ran| ran.parse().ok()).map_or(Duration::ZERO, Duration::from_nanos)
         };
         let before = so_far();
         run();
@@ -314,10 +317,12 @@ struct Turns(HashMap<String, Vec<f64>>);
 impl Turns {
     fn take(cases: &mut [Case<'_>], turns: usize) -> Self {
         let mut times: HashMap<String, Vec<f64>> = HashMap::new();
-        for _ in 0..turns {
+        for turn in 0..turns {
             for Case { name, rounds, run } in &mut *cases {
                 times.entry(name.clone()).or_default().push(run(*rounds).as_nanos() as f64 / *rounds as f64);
             }
+            // No case is to gain from what ran before it.
+            if turn % 2 == 0 { cases.reverse() } else { cases.rotate_left(1) }
         }
         Self(times)
     }
@@ -347,6 +352,8 @@ fn print(turns: &Turns, waiters: [Duration; 2]) {
     row("cold adds", nanos(added("cold", "bare")), "");
     let share = turns.median(["cold", "bare", "limit"], |[cold, bare, limit]| (cold - bare) / limit);
     row("  that / limit", format!("{share:.3}"), "<= 1.12");
+    let share = turns.median(["crowd", "crowd bare", "limit"], |[cold, bare, limit]| (cold - bare) / limit);
+    row("  with 25000 users and a full cache of 16 MiB", format!("{share:.3}"), "");
     for name in ["anonymous", "refused"] {
         row(&format!("{name}, instead of the inner service"), nanos(time(name)), "");
     }
@@ -360,7 +367,7 @@ fn print(turns: &Turns, waiters: [Duration; 2]) {
     }
     row("a renewal, beyond the call itself", micros(added("renewal", "renewal by hand")), "< 100 us");
     row("a renewal joined by 50", micros(time("renewal joined by 50")), "");
-    let [alone, waiting] = waiters.map(|time| time.as_secs_f64() * 1e3);
+    let [alone, waiting] = waiters.map(|time| if time.is_zero() { f64::NAN } else { time.as_secs_f64() * 1e3 });
     row("10000 requests, on a processor: bare", format!("{alone:.0} ms"), "");
     row("  waiting for one renewal, beyond that", format!("{:.0} ms", waiting - alone), "< 40 ms");
 }
@@ -395,7 +402,10 @@ fn main() {
     criterion.final_summary();
     if is_bench {
         let turns = Turns::take(&mut cases, 200);
-        print(&turns, waiters(&stage));
+        // The first of all takes the memory from the system.
+        let mut all: Vec<_> = (0..6).map(|_| waiters(&stage)).skip(1).collect();
+        all.sort_by_key(|[alone, waiting]| waiting.saturating_sub(*alone));
+        print(&turns, all[all.len() / 2]);
         assert_eq!(stage.mock.reuse_detections(), 0);
     }
 }

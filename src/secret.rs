@@ -8,7 +8,7 @@ use std::{
 
 use zeroize::{Zeroize, Zeroizing};
 
-/// A token: cheap to clone, `***` in `Debug`, wiped when the last clone goes.
+/// A token: cheap to clone, `***` in `Debug`, wiped when the last clone of it, and of what it was paired with, goes.
 #[derive(Clone)]
 pub(crate) struct Secret {
     text: Arc<Zeroizing<Box<str>>>,

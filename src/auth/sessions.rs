@@ -60,19 +60,16 @@ impl CrossmintAuth {
         let Slot::One(jwt) = presented.jwt else {
             return Ok(Judgement::Open(Pair { jwt: None, secret: secret.into() }));
         };
-        match (self.verify(jwt), std::str::from_utf8(jwt)) {
-            (Err(Unverifiable::Invalid(_)), _) | (_, Err(_)) => {
-                Ok(Judgement::Open(Pair { jwt: None, secret: secret.into() }))
-            }
-            // Only now is the JWT known to be short, and worth a copy.
-            (verified, Ok(jwt)) => {
-                let [jwt, secret] = Secret::pair(jwt, secret);
-                Ok(match verified {
-                    Ok(verified) => Judgement::Valid(self.admit_pair(verified, jwt, secret)),
-                    Err(_) => Judgement::Open(Pair { jwt: Some(jwt), secret }),
-                })
-            }
-        }
+        let verified = match self.verify(jwt) {
+            Err(Unverifiable::Invalid(_)) => return Ok(Judgement::Open(Pair { jwt: None, secret: secret.into() })),
+            verified => verified.ok(),
+        };
+        // Only now is the JWT known to be short and text, and worth a copy.
+        let [jwt, secret] = Secret::pair(&String::from_utf8_lossy(jwt), secret);
+        Ok(match verified {
+            Some(verified) => Judgement::Valid(self.admit_pair(verified, jwt, secret)),
+            None => Judgement::Open(Pair { jwt: Some(jwt), secret }),
+        })
     }
 
     /// Finds a verified session, if its JWT and its key still hold.
@@ -121,7 +118,8 @@ impl CrossmintAuth {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.renew(pair.secret).await.map(Resolved::Renewed)
+        // A copy: the renewal is not to keep the JWT that it comes with.
+        self.renew((&*pair.secret).into()).await.map(Resolved::Renewed)
     }
 
     pub(super) async fn ensure_keys(&self) -> Result<(), AuthError> {

@@ -30,7 +30,7 @@ struct Shard {
 #[derive(Default)]
 struct Entries {
     sessions: HashMap<Tail, Session>,
-    /// The same tails, oldest first.
+    /// The same tails, oldest first. A session that takes the place of another of the same JWT is as old as that one.
     ages: VecDeque<Tail>,
     bytes: usize,
 }
@@ -77,8 +77,10 @@ impl Tokens {
     pub(crate) fn remove(&self, token: &[u8]) {
         let Some(tail) = tail(token) else { return };
         let mut entries = self.shard(tail).entries.write().unwrap_or_else(PoisonError::into_inner);
-        if entries.take(tail) {
-            entries.ages.retain(|other| *other != tail);
+        if entries.take(tail)
+            && let Some(age) = entries.ages.iter().position(|other| *other == tail)
+        {
+            entries.ages.remove(age);
         }
     }
 
@@ -90,7 +92,7 @@ impl Tokens {
 }
 
 impl Entries {
-    /// Takes a session out, and tells whether it was there. Its tail stays among the ages.
+    /// Takes a session out of the table, and tells whether it was there.
     fn take(&mut self, tail: Tail) -> bool {
         let taken = self.sessions.remove(&tail);
         self.bytes -= taken.as_ref().map_or(0, cost);
@@ -127,7 +129,7 @@ mod tests {
     }
 
     fn token(number: usize) -> String {
-        format!("{number:0>732}")
+        format!("{number:0>720}{number:0>12}")
     }
 
     #[test]
