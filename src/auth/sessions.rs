@@ -49,6 +49,10 @@ impl CrossmintAuth {
         if let Slot::One(jwt) = presented.jwt
             && let Some(session) = self.recall(jwt)
         {
+            if !self.is_live(&session, now()) {
+                // Read once more, it would say the same.
+                return Ok(Judgement::Open(Pair { jwt: None, secret: usable_secret(token)? }));
+            }
             if session.refresh_token().secret().as_bytes() == token {
                 return Ok(Judgement::Valid(session));
             }
@@ -72,19 +76,22 @@ impl CrossmintAuth {
         })
     }
 
-    /// Finds a verified session, if its JWT and its key still hold.
+    /// Finds a verified session, if its key still holds. Its JWT may have expired.
     fn recall(&self, jwt: &[u8]) -> Option<Session> {
         match self.0.keys.freshness() {
             Freshness::Stale if self.0.keys.is_due() => self.reload_in_background(),
             Freshness::Fresh | Freshness::Stale => {}
             Freshness::Unusable => return None,
         }
-        self.0.tokens.find(jwt).filter(|session| self.is_current(session, now()))
+        self.0.tokens.find(jwt).filter(|session| self.has_current_key(session))
     }
 
-    fn is_current(&self, session: &Session, now: u64) -> bool {
+    fn has_current_key(&self, session: &Session) -> bool {
         session.generation() == self.0.keys.generation()
-            && now < session.exp().saturating_add(self.0.settings.leeway.as_secs())
+    }
+
+    fn is_live(&self, session: &Session, now: u64) -> bool {
+        now < session.exp().saturating_add(self.0.settings.leeway.as_secs())
     }
 
     /// Verifies a JWT with the keys at hand.
@@ -232,8 +239,10 @@ impl CrossmintAuth {
     /// Renews a session: joins the renewal of its token, finds its result, or starts it.
     pub(super) async fn renew(&self, secret: Secret) -> Outcome {
         // A new key set is no reason to spend a successor.
-        let is_valid =
-            |session: &Session| self.is_current(session, now()) || self.verify(session.jwt().as_bytes()).is_ok();
+        let is_valid = |session: &Session| {
+            self.is_live(session, now())
+                && (self.has_current_key(session) || self.verify(session.jwt().as_bytes()).is_ok())
+        };
         let pending = match self.0.renewals.enter(secret, is_valid) {
             Entry::Renewed(renewal) => {
                 self.0.counters.successor_hits.count();
@@ -427,9 +436,10 @@ mod tests {
             Session::new(verified, AuthMaterial::new("jwt", RefreshToken::new("r")))
         };
         let current = auth.0.keys.generation();
-        assert!(auth.is_current(&session(current), 1004));
-        assert!(!auth.is_current(&session(current), 1005));
-        assert!(!auth.is_current(&session(current), u64::MAX));
-        assert!(!auth.is_current(&session(current + 1), 0));
+        assert!(auth.is_live(&session(current), 1004));
+        assert!(!auth.is_live(&session(current), 1005));
+        assert!(!auth.is_live(&session(current), u64::MAX));
+        assert!(auth.has_current_key(&session(current)));
+        assert!(!auth.has_current_key(&session(current + 1)));
     }
 }
