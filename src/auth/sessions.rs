@@ -64,15 +64,19 @@ impl CrossmintAuth {
         let Slot::One(jwt) = presented.jwt else {
             return Ok(Judgement::Open(Pair { jwt: None, secret: secret.into() }));
         };
-        let verified = match self.verify(jwt) {
-            Err(Unverifiable::Invalid(_)) => return Ok(Judgement::Open(Pair { jwt: None, secret: secret.into() })),
-            verified => verified.ok(),
+        let verified = self.verify(jwt);
+        // Of an invalid one, not even the length is known; the others are short and text, and worth a copy.
+        let text = match verified {
+            Err(Unverifiable::Invalid(_)) => None,
+            _ => std::str::from_utf8(jwt).ok(),
         };
-        // Only now is the JWT known to be short and text, and worth a copy.
-        let [jwt, secret] = Secret::pair(&String::from_utf8_lossy(jwt), secret);
+        let Some(jwt) = text else {
+            return Ok(Judgement::Open(Pair { jwt: None, secret: secret.into() }));
+        };
+        let [jwt, secret] = Secret::pair(jwt, secret);
         Ok(match verified {
-            Some(verified) => Judgement::Valid(self.admit_pair(verified, jwt, secret)),
-            None => Judgement::Open(Pair { jwt: Some(jwt), secret }),
+            Ok(verified) => Judgement::Valid(self.admit_pair(verified, jwt, secret)),
+            Err(_) => Judgement::Open(Pair { jwt: Some(jwt), secret }),
         })
     }
 
