@@ -30,10 +30,15 @@ fn app(
     stage.layer(configure).layer(service_fn(handler))
 }
 
+fn request(cookie: HeaderValue) -> Request<Body> {
+    let mut request = Request::new(Body::new());
+    request.headers_mut().insert(COOKIE, cookie);
+    request
+}
+
 /// Counts what a request that is answered at once takes.
 fn cost(app: &mut CrossmintAuthService<ServiceFn<Handler>>, cookie: &str, status: StatusCode) -> AllocationInfo {
-    let mut request = Request::new(Body::new());
-    request.headers_mut().insert(COOKIE, HeaderValue::from_str(cookie).unwrap());
+    let request = request(HeaderValue::from_str(cookie).unwrap());
     let mut answer = None;
     let info = measure(|| answer = Some(app.call(request).now_or_never()));
     assert_eq!(answer.flatten().unwrap().unwrap().status(), status);
@@ -84,9 +89,7 @@ fn a_session_in_the_cache_takes_at_most_1600_bytes() {
         assert!(stage.session().jwt().len().abs_diff(752) < 8);
         let held = measure(|| {
             for cookie in &cookies {
-                let mut request = Request::new(Body::new());
-                request.headers_mut().insert(COOKIE, cookie.clone());
-                assert_eq!(app.call(request).now_or_never().unwrap().unwrap().status(), StatusCode::OK);
+                assert_eq!(app.call(request(cookie.clone())).now_or_never().unwrap().unwrap().status(), StatusCode::OK);
             }
         });
         let each = u64::try_from(held.bytes_current).unwrap() / count;
@@ -100,13 +103,7 @@ fn a_request_that_waits_for_a_renewal_takes_at_most_two_kilobytes() {
     let stage = Stage::new();
     let app = app(&stage, |config| config);
     let cookie: HeaderValue = stage.mock.session("bob").jwt_lifetime(-60).create().cookie_header().parse().unwrap();
-    let requests: Vec<_> = (0..WAITERS)
-        .map(|_| {
-            let mut request = Request::new(Body::new());
-            request.headers_mut().insert(COOKIE, cookie.clone());
-            request
-        })
-        .collect();
+    let requests: Vec<_> = (0..WAITERS).map(|_| request(cookie.clone())).collect();
     let hold = stage.mock.hold(Endpoint::Refresh);
     // One thread for the layer, so that all it does is counted.
     let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();

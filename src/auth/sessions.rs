@@ -45,13 +45,14 @@ pub(super) enum Resolved {
 impl CrossmintAuth {
     /// Judges credentials without asking anybody. This is the path of nearly all requests.
     pub(super) fn judge(&self, presented: &Presented<'_>) -> Result<Judgement, AuthError> {
+        let without_jwt = |secret: &str| Ok(Judgement::Open(Pair { jwt: None, secret: secret.into() }));
         let token = presented.one_refresh_token()?.ok_or(AuthErrorKind::MissingCredentials)?;
         if let Slot::One(jwt) = presented.jwt
             && let Some(session) = self.recall(jwt)
         {
             if !self.is_live(&session, now()) {
                 // Read once more, it would say the same.
-                return Ok(Judgement::Open(Pair { jwt: None, secret: usable_secret(token)? }));
+                return without_jwt(usable_text(token)?);
             }
             if session.refresh_token().secret().as_bytes() == token {
                 return Ok(Judgement::Valid(session));
@@ -61,18 +62,14 @@ impl CrossmintAuth {
             return Ok(Judgement::Valid(session));
         }
         let secret = usable_text(token)?;
-        let Slot::One(jwt) = presented.jwt else {
-            return Ok(Judgement::Open(Pair { jwt: None, secret: secret.into() }));
-        };
+        let Slot::One(jwt) = presented.jwt else { return without_jwt(secret) };
         let verified = self.verify(jwt);
         // Of an invalid one, not even the length is known; the others are short and text, and worth a copy.
         let text = match verified {
             Err(Unverifiable::Invalid(_)) => None,
             _ => std::str::from_utf8(jwt).ok(),
         };
-        let Some(jwt) = text else {
-            return Ok(Judgement::Open(Pair { jwt: None, secret: secret.into() }));
-        };
+        let Some(jwt) = text else { return without_jwt(secret) };
         let [jwt, secret] = Secret::pair(jwt, secret);
         Ok(match verified {
             Ok(verified) => Judgement::Valid(self.admit_pair(verified, jwt, secret)),

@@ -59,12 +59,12 @@ impl Tokens {
 
     /// Keeps a session, in place of the oldest ones if need be.
     pub(crate) fn insert(&self, session: Session) {
-        let cost = cost(&session);
-        let Some(tail) = tail(session.jwt().as_bytes()).filter(|_| cost <= self.shard_bytes) else { return };
+        let bytes = cost(&session);
+        let Some(tail) = tail(session.jwt().as_bytes()).filter(|_| bytes <= self.shard_bytes) else { return };
         let mut entries = self.shard(tail).entries.write().unwrap_or_else(PoisonError::into_inner);
-        entries.bytes += cost;
+        entries.bytes += bytes;
         match entries.sessions.insert(tail, session) {
-            Some(replaced) => entries.bytes -= self::cost(&replaced),
+            Some(replaced) => entries.bytes -= cost(&replaced),
             None => entries.ages.push_back(tail),
         }
         while entries.bytes > self.shard_bytes {
