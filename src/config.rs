@@ -50,7 +50,9 @@ pub(crate) struct Settings {
     pub(crate) refresh_timeout: Duration,
     pub(crate) logout_timeout: Duration,
     pub(crate) max_concurrent_refreshes: usize,
-    pub(crate) successor_window: Duration,
+    pub(crate) rotation_grace: Duration,
+    pub(crate) rotation_grace_bytes: usize,
+    pub(crate) refusal_warning: usize,
     pub(crate) token_cache_bytes: usize,
     pub(crate) client: reqwest::Client,
 }
@@ -83,7 +85,9 @@ impl CrossmintAuthConfig {
             refresh_timeout: Duration::from_secs(10),
             logout_timeout: Duration::from_secs(2),
             max_concurrent_refreshes: 128,
-            successor_window: Duration::from_secs(30),
+            rotation_grace: Duration::from_secs(30),
+            rotation_grace_bytes: 16 << 20,
+            refusal_warning: 10,
             token_cache_bytes: 16 << 20,
             http_client: None,
         }
@@ -116,7 +120,9 @@ pub struct CrossmintAuthConfigBuilder {
     refresh_timeout: Duration,
     logout_timeout: Duration,
     max_concurrent_refreshes: usize,
-    successor_window: Duration,
+    rotation_grace: Duration,
+    rotation_grace_bytes: usize,
+    refusal_warning: usize,
     token_cache_bytes: usize,
     http_client: Option<reqwest::Client>,
 }
@@ -262,13 +268,41 @@ impl CrossmintAuthConfigBuilder {
         self
     }
 
-    /// Sets how long a spent refresh token still leads to the session that replaced it. The default is 30 s, the
+    /// Sets for how long a rotated refresh token still resolves to the session that replaced it. The default is 30 s, the
     /// maximum 300 s; zero switches it off.
     ///
-    /// Requests that left the browser before the new cookies arrived are served from it. Sending their spent token to
-    /// Crossmint would end the session.
-    pub fn successor_window(mut self, window: Duration) -> Self {
-        self.successor_window = window;
+    /// Requests that left the browser before the new cookies arrived are served from it: sending their token to Crossmint
+    /// again would end the session. The period starts when the last response that carries the new cookies is on its way
+    /// (its head, not the end of its body) or its client is gone, and ends 300 s after the rotation at the latest. It
+    /// starts at once for a [`CrossmintAuth`](crate::CrossmintAuth) method, which cannot tell when its result arrives.
+    ///
+    /// A refresh token that could not be handed out, since the JWT beside it was expired or otherwise not usable, is kept
+    /// for an hour, and sent in place of the rotated one.
+    pub fn rotation_grace(mut self, window: Duration) -> Self {
+        self.rotation_grace = window;
+        self
+    }
+
+    /// Sets how much memory rotated refresh tokens may take during their grace period, in bytes. The default is 16 MiB,
+    /// the minimum 64 KiB.
+    ///
+    /// A refresh takes about 6 KiB until its grace period has passed. Where they do not fit, the oldest keep only their
+    /// token, about 1 KiB: a late request refreshes it once more. Where these do not fit either, the oldest are
+    /// forgotten, which [`Stats::evicted_successors`](crate::Stats::evicted_successors) counts and a warning reports once
+    /// a minute. The default suffices for about 500 refreshes a second.
+    pub fn rotation_grace_bytes(mut self, bytes: usize) -> Self {
+        self.rotation_grace_bytes = bytes;
+        self
+    }
+
+    /// Sets after how many refusals of different refresh tokens, without a success in between, a warning names the API
+    /// key as a likely cause. The default is 10.
+    ///
+    /// Crossmint answers a revoked API key as it answers a dead session: every session that has to be refreshed ends.
+    /// The warning is logged at most once a minute, and counted in
+    /// [`Stats::refusal_runs`](crate::Stats::refusal_runs).
+    pub fn refusal_warning(mut self, refusals: usize) -> Self {
+        self.refusal_warning = refusals;
         self
     }
 
@@ -317,7 +351,7 @@ impl CrossmintAuthConfigBuilder {
             return Err(ConfigError::new("issuer", "it is empty: leave it out to accept any"));
         }
         check_at_most("leeway", self.leeway)?;
-        check_at_most("successor_window", self.successor_window)?;
+        check_at_most("rotation_grace", self.rotation_grace)?;
         let trusted_origins =
             self.trusted_origins.iter().map(|origin| parse_origin(origin)).collect::<Result<_, _>>()?;
         for (option, limit) in [
@@ -333,6 +367,14 @@ impl CrossmintAuthConfigBuilder {
         if !(1..=MAX_CONCURRENCY).contains(&self.max_concurrent_refreshes) {
             let why = format!("{} is not between 1 and {MAX_CONCURRENCY}", self.max_concurrent_refreshes);
             return Err(ConfigError::new("max_concurrent_refreshes", why));
+        }
+        if self.rotation_grace_bytes < MIN_GRACE_BYTES {
+            let why = format!("{} bytes are too few: use {MIN_GRACE_BYTES} at least", self.rotation_grace_bytes);
+            return Err(ConfigError::new("rotation_grace_bytes", why));
+        }
+        if !(1..=MAX_REFUSAL_RUN).contains(&self.refusal_warning) {
+            let why = format!("{} is not between 1 and {MAX_REFUSAL_RUN}", self.refusal_warning);
+            return Err(ConfigError::new("refusal_warning", why));
         }
         let client = match self.http_client {
             Some(client) => client,
@@ -357,7 +399,9 @@ impl CrossmintAuthConfigBuilder {
             refresh_timeout: self.refresh_timeout,
             logout_timeout: self.logout_timeout,
             max_concurrent_refreshes: self.max_concurrent_refreshes,
-            successor_window: self.successor_window,
+            rotation_grace: self.rotation_grace,
+            rotation_grace_bytes: self.rotation_grace_bytes,
+            refusal_warning: self.refusal_warning,
             token_cache_bytes: self.token_cache_bytes,
             client,
         })))
@@ -519,5 +563,7 @@ fn warn_of_risks(api_key: &ApiKey, cookies: &CookieOptions) {
 }
 
 const MAX_WINDOW: Duration = Duration::from_secs(300);
+const MIN_GRACE_BYTES: usize = 64 << 10;
+const MAX_REFUSAL_RUN: usize = 100_000;
 const MAX_IDLE_CONNECTIONS: usize = 32;
 const MAX_CONCURRENCY: usize = 65_536;

@@ -31,9 +31,10 @@ impl AuthError {
         self.kind
     }
 
-    /// Returns when to try again.
+    /// Returns when to try again, in whole seconds: rounded up, since earlier is too early.
     pub(crate) fn delay(&self) -> Duration {
-        self.retry_after.unwrap_or(DEFAULT_RETRY_AFTER).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER)
+        let delay = self.retry_after.unwrap_or(DEFAULT_RETRY_AFTER).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER);
+        Duration::from_secs(delay.as_secs() + u64::from(delay.subsec_nanos() > 0))
     }
 
     /// Returns when Crossmint wants to be asked again, if it has said so.

@@ -139,7 +139,9 @@ where
     }
 }
 
-fn pass_on<B>(response: Response<B>, set_cookie: &SetCookie) -> Response<ResponseBody<B>> {
+fn pass_on<B>(response: Response<B>, set_cookie: &mut SetCookie) -> Response<ResponseBody<B>> {
+    // The response is on its way when its head is: taken, so that a future that is kept around holds nothing.
+    let set_cookie = std::mem::take(set_cookie);
     let mut response = response.map(ResponseBody::inner);
     response::add_cookies(response.headers_mut(), set_cookie.fields());
     response

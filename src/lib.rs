@@ -49,12 +49,12 @@
 //! - A JWT is good until it expires, as everywhere, also if it was stolen or its user has signed out: signing out ends
 //!   the session at Crossmint, and clears the cookies.
 //! - A refresh token, and the one-time secret of a login, can be exchanged again for a while
-//!   ([`successor_window`](CrossmintAuthConfigBuilder::successor_window)): the answer is the same session. A window of
+//!   ([`rotation_grace`](CrossmintAuthConfigBuilder::rotation_grace)): the answer is the same session. A period of
 //!   zero makes them good for one use, and parallel requests end sessions.
 //! - Rule 3 holds within one process. Several replicas should send one browser's requests to the same replica; Crossmint
 //!   may otherwise see a spent token.
 //! - The renewed cookies of a WebSocket's handshake may be ignored by the browser; its next request is served from the
-//!   successor window.
+//!   grace period.
 //! - It limits no request rates and adds no CORS headers: other layers do.
 //!
 //! # Features

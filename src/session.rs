@@ -198,6 +198,10 @@ impl AuthMaterial {
         &self.jwt
     }
 
+    pub(crate) fn jwt_secret(&self) -> &Secret {
+        &self.jwt
+    }
+
     /// Returns the refresh token.
     #[must_use]
     pub fn refresh_token(&self) -> &RefreshToken {

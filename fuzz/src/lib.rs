@@ -251,19 +251,16 @@ pub fn refresh_token(headers: &HeaderMap, body: &[u8]) -> Result<Option<String>,
     }
 }
 
-/// `{"jwt", "refresh": {"secret", "expiresAt"}, "user": {"id"}}`, of which `expiresAt` and `user` may be absent. An odd
-/// date is no date.
+/// `{"jwt", "refresh": {"secret", "expiresAt"}, "user": {"id"}}`, of which only the secret must be there. What is odd
+/// otherwise is absent.
 pub fn answer(body: &[u8]) -> Result<Answer, Refused> {
     let answer = Members::parse(body)?;
-    let jwt = answer.text("jwt")?.ok_or(Refused)?;
+    let jwt = answer.value("jwt")?.as_ref().and_then(Value::as_str).map(Into::into);
     let refresh = Members::parse(answer.raw("refresh")?.ok_or(Refused)?.get().as_bytes())?;
-    let secret = refresh.text("secret")?.ok_or(Refused)?;
+    let secret = refresh.text("secret")?.filter(|secret| !secret.is_empty()).ok_or(Refused)?;
     let date = refresh.value("expiresAt")?;
     let expires_at = date.as_ref().and_then(Value::as_str).filter(|date| date.len() <= 64).map(Into::into);
-    let user_id = match answer.value("user")? {
-        None | Some(Value::Null) => None,
-        Some(user) => Some(user["id"].as_str().ok_or(Refused)?.into()),
-    };
+    let user_id = answer.value("user")?.and_then(|user| user["id"].as_str().map(Into::into));
     Ok(Answer { jwt, secret, expires_at, user_id })
 }
 

@@ -1,6 +1,6 @@
 //! What happens to a request: the decision, and what it needs to be carried out.
 
-use std::{error::Error, sync::Arc};
+use std::error::Error;
 
 use futures_util::future::BoxFuture;
 use http::{
@@ -12,7 +12,7 @@ use super::{
     Credentials, CrossmintAuth,
     cookies::{Carried, Cookies, Presented},
     origin,
-    renewal::{Failure, Renewal},
+    renewal::{Failure, Handout},
     sessions::{Judgement, Resolved, usable_secret},
 };
 use crate::{
@@ -111,7 +111,7 @@ impl CrossmintAuth {
         let disposition = error.disposition(self.0.settings.on_outage);
         let set_cookie = match disposition.cookies {
             CookieFate::Cleared => self.0.cookies.clear(carried),
-            CookieFate::Kept => rescued.map_or_else(Vec::new, |rescued| rescued.set_cookie.to_vec()),
+            CookieFate::Kept => rescued.and_then(|rescued| rescued.set_cookie.clone()).map_or_else(Vec::new, Vec::from),
         };
         Rejection { error, disposition, set_cookie }
     }
@@ -176,8 +176,8 @@ impl From<Resolved> for Passage {
 pub(crate) enum SetCookie {
     #[default]
     Nothing,
-    /// Held until the response is on its way: as long as that, the renewal is not forgotten.
-    Renewed(Arc<Renewal>),
+    /// Held until the response is on its way: the grace period of the old token starts then.
+    Renewed(Handout),
     Fields(Vec<HeaderValue>),
 }
 
@@ -207,7 +207,7 @@ pub(crate) struct RefreshCall {
 
 impl RefreshCall {
     /// Renews the session that the body's token stands for, or else the cookie's.
-    pub(crate) async fn run(self, body: Result<Option<String>, AuthErrorKind>) -> Result<Arc<Renewal>, Rejection> {
+    pub(crate) async fn run(self, body: Result<Option<String>, AuthErrorKind>) -> Result<Handout, Rejection> {
         let Self { auth, cookie, carried } = self;
         let outcome = async {
             let secret = match body? {

@@ -87,7 +87,7 @@ pub fn refresh_token(headers: &HeaderMap, body: &[u8]) -> Result<Option<String>,
 /// What Crossmint's answer to a refresh holds.
 #[derive(Debug, PartialEq)]
 pub struct Answer {
-    pub jwt: String,
+    pub jwt: Option<String>,
     pub secret: String,
     pub expires_at: Option<String>,
     pub user_id: Option<String>,
@@ -95,7 +95,8 @@ pub struct Answer {
 
 pub fn read_answer(body: &[u8]) -> Option<Answer> {
     let RefreshAnswer { jwt, secret, expires_at, user, bytes: _ } = RefreshAnswer::parse(body).ok()?;
-    Some(Answer { jwt: (*jwt).into(), secret: (*secret).into(), expires_at, user_id: user.map(|user| user.id) })
+    let jwt = jwt.map(|jwt| (*jwt).into());
+    Some(Answer { jwt, secret: (*secret).into(), expires_at, user_id: user.map(|user| user.id) })
 }
 
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {

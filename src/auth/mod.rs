@@ -9,6 +9,7 @@ mod cookies;
 mod corpora;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod grace;
 mod jwt;
 mod keys;
 mod origin;
@@ -26,6 +27,8 @@ use http::HeaderMap;
 use serde_json::{Map, Value};
 use tokio::{sync::Semaphore, time::timeout};
 
+#[cfg(test)]
+pub(crate) use self::grace::Renewal;
 pub use self::stats::Stats;
 use self::{
     admission::set_cookies,
@@ -35,14 +38,14 @@ use self::{
     places::Places,
     renewal::{Ended, Renewals, Revocation},
     sessions::{Judgement, Resolved, usable_secret},
-    stats::{Counters, Throttle},
+    stats::{Counters, RefusalRun, Throttle},
     tasks::{Tasks, runtime},
     tokens::Tokens,
     upstream::Upstream,
 };
 pub(crate) use self::{
     admission::{Admission, RefreshCall, Rejection, SetCookie, Verdict, add_cookies},
-    renewal::Renewal,
+    renewal::Handout,
 };
 use crate::{
     config::{CrossmintAuthConfig, Settings},
@@ -91,8 +94,11 @@ struct Inner {
     logout_places: Semaphore,
     tasks: Tasks,
     counters: Counters,
+    refusal_run: RefusalRun,
     keys_log: Throttle,
     outage_log: Throttle,
+    refusals_log: Throttle,
+    evictions_log: Throttle,
 }
 
 impl CrossmintAuth {
@@ -112,13 +118,16 @@ impl CrossmintAuth {
             upstream: Upstream::new(Arc::clone(&settings)),
             keys: Arc::new(Keys::new()),
             tokens: Tokens::new(settings.token_cache_bytes),
-            renewals: Arc::new(Renewals::new(settings.successor_window, max_under_way)),
+            renewals: Arc::new(Renewals::new(settings.rotation_grace, settings.rotation_grace_bytes, max_under_way)),
             places: Places::new(settings.max_concurrent_refreshes, settings.refresh_timeout),
             logout_places: Semaphore::new(settings.max_concurrent_refreshes),
             tasks: Tasks::new(),
             counters: Counters::default(),
+            refusal_run: RefusalRun::new(settings.refusal_warning),
             keys_log: Throttle::default(),
             outage_log: Throttle::default(),
+            refusals_log: Throttle::default(),
+            evictions_log: Throttle::default(),
             settings,
         }))
     }
@@ -159,7 +168,7 @@ impl CrossmintAuth {
     /// Exchanges a refresh secret, or the one-time secret of a login, for new material.
     ///
     /// Concurrent calls with one secret make one call to Crossmint, and for a while later ones get the same material
-    /// ([`successor_window`](crate::CrossmintAuthConfigBuilder::successor_window)). The new JWT has been verified.
+    /// ([`rotation_grace`](crate::CrossmintAuthConfigBuilder::rotation_grace)). The new JWT has been verified.
     ///
     /// # Errors
     ///
@@ -190,9 +199,9 @@ impl CrossmintAuth {
         }
         let Some(Ok(secret)) = secret else { return Ok(()) };
         tracing::debug!(reason = "logout", "a session has ended");
-        let Ended { sessions, revocation } = self.0.renewals.end(secret);
-        for session in sessions {
-            self.0.tokens.remove(session.jwt().as_bytes());
+        let Ended { jwts, revocation } = self.0.renewals.end(secret);
+        for jwt in jwts {
+            self.0.tokens.remove(jwt.as_bytes());
         }
         match revocation {
             Revocation::Now(token) => {

@@ -3,19 +3,21 @@
 //! Crossmint's refresh tokens are spent by their first use, and using one again ends the session. So:
 //!
 //! 1. While a token is being renewed, all who carry it wait for that one renewal.
-//! 2. For a while after, a spent token leads to its successor, and on to the latest one; it is never sent again. The
-//!    while lasts at least until every response that carries the successor is on its way.
+//! 2. Afterwards, a rotated token resolves to its latest successor for a grace period (see [`grace`](super::grace)), and is
+//!    not sent again.
 //! 3. A token that Crossmint has refused is not sent again for [`REFUSAL_MEMORY`]; one whose answer could not be used,
-//!    for [`MISHAP_MEMORY`]; one that Crossmint wants to see later, until then.
-//! 4. After [`MAX_PATIENCE`] wishes of that kind in a row, no token at all is sent until then.
-//! 5. A successor whose JWT could not be verified for want of a key is not lost: it is what is sent next.
-//! 6. A logout ends the whole chain, whichever of its tokens it comes with: successors are forgotten, responses that are
-//!    still to carry them no longer do, and a renewal that it overtakes hands out nothing.
+//!    for a pause that doubles each time; one that Crossmint has limited, for as long as it asked for.
+//! 4. After [`MAX_PATIENCE`] limits in a row, no token at all is sent for that long.
+//! 5. A successor whose JWT cannot be used or verified is not lost: it is what is sent next.
+//! 6. A logout ends the whole family of a token: responses that still have to deliver a successor no longer do, and a
+//!    renewal that it overtakes hands out nothing.
 //!
-//! Tokens are looked up by their SHA-256 digest and not kept.
+//! Tokens are looked up by their SHA-256 digest. Nothing slower than such a look-up happens under the lock.
 
 use std::{
     collections::HashMap,
+    fmt,
+    ops::Deref,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -25,38 +27,73 @@ use http::HeaderValue;
 use lru::LruCache;
 use tokio::{sync::watch, time::Instant};
 
+use super::grace::{Digest, FamilyId, Grace, Renewal};
 use crate::{
     error::{AuthError, AuthErrorKind},
     secret::Secret,
-    session::Session,
     sync::{AtomicBool, Mutex, MutexGuard},
 };
 
-/// A renewed session, and the `Set-Cookie` fields that hand it to the browser.
-#[derive(Debug)]
-pub(crate) struct Renewal {
-    pub(crate) session: Session,
-    set_cookie: [HeaderValue; 2],
-    /// The size of Crossmint's answer, of which the session holds some.
-    bytes: usize,
-    is_ended: AtomicBool,
+/// A renewed session on its way to a browser.
+///
+/// The grace period of the tokens that it replaces starts when the last clone is dropped: once the response is on its
+/// way, or nobody is left to receive it.
+#[derive(Clone)]
+pub(crate) struct Handout(Arc<Delivery>);
+
+struct Delivery {
+    renewal: Arc<Renewal>,
+    is_ended: Arc<AtomicBool>,
+    _hold: Option<Hold>,
 }
 
-impl Renewal {
-    pub(crate) fn new(session: Session, set_cookie: [HeaderValue; 2], bytes: usize) -> Self {
-        Self { session, set_cookie, bytes, is_ended: AtomicBool::new(false) }
+impl Handout {
+    /// Hands out what will not be remembered.
+    pub(crate) fn without_grace(renewal: Arc<Renewal>) -> Self {
+        Self(Arc::new(Delivery { renewal, is_ended: Arc::default(), _hold: None }))
     }
 
     /// Returns the fields for a response that is about to be sent: none if there was a logout meanwhile.
     pub(crate) fn set_cookie(&self) -> &[HeaderValue] {
-        if self.is_ended.load(Ordering::Acquire) { &[] } else { &self.set_cookie }
+        if self.0.is_ended.load(Ordering::Acquire) { &[] } else { &self.0.renewal.set_cookie }
+    }
+
+    fn is_of(&self, renewal: &Arc<Renewal>) -> bool {
+        Arc::ptr_eq(&self.0.renewal, renewal)
     }
 }
 
-pub(crate) type Outcome = Result<Arc<Renewal>, Failure>;
+impl Deref for Handout {
+    type Target = Renewal;
+
+    fn deref(&self) -> &Renewal {
+        &self.0.renewal
+    }
+}
+
+impl fmt::Debug for Handout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Handout").field(&self.0.renewal).finish()
+    }
+}
+
+/// Keeps the grace period of a family from starting, until it is dropped.
+struct Hold {
+    renewals: Arc<Renewals>,
+    family: FamilyId,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.renewals.state().grace.release(self.family, now);
+    }
+}
+
+pub(crate) type Outcome = Result<Handout, Failure>;
 
 /// A renewal that failed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Failure {
     pub(crate) error: AuthError,
     /// What Crossmint handed out all the same.
@@ -75,60 +112,46 @@ impl From<AuthErrorKind> for Failure {
     }
 }
 
-/// A successor that could not be verified, and the `Set-Cookie` fields that keep it from being lost.
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failure").field("error", &self.error).field("rescued", &self.rescued).finish()
+    }
+}
+
+/// A successor without a verified session.
 #[derive(Debug)]
 pub(crate) struct Rescued {
     pub(crate) token: Secret,
-    pub(crate) set_cookie: [HeaderValue; 2],
+    /// Delivers a pair that only lacks a key to verify it. Without these fields, the JWT or the token cannot be used.
+    pub(crate) set_cookie: Option<[HeaderValue; 2]>,
 }
 
 /// All renewals under way, and what became of the recent ones.
-#[derive(Debug)]
 pub(crate) struct Renewals {
-    window: Duration,
     max_under_way: usize,
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
 struct State {
     under_way: HashMap<Digest, Flight>,
-    renewed: LruCache<Digest, Renewed>,
-    renewed_bytes: usize,
-    /// The spent token of each successor.
-    predecessors: HashMap<Digest, Digest>,
-    refused: LruCache<Digest, (AuthError, Instant)>,
+    grace: Grace,
+    pauses: LruCache<Digest, Pause>,
     /// How often in a row Crossmint has asked for patience, and until when.
     impatience: u32,
     pause: Option<(AuthError, Instant)>,
 }
 
-#[derive(Debug)]
 struct Flight {
     pending: Pending,
     logged_out: bool,
 }
 
-#[derive(Debug)]
-struct Renewed {
-    /// None if the successor could not be verified.
-    renewal: Option<Arc<Renewal>>,
-    token: Secret,
-    successor: Digest,
+/// Why a token is not sent again for a while.
+struct Pause {
+    error: AuthError,
     until: Instant,
-    at_most: Instant,
-}
-
-impl Renewed {
-    fn new(renewal: Option<Arc<Renewal>>, token: Secret, window: Duration) -> Self {
-        let (now, successor) = (Instant::now(), digest_of(&token));
-        Self { renewal, token, successor, until: now + window, at_most: now + MAX_WINDOW }
-    }
-
-    /// Tells whether a response that carries the successor is still to be sent.
-    fn is_awaited(&self) -> bool {
-        self.renewal.as_ref().is_some_and(|renewal| Arc::strong_count(renewal) > 1)
-    }
+    /// How many unusable answers there were in a row.
+    mishaps: u32,
 }
 
 /// A renewal that another task carries out, for whoever waits for it.
@@ -147,11 +170,11 @@ impl Pending {
 /// What there is for a refresh token.
 #[derive(Debug)]
 pub(crate) enum Entry {
-    /// It has just been renewed.
-    Renewed(Arc<Renewal>),
+    /// It has just been renewed. The session may have expired meanwhile.
+    Renewed(Handout),
     /// It is being renewed.
     UnderWay(Pending),
-    /// It has just been refused.
+    /// It is not to be sent now.
     Refused(AuthError),
     /// The caller renews the ticket's token, in a task of its own.
     Yours(Ticket, Pending),
@@ -162,86 +185,112 @@ pub(crate) enum Entry {
 /// What a logout has ended here.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    pub(crate) sessions: Vec<Session>,
+    pub(crate) jwts: Vec<Secret>,
     pub(crate) revocation: Revocation,
 }
 
 /// What is to be ended at Crossmint.
 #[derive(Debug)]
 pub(crate) enum Revocation {
-    /// The latest token of the chain.
+    /// The latest token of the family.
     Now(Secret),
     /// What the renewal under way brings: its task sees to it.
     AfterRenewal(Pending),
 }
 
 impl Renewals {
-    pub(crate) fn new(window: Duration, max_under_way: usize) -> Self {
+    pub(crate) fn new(grace_period: Duration, grace_bytes: usize, max_under_way: usize) -> Self {
         let state = State {
             under_way: HashMap::new(),
-            renewed: LruCache::unbounded(),
-            renewed_bytes: 0,
-            predecessors: HashMap::new(),
-            refused: LruCache::unbounded(),
+            grace: Grace::new(grace_period, grace_bytes),
+            pauses: LruCache::unbounded(),
             impatience: 0,
             pause: None,
         };
-        Self { window, max_under_way, state: Mutex::new(state) }
+        Self { max_under_way, state: Mutex::new(state) }
     }
 
-    /// Decides what a request with this refresh token does. `is_valid` tells whether a renewed session still is.
-    pub(crate) fn enter(self: &Arc<Self>, token: Secret, is_valid: impl Fn(&Session) -> bool) -> Entry {
+    /// Decides what a request with this refresh token does.
+    ///
+    /// A handout whose session is no longer valid is brought back as `expired`: its successor is renewed then. It is the
+    /// caller that checks, since it may have to verify a signature.
+    pub(crate) fn enter(self: &Arc<Self>, token: Secret, expired: Option<&Handout>) -> Entry {
+        let presented = digest_of(&token);
+        let now = Instant::now();
         let mut state = self.state();
-        state.forget_old(self.window);
-        let (digest, latest) = state.follow(digest_of(&token));
+        state.forget_old(now);
+        let known = state.grace.find(&presented, now);
+        if known.as_ref().is_some_and(|known| known.is_ended) {
+            return Entry::Refused(AuthErrorKind::Refused.into());
+        }
+        let digest = known.as_ref().map_or(presented, |known| known.current);
         if let Some(flight) = state.under_way.get(&digest) {
             return Entry::UnderWay(flight.pending.clone());
         }
-        let refused = state.refused.peek(&digest).filter(|(_, until)| *until > Instant::now());
-        let is_over = refused.is_some_and(|(error, _)| error.kind() == AuthErrorKind::Refused);
-        if let Some(renewal) = latest.and_then(|latest| latest.renewal.as_ref())
+        let pause = state.pauses.peek(&digest).filter(|pause| pause.until > now);
+        let is_over = pause.is_some_and(|pause| pause.error.kind() == AuthErrorKind::Refused);
+        if let Some(known) = &known
+            && let Some(renewal) = known.renewal
             && !is_over
-            && is_valid(&renewal.session)
+            && !expired.is_some_and(|expired| expired.is_of(renewal))
         {
-            return Entry::Renewed(Arc::clone(renewal));
+            let (renewal, family) = (Arc::clone(renewal), known.family);
+            return Entry::Renewed(self.hand_out(&mut state, renewal, family, now));
         }
-        if let Some((error, _)) = refused.or(state.pause.as_ref()) {
-            return Entry::Refused(error.clone());
+        if let Some((error, until)) = pause
+            .map(|pause| (&pause.error, pause.until))
+            .or(state.pause.as_ref().map(|(error, until)| (error, *until)))
+        {
+            return Entry::Refused(error.clone().retry_after(Some(until - now)));
         }
-        let token = latest.map_or(token, |latest| latest.token.clone());
+        let (token, family) = match known {
+            Some(known) => (known.token.clone(), Some(known.family)),
+            None => (token, None),
+        };
         if state.under_way.len() >= self.max_under_way {
             return Entry::Full;
         }
         let (sender, receiver) = watch::channel(None);
         let pending = Pending(receiver);
         state.under_way.insert(digest, Flight { pending: pending.clone(), logged_out: false });
-        Entry::Yours(Ticket { renewals: Arc::clone(self), digest, token, sender: Some(sender) }, pending)
+        let hold = family.map(|family| self.hold(&mut state, family, now));
+        Entry::Yours(Ticket { renewals: Arc::clone(self), digest, token, sender: Some(sender), _hold: hold }, pending)
     }
 
-    /// Ends the session of this refresh token and of all that have succeeded it.
+    /// Ends the session of this refresh token and of its whole family.
     pub(crate) fn end(&self, token: Secret) -> Ended {
+        let presented = digest_of(&token);
+        let now = Instant::now();
         let mut state = self.state();
-        state.forget_old(self.window);
-        let mut digest = state.first_of(digest_of(&token));
-        let mut latest = token;
-        let mut sessions = Vec::new();
-        while let Some(renewed) = state.forget(&digest) {
-            state.sign_out(digest, self.window);
-            latest = renewed.token;
-            digest = renewed.successor;
-            if let Some(renewal) = renewed.renewal {
-                renewal.is_ended.store(true, Ordering::Release);
-                sessions.push(renewal.session.clone());
-            }
-        }
+        state.forget_old(now);
+        let until = now + state.logout_memory();
+        let ended = state.grace.end(&presented, until, now);
+        let is_known = ended.is_some();
+        let (digest, token, jwts) = match ended {
+            Some(family) => (family.current, family.token, family.jwts),
+            None => (presented, token, Vec::new()),
+        };
         let revocation = if let Some(flight) = state.under_way.get_mut(&digest) {
             flight.logged_out = true;
             Revocation::AfterRenewal(flight.pending.clone())
         } else {
-            state.sign_out(digest, self.window);
-            Revocation::Now(latest)
+            if !is_known {
+                state.sign_out(digest, now);
+            }
+            Revocation::Now(token)
         };
-        Ended { sessions, revocation }
+        Ended { jwts, revocation }
+    }
+
+    fn hand_out(self: &Arc<Self>, state: &mut State, renewal: Arc<Renewal>, family: FamilyId, now: Instant) -> Handout {
+        let is_ended = state.grace.is_ended(family).unwrap_or_default();
+        let hold = self.hold(state, family, now);
+        Handout(Arc::new(Delivery { renewal, is_ended, _hold: Some(hold) }))
+    }
+
+    fn hold(self: &Arc<Self>, state: &mut State, family: FamilyId, now: Instant) -> Hold {
+        state.grace.hold(family, now);
+        Hold { renewals: Arc::clone(self), family }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -249,66 +298,29 @@ impl Renewals {
     }
 }
 
+impl fmt::Debug for Renewals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Renewals").field("max_under_way", &self.max_under_way).finish_non_exhaustive()
+    }
+}
+
 impl State {
-    /// Follows a token to its latest successor. A chain is as long as the window has renewals; a circle ends.
-    fn follow(&self, mut digest: Digest) -> (Digest, Option<&Renewed>) {
-        let mut latest = None;
-        for _ in 0..=self.renewed.len() {
-            let Some(renewed) = self.renewed.peek(&digest) else { break };
-            latest = Some(renewed);
-            if digest == renewed.successor {
-                break;
-            }
-            digest = renewed.successor;
-        }
-        (digest, latest)
-    }
-
-    /// Goes back to the first token of a chain.
-    fn first_of(&self, mut digest: Digest) -> Digest {
-        for _ in 0..self.predecessors.len() {
-            let Some(predecessor) = self.predecessors.get(&digest) else { break };
-            digest = *predecessor;
-        }
-        digest
-    }
-
-    fn remember(&mut self, digest: Digest, renewed: Renewed) {
-        // Of a token that is not replaced: no logout would find the older one.
-        if let Some(Renewed { renewal: Some(older), .. }) = self.forget(&digest) {
-            older.is_ended.store(true, Ordering::Release);
-        }
-        self.renewed_bytes += cost(&renewed);
-        self.predecessors.insert(renewed.successor, digest);
-        self.renewed.put(digest, renewed);
-        while self.renewed_bytes > MAX_RENEWED_BYTES {
-            let Some(oldest) = self.renewed.peek_lru().map(|(digest, _)| *digest) else { break };
-            self.forget(&oldest);
-        }
-    }
-
-    fn forget(&mut self, digest: &Digest) -> Option<Renewed> {
-        let renewed = self.renewed.pop(digest)?;
-        self.renewed_bytes -= cost(&renewed);
-        if self.predecessors.get(&renewed.successor) == Some(digest) {
-            self.predecessors.remove(&renewed.successor);
-        }
-        Some(renewed)
-    }
-
-    /// Remembers what a failure says about the next attempt.
-    fn learn(&mut self, digest: Digest, error: &AuthError, now: Instant) {
-        let memory = match error.kind() {
-            AuthErrorKind::Refused => REFUSAL_MEMORY,
-            AuthErrorKind::UnusableAnswer => MISHAP_MEMORY,
-            AuthErrorKind::RateLimited => error.delay(),
+    /// Remembers what a failure says about the next attempt to send `next`, where `digest` was sent. Returns for how long
+    /// that has to wait, if the failure is one of the answer's.
+    fn learn(&mut self, digest: Digest, next: Digest, error: &AuthError, now: Instant) -> Option<Duration> {
+        let mishaps = self.pauses.pop(&digest).map_or(0, |pause| pause.mishaps);
+        let kind = error.kind();
+        let (memory, mishaps) = match kind {
+            AuthErrorKind::Refused => (REFUSAL_MEMORY, 0),
+            AuthErrorKind::UnusableAnswer => (mishap_pause(mishaps), mishaps.saturating_add(1)),
+            AuthErrorKind::RateLimited => (error.delay(), 0),
             _ => {
                 self.impatience = 0;
-                return;
+                return None;
             }
         };
-        self.refuse(digest, error.clone(), now + memory);
-        if error.kind() == AuthErrorKind::RateLimited {
+        self.refuse(next, Pause { error: error.clone(), until: now + memory, mishaps });
+        if kind == AuthErrorKind::RateLimited {
             self.impatience = self.impatience.saturating_add(1);
             if self.impatience >= MAX_PATIENCE {
                 self.pause = Some((error.clone(), now + memory));
@@ -316,47 +328,56 @@ impl State {
         } else {
             self.impatience = 0;
         }
+        (kind == AuthErrorKind::UnusableAnswer).then_some(memory)
     }
 
     /// Refuses a token whose session was signed out, for as long as anybody may still come with it.
-    fn sign_out(&mut self, digest: Digest, window: Duration) {
-        self.refuse(digest, AuthErrorKind::Refused.into(), Instant::now() + REFUSAL_MEMORY.max(window));
+    fn sign_out(&mut self, digest: Digest, now: Instant) {
+        let until = now + self.logout_memory();
+        self.refuse(digest, Pause { error: AuthErrorKind::Refused.into(), until, mishaps: 0 });
     }
 
-    fn refuse(&mut self, digest: Digest, error: AuthError, until: Instant) {
-        self.refused.put(digest, (error, until));
-        if self.refused.len() > MAX_REFUSED {
-            self.refused.pop_lru();
+    fn logout_memory(&self) -> Duration {
+        REFUSAL_MEMORY.max(self.grace.period())
+    }
+
+    fn refuse(&mut self, digest: Digest, pause: Pause) {
+        self.pauses.put(digest, pause);
+        if self.pauses.len() > MAX_PAUSES {
+            self.pauses.pop_lru();
         }
     }
 
-    fn forget_old(&mut self, window: Duration) {
-        let now = Instant::now();
-        while let Some((&digest, oldest)) = self.renewed.peek_lru()
-            && oldest.until <= now
-        {
-            let Some(mut oldest) = self.forget(&digest) else { break };
-            // What is still to be handed out leads on, too.
-            let is_led_to = self.predecessors.contains_key(&digest);
-            if (oldest.is_awaited() || is_led_to) && now < oldest.at_most {
-                oldest.until = now + window;
-                self.remember(digest, oldest);
-            }
-        }
+    fn forget_old(&mut self, now: Instant) {
+        self.grace.sweep(now);
         self.pause.take_if(|(_, until)| *until <= now);
-        while self.refused.peek_lru().is_some_and(|(_, (_, until))| *until <= now) {
-            self.refused.pop_lru();
+        // What one operation adds, and one more. The number of mishaps is worth remembering beyond the pause.
+        for _ in 0..2 {
+            let is_old = |pause: &Pause| pause.until + mishap_pause(pause.mishaps) <= now;
+            if self.pauses.peek_lru().is_some_and(|(_, pause)| is_old(pause)) {
+                self.pauses.pop_lru();
+            }
         }
     }
 }
 
 /// The duty to renew one token. Dropped unsettled (a panic, a runtime that shuts down), it sets the token free.
-#[derive(Debug)]
 pub(crate) struct Ticket {
     renewals: Arc<Renewals>,
     digest: Digest,
     token: Secret,
     sender: Option<watch::Sender<Option<Outcome>>>,
+    /// Whoever waits for this renewal still has a rotated token.
+    _hold: Option<Hold>,
+}
+
+/// What is left to do when a renewal has ended.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    /// The token to revoke at Crossmint: a logout has overtaken the renewal.
+    pub(crate) revoked: Option<Secret>,
+    /// How many rotated tokens of others have been forgotten before their time, for want of memory.
+    pub(crate) evicted: usize,
 }
 
 impl Ticket {
@@ -372,86 +393,98 @@ impl Ticket {
         }
     }
 
-    /// Ends the renewal. Returns the token to revoke at Crossmint, if a logout has overtaken the renewal.
-    #[must_use]
-    pub(crate) fn settle(mut self, outcome: Outcome) -> Option<Secret> {
-        let now = Instant::now();
-        let mut state = self.renewals.state();
-        let logged_out = state.under_way.remove(&self.digest).is_some_and(|flight| flight.logged_out);
-        let (outcome, revoked) = match outcome {
-            outcome if !logged_out => (outcome, None),
-            Ok(renewal) => (Err(AuthErrorKind::Refused.into()), Some(renewal.session.refresh_token().secret().into())),
-            Err(failure) if failure.error.kind() == AuthErrorKind::Refused => (Err(failure), None),
-            Err(Failure { rescued, .. }) => {
-                let token = rescued.map_or_else(|| self.token.clone(), |rescued| rescued.token.clone());
-                (Err(AuthErrorKind::Refused.into()), Some(token))
-            }
-        };
-        let window = self.renewals.window;
+    /// Ends the renewal.
+    pub(crate) fn settle(mut self, outcome: Result<Renewal, Failure>) -> Settled {
         let successor = match &outcome {
+            Ok(renewal) => Some(renewal.session.refresh_token().secret().into()),
+            Err(failure) => failure.rescued.as_ref().map(|rescued| rescued.token.clone()),
+        };
+        let successor = successor.map(|token: Secret| (digest_of(&token), token));
+        let now = Instant::now();
+        let renewals = Arc::clone(&self.renewals);
+        let mut settled = Settled::default();
+        let mut state = renewals.state();
+        let logged_out = state.under_way.remove(&self.digest).is_some_and(|flight| flight.logged_out);
+        // Without a grace period, nothing is remembered of a token.
+        let remembered = successor.clone().filter(|_| !logged_out && !state.grace.period().is_zero());
+        let outcome = match outcome {
+            outcome if logged_out => {
+                state.impatience = 0;
+                state.sign_out(self.digest, now);
+                let is_over = outcome.is_err_and(|failure| failure.error.kind() == AuthErrorKind::Refused);
+                settled.revoked = (!is_over).then(|| successor.map_or_else(|| self.token.clone(), |(_, token)| token));
+                Err(AuthErrorKind::Refused.into())
+            }
             Ok(renewal) => {
-                let token = renewal.session.refresh_token().secret().into();
-                Some(Renewed::new(Some(Arc::clone(renewal)), token, window))
+                state.impatience = 0;
+                state.pauses.pop(&self.digest);
+                let renewal = Arc::new(renewal);
+                Ok(match remembered {
+                    Some(successor) => {
+                        let rotation = state.grace.rotate(self.digest, successor, Some(Arc::clone(&renewal)), now);
+                        settled.evicted = rotation.evicted;
+                        renewals.hand_out(&mut state, renewal, rotation.family, now)
+                    }
+                    None => Handout::without_grace(renewal),
+                })
             }
-            Err(_) if logged_out => {
-                state.sign_out(self.digest, window);
-                None
-            }
-            Err(failure) => {
-                // Of a rescue, it is the key set that failed.
-                if failure.rescued.is_none() {
-                    state.learn(self.digest, &failure.error, now);
+            Err(mut failure) => {
+                let next = remembered.as_ref().map_or(self.digest, |(digest, _)| *digest);
+                if let Some(successor) = remembered {
+                    settled.evicted = state.grace.rotate(self.digest, successor, None, now).evicted;
                 }
-                failure.rescued.as_ref().map(|rescued| Renewed::new(None, rescued.token.clone(), window))
+                // Where a pair only lacks a key, it is the key set that failed.
+                if failure.rescued.as_ref().is_none_or(|rescued| rescued.set_cookie.is_none()) {
+                    let pause = state.learn(self.digest, next, &failure.error, now);
+                    if pause.is_some() {
+                        failure.error = failure.error.retry_after(pause);
+                    }
+                }
+                Err(failure)
             }
         };
-        if let Some(successor) = successor.filter(|_| !window.is_zero()) {
-            state.remember(self.digest, successor);
-        }
-        if outcome.is_ok() || logged_out {
-            state.impatience = 0;
-        }
         drop(state);
         if let Some(sender) = self.sender.take() {
             sender.send_replace(Some(outcome));
         }
-        revoked
+        settled
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         if self.sender.is_some() {
+            let now = Instant::now();
             let mut state = self.renewals.state();
             if state.under_way.remove(&self.digest).is_some_and(|flight| flight.logged_out) {
-                state.sign_out(self.digest, self.renewals.window);
+                state.sign_out(self.digest, now);
             }
         }
     }
 }
 
-type Digest = [u8; 32];
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").finish_non_exhaustive()
+    }
+}
 
-fn digest_of(token: &str) -> Digest {
+/// Returns how long a token rests after so many unusable answers, and one more.
+fn mishap_pause(mishaps: u32) -> Duration {
+    MIN_MISHAP_PAUSE.saturating_mul(1 << mishaps.min(5)).min(MAX_MISHAP_PAUSE)
+}
+
+pub(crate) fn digest_of(token: &str) -> Digest {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
     bytes
 }
 
-fn cost(renewed: &Renewed) -> usize {
-    // The session's strings stand in the `Set-Cookie` fields once more.
-    ENTRY_BYTES + renewed.renewal.as_ref().map_or(0, |renewal| renewal.bytes + 2 * renewal.session.cost())
-}
-
 const REFUSAL_MEMORY: Duration = Duration::from_secs(30);
-const MISHAP_MEMORY: Duration = Duration::from_secs(5);
+const MIN_MISHAP_PAUSE: Duration = Duration::from_secs(1);
+const MAX_MISHAP_PAUSE: Duration = Duration::from_secs(30);
 const MAX_PATIENCE: u32 = 10;
-
-/// For how long a handler that is not done keeps the successor of its session in memory.
-const MAX_WINDOW: Duration = Duration::from_secs(300);
-const MAX_REFUSED: usize = 10_000;
-const MAX_RENEWED_BYTES: usize = 16 << 20;
-const ENTRY_BYTES: usize = 512;
+const MAX_PAUSES: usize = 10_000;
 
 #[cfg(test)]
 mod property;

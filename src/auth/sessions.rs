@@ -12,10 +12,12 @@ use tokio::{sync::watch, time::timeout};
 use super::{
     CrossmintAuth,
     cookies::{MAX_COOKIE, Presented, Slot, is_cookie_value},
+    grace::Renewal,
     jwt::Unverified,
     keys::{Freshness, KeySet, Permission, Reason},
-    renewal::{Entry, Failure, Outcome, Renewal, Rescued, Ticket},
+    renewal::{Entry, Failure, Handout, Outcome, Rescued, Settled, Ticket, digest_of},
     tasks::runtime,
+    upstream::RefreshAnswer,
 };
 use crate::{
     error::{AuthError, AuthErrorKind, OutagePolicy},
@@ -39,7 +41,7 @@ pub(super) struct Pair {
 /// What they turned out to be worth.
 pub(super) enum Resolved {
     Known(Session),
-    Renewed(Arc<Renewal>),
+    Renewed(Handout),
 }
 
 impl CrossmintAuth {
@@ -239,30 +241,44 @@ impl CrossmintAuth {
 
     /// Renews a session: joins the renewal of its token, finds its result, or starts it.
     pub(super) async fn renew(&self, secret: Secret) -> Outcome {
-        // A new key set is no reason to spend a successor.
-        let is_valid = |session: &Session| {
-            self.is_live(session, now())
-                && (self.has_current_key(session) || self.verify(session.jwt().as_bytes()).is_ok())
+        let mut expired = None;
+        let pending = loop {
+            match self.0.renewals.enter(secret.clone(), expired.as_ref()) {
+                Entry::Renewed(handout) if self.is_valid(&handout.session) => {
+                    self.0.counters.successor_hits.count();
+                    return Ok(handout);
+                }
+                Entry::Renewed(handout) => expired = Some(handout),
+                Entry::Refused(error) => return Err(error.into()),
+                Entry::Full => return Err(crowded().into()),
+                Entry::UnderWay(pending) => {
+                    self.0.counters.joined.count();
+                    tracing::trace!("joined a renewal");
+                    break pending;
+                }
+                Entry::Yours(ticket, pending) => {
+                    // A client that hangs up must not take the only copy of the new token with it.
+                    self.0.tasks.spawn(self.clone().run_renewal(ticket))?;
+                    break pending;
+                }
+            }
         };
-        let pending = match self.0.renewals.enter(secret, is_valid) {
-            Entry::Renewed(renewal) => {
-                self.0.counters.successor_hits.count();
-                return Ok(renewal);
-            }
-            Entry::Refused(error) => return Err(error.into()),
-            Entry::Full => return Err(crowded().into()),
-            Entry::UnderWay(pending) => {
-                self.0.counters.joined.count();
-                tracing::trace!("joined a renewal");
-                pending
-            }
-            Entry::Yours(ticket, pending) => {
-                // A client that hangs up must not take the only copy of the new token with it.
-                self.0.tasks.spawn(self.clone().run_renewal(ticket))?;
-                pending
-            }
-        };
+        drop(expired);
         pending.outcome().await
+    }
+
+    /// Tells whether a session that was renewed a while ago still holds. A new key set is no reason to renew it again.
+    fn is_valid(&self, session: &Session) -> bool {
+        if !self.is_live(session, now()) {
+            return false;
+        }
+        let jwt = session.jwt().as_bytes();
+        if self.has_current_key(session) || self.recall(jwt).is_some() {
+            return true;
+        }
+        let Ok(verified) = self.verify(jwt) else { return false };
+        self.0.tokens.insert(Session::new(verified, session.material().clone()).into_known());
+        true
     }
 
     async fn run_renewal(self, ticket: Ticket) {
@@ -277,13 +293,20 @@ impl CrossmintAuth {
                 }
             }
         };
-        self.report(&outcome);
+        self.report(ticket.token(), &outcome);
         let session = outcome.as_ref().ok().map(|renewal| renewal.session.clone().into_known());
         if let Some(session) = &session {
             self.0.tokens.insert(session.clone());
         }
         // In this order: a logout that comes in between finds the token.
-        if let Some(revoked) = ticket.settle(outcome) {
+        let Settled { revoked, evicted } = ticket.settle(outcome);
+        if evicted > 0 {
+            self.0.counters.evicted_successors.add(evicted);
+            if self.0.evictions_log.is_due() {
+                tracing::warn!("rotated tokens are forgotten before their time: raise `rotation_grace_bytes`");
+            }
+        }
+        if let Some(revoked) = revoked {
             if let Some(session) = session {
                 self.0.tokens.remove(session.jwt().as_bytes());
             }
@@ -292,11 +315,24 @@ impl CrossmintAuth {
         }
     }
 
-    fn report(&self, outcome: &Outcome) {
-        let Err(Failure { error, .. }) = outcome else { return tracing::debug!("renewed a session") };
+    fn report(&self, token: &Secret, outcome: &Result<Renewal, Failure>) {
+        let Err(Failure { error, .. }) = outcome else {
+            self.0.refusal_run.end();
+            return tracing::debug!("renewed a session");
+        };
         let (kind, error) = (error.kind(), error as &dyn Error);
         if kind == AuthErrorKind::Refused {
             tracing::debug!(reason = "refused", error, "a session has ended");
+            if self.0.refusal_run.is_suspicious(digest_of(token)) {
+                self.0.counters.refusal_runs.count();
+                if self.0.refusals_log.is_due() {
+                    tracing::warn!(
+                        refusals = self.0.settings.refusal_warning,
+                        "Crossmint refuses all refresh tokens: check that the API key is valid and belongs to this \
+                         project; made-up tokens in large numbers look the same"
+                    );
+                }
+            }
         } else if self.0.outage_log.is_due() {
             tracing::error!(?kind, error, "a session was not renewed: Crossmint is unavailable");
         } else {
@@ -313,7 +349,9 @@ impl CrossmintAuth {
     }
 
     /// Exchanges a refresh token at Crossmint, and trusts nothing of the answer before it has been checked.
-    async fn exchange(&self, secret: &Secret) -> Outcome {
+    ///
+    /// Once Crossmint has answered, the old token is spent: whatever is wrong with the rest, the new one is not lost.
+    async fn exchange(&self, secret: &Secret) -> Result<Renewal, Failure> {
         let place = timeout(self.0.settings.refresh_timeout, self.0.places.take()).await;
         let Ok(Some(place)) = place else {
             return Err(crowded().into());
@@ -325,29 +363,32 @@ impl CrossmintAuth {
         }
         // What is still to be done needs none.
         drop(place);
-        let answer = answer?;
-        let verified = self.verify_or_reload(answer.jwt.as_bytes(), Reason::Vouched).await;
-        let user = answer.user.or_else(|| Some(User::with_id(&verified.as_ref().ok()?.user_id)));
-        let refresh_token = RefreshToken::from_parts(answer.secret, answer.expires_at);
-        let material = AuthMaterial::from_parts(answer.jwt, refresh_token, user);
-        let set_cookie =
-            self.0.cookies.store(&material).map_err(|why| AuthError::new(AuthErrorKind::UnusableAnswer, why))?;
+        let RefreshAnswer { jwt, secret, expires_at, user, bytes } = answer?;
+        let token = secret.clone();
+        let rescued = |error, set_cookie| Failure { error, rescued: Some(Arc::new(Rescued { token, set_cookie })) };
+        let unusable = |why: Box<dyn Error + Send + Sync>| AuthError::new(AuthErrorKind::UnusableAnswer, why);
+        let Some(jwt) = jwt else {
+            return Err(rescued(unusable("Crossmint's answer has no JWT".into()), None));
+        };
+        let verified = match self.verify_or_reload(jwt.as_bytes(), Reason::Vouched).await {
+            Err(error) if error.kind() == AuthErrorKind::InvalidToken => {
+                return Err(rescued(unusable(error.into()), None));
+            }
+            verified => verified,
+        };
+        let user = user.or_else(|| Some(User::with_id(&verified.as_ref().ok()?.user_id)));
+        let material = AuthMaterial::from_parts(jwt, RefreshToken::from_parts(secret, expires_at), user);
+        let set_cookie = match self.0.cookies.store(&material) {
+            Ok(set_cookie) => set_cookie,
+            Err(why) => return Err(rescued(unusable(why.into()), None)),
+        };
         match verified {
             Ok(verified) if material.user().is_some_and(|user| *user.id != *verified.user_id) => {
-                Err(AuthError::new(AuthErrorKind::UnusableAnswer, "the JWT and the user have different IDs").into())
+                Err(rescued(unusable("the JWT and the user have different IDs".into()), None))
             }
-            Ok(verified) => {
-                let session = Session::new(verified, material).into_renewed();
-                Ok(Arc::new(Renewal::new(session, set_cookie, answer.bytes)))
-            }
-            Err(error) if error.kind() == AuthErrorKind::InvalidToken => {
-                Err(AuthError::new(AuthErrorKind::UnusableAnswer, error).into())
-            }
-            // The old token is spent: the new one must not be lost because no key can be had just now.
-            Err(error) => {
-                let token = material.refresh_token().secret().into();
-                Err(Failure { error, rescued: Some(Arc::new(Rescued { token, set_cookie })) })
-            }
+            Ok(verified) => Ok(Renewal::new(Session::new(verified, material).into_renewed(), set_cookie, bytes)),
+            // No key can be had just now: the pair is as good as any.
+            Err(error) => Err(rescued(error, Some(set_cookie))),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Counters of what the layer has done, and restraint in saying so.
 
 use std::{
+    collections::HashSet,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -10,6 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::grace::Digest;
 use crate::error::AuthErrorKind;
 
 /// What a [`CrossmintAuth`](crate::CrossmintAuth) and its layers have done since they were made.
@@ -32,6 +34,13 @@ pub struct Stats {
     pub joined: u64,
     /// Requests with a spent refresh token that were served from its successor.
     pub successor_hits: u64,
+    /// Rotated refresh tokens that were forgotten before their grace period had passed, for want of memory
+    /// ([`rotation_grace_bytes`](crate::CrossmintAuthConfigBuilder::rotation_grace_bytes)). A request that still carries
+    /// one ends its session.
+    pub evicted_successors: u64,
+    /// How often Crossmint refused several refresh tokens without accepting one in between
+    /// ([`refusal_warning`](crate::CrossmintAuthConfigBuilder::refusal_warning)). The API key may be revoked.
+    pub refusal_runs: u64,
     refusals: [u64; AuthErrorKind::ALL.len()],
 }
 
@@ -54,6 +63,8 @@ pub(super) struct Counters {
     pub(super) renewals: Counter,
     pub(super) joined: Counter,
     pub(super) successor_hits: Counter,
+    pub(super) evicted_successors: Counter,
+    pub(super) refusal_runs: Counter,
     refusals: [Counter; AuthErrorKind::ALL.len()],
 }
 
@@ -71,6 +82,8 @@ impl Counters {
             renewals: self.renewals.read(),
             joined: self.joined.read(),
             successor_hits: self.successor_hits.read(),
+            evicted_successors: self.evicted_successors.read(),
+            refusal_runs: self.refusal_runs.read(),
             refusals: std::array::from_fn(|index| self.refusals[index].read()),
         }
     }
@@ -82,11 +95,48 @@ pub(super) struct Counter(AtomicU64);
 
 impl Counter {
     pub(super) fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add(1);
+    }
+
+    pub(super) fn add(&self, times: usize) {
+        self.0.fetch_add(times as u64, Ordering::Relaxed);
     }
 
     pub(super) fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Notices when Crossmint refuses one refresh token after the other: a wrong API key looks like that.
+#[derive(Debug)]
+pub(super) struct RefusalRun {
+    threshold: usize,
+    refused: Mutex<HashSet<Digest>>,
+}
+
+impl RefusalRun {
+    pub(super) fn new(threshold: usize) -> Self {
+        Self { threshold, refused: Mutex::default() }
+    }
+
+    /// Tells whether this refusal completes a run. One token counts once; the next run starts with the next refusal.
+    pub(super) fn is_suspicious(&self, token: Digest) -> bool {
+        let mut refused = self.refused();
+        refused.insert(token);
+        let is_complete = refused.len() >= self.threshold;
+        if is_complete {
+            refused.clear();
+        }
+        is_complete
+    }
+
+    /// Ends the run: Crossmint has accepted a token.
+    pub(super) fn end(&self) {
+        self.refused().clear();
+    }
+
+    fn refused(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::{Client, RequestBuilder, Response, Url};
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
-use serde_json::{Map, Value, value::RawValue};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     config::Settings,
@@ -28,7 +28,8 @@ pub(crate) struct Upstream {
 /// What a refresh brings.
 #[derive(Debug)]
 pub(crate) struct RefreshAnswer {
-    pub(crate) jwt: Secret,
+    /// Absent if it is no string: the old token is spent all the same, and the new one the only good one.
+    pub(crate) jwt: Option<Secret>,
     pub(crate) secret: Secret,
     pub(crate) expires_at: Option<String>,
     pub(crate) user: Option<User>,
@@ -44,8 +45,15 @@ impl RefreshAnswer {
             Some(Value::String(date)) if date.len() <= MAX_DATE => Some(date),
             _ => None,
         };
-        let (jwt, secret) = (answer.jwt.into(), refresh.secret.into());
-        Ok(Self { jwt, secret, expires_at, user: answer.user.map(|user| user.0), bytes: body.len() })
+        if refresh.secret.is_empty() {
+            return Err(AuthError::new(UNUSABLE, "the refresh token in Crossmint's answer is empty"));
+        }
+        let jwt = match answer.jwt {
+            Some(Value::String(jwt)) => Some(jwt.into()),
+            _ => None,
+        };
+        let secret = refresh.secret.into();
+        Ok(Self { jwt, secret, expires_at, user: answer.user.and_then(lenient_user), bytes: body.len() })
     }
 }
 
@@ -144,27 +152,23 @@ struct RefreshRequest<'a> {
 
 #[derive(Deserialize)]
 struct RefreshBody {
-    jwt: String,
+    #[serde(default)]
+    jwt: Option<Value>,
     /// A [`RefreshField`]. Serde alone would take an array for it as well.
     refresh: Box<RawValue>,
     #[serde(default)]
-    user: Option<LenientUser>,
+    user: Option<Value>,
 }
 
-/// A user of whom only the ID has to be as expected: the token is spent when the answer comes.
-struct LenientUser(User);
-
-impl<'de> Deserialize<'de> for LenientUser {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let members = Map::deserialize(deserializer)?;
-        let user = User::deserialize(Value::Object(members.clone())).or_else(|_| {
-            let id = members.get("id").and_then(Value::as_str).ok_or_else(|| D::Error::missing_field("id"))?;
-            let mut user = User::with_id(id);
-            user.other = members.into_iter().filter(|(name, _)| name != "id").collect();
-            Ok(user)
-        })?;
-        Ok(Self(user))
-    }
+/// Reads a user of whom only the ID has to be as expected: the token is spent when the answer comes. One without an ID
+/// is none, since the JWT says whose it is.
+fn lenient_user(user: Value) -> Option<User> {
+    let Value::Object(members) = &user else { return None };
+    User::deserialize(&user).ok().or_else(|| {
+        let mut user = User::with_id(members.get("id")?.as_str()?);
+        user.other = members.clone().into_iter().filter(|(name, _)| name != "id").collect();
+        Some(user)
+    })
 }
 
 #[derive(Deserialize)]
@@ -231,7 +235,7 @@ mod tests {
     fn an_answer_is_made_of_objects() {
         let good = br#" {"jwt":"j","refresh":{"secret":"s","expiresAt":"d"}}"#;
         let answer = RefreshAnswer::parse(good).unwrap();
-        assert_eq!((&*answer.jwt, &*answer.secret, answer.expires_at.as_deref()), ("j", "s", Some("d")));
+        assert_eq!((answer.jwt.as_deref(), &*answer.secret, answer.expires_at.as_deref()), (Some("j"), "s", Some("d")));
         for bad in [r#"["j",{"secret":"s"}]"#, r#"{"jwt":"j","refresh":["s","d"]}"#, r#"{"jwt":"j","refresh":"s"}"#] {
             assert!(RefreshAnswer::parse(bad.as_bytes()).is_err(), "{bad}");
         }

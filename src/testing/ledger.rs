@@ -14,6 +14,7 @@ pub(super) struct Ledger {
     families: Vec<Family>,
     rotation: bool,
     grace: Duration,
+    secret_suffix: String,
     detections: usize,
 }
 
@@ -60,7 +61,14 @@ enum Stage {
 
 impl Ledger {
     pub(super) fn new() -> Self {
-        Self { tokens: HashMap::new(), families: Vec::new(), rotation: true, grace: Duration::ZERO, detections: 0 }
+        Self {
+            tokens: HashMap::new(),
+            families: Vec::new(),
+            rotation: true,
+            grace: Duration::ZERO,
+            secret_suffix: String::new(),
+            detections: 0,
+        }
     }
 
     pub(super) fn set_rotation(&mut self, rotation: bool) {
@@ -69,6 +77,10 @@ impl Ledger {
 
     pub(super) fn set_grace(&mut self, grace: Duration) {
         self.grace = grace;
+    }
+
+    pub(super) fn set_secret_suffix(&mut self, suffix: String) {
+        self.secret_suffix = suffix;
     }
 
     /// Opens a session, and hands out its first refresh token.
@@ -131,7 +143,7 @@ impl Ledger {
     }
 
     fn issue(&mut self, family: usize, one_time: bool) -> String {
-        let secret = random_secret();
+        let secret = random_secret() + &self.secret_suffix;
         self.tokens.insert(secret.clone(), Token { family, one_time, spent: None });
         secret
     }

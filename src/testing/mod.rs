@@ -223,6 +223,13 @@ impl MockCrossmint {
         self.api().ledger().set_rotation(rotate);
     }
 
+    /// Sets a text at the end of every refresh secret that is handed out from now on.
+    ///
+    /// Empty by default. A semicolon makes secrets that no cookie can hold, thousands of letters make them too long.
+    pub fn set_secret_suffix(&self, suffix: impl Into<String>) {
+        self.api().ledger().set_secret_suffix(suffix.into());
+    }
+
     /// Sets for how long a spent refresh token is met with the same successor again.
     ///
     /// Zero by default: every second use ends the session, is counted by [`reuse_detections`](Self::reuse_detections),

@@ -88,7 +88,7 @@ fn a_bad_value_is_named_shown_and_mended() {
         ("audience", "empty", "any_audience", |b| b.audience("")),
         ("issuer", "empty", "leave it out", |b| b.issuer("")),
         ("leeway", "300.001s", "maximum of 300 s", |b| b.leeway(Duration::from_millis(300_001))),
-        ("successor_window", "301s", "maximum of 300 s", |b| b.successor_window(Duration::from_secs(301))),
+        ("rotation_grace", "301s", "maximum of 300 s", |b| b.rotation_grace(Duration::from_secs(301))),
         ("trusted_origins", "`app.example.com`", "write it like", |b| b.trusted_origins(["app.example.com"])),
         ("trusted_origins", "`https://a.test/x`", "write it like", |b| {
             b.trusted_origins(["https://b.test", "https://a.test/x"])
@@ -147,8 +147,8 @@ fn good_values_at_the_edge_are_accepted() {
     let cases = [
         ("no leeway", builder().leeway(Duration::ZERO)),
         ("the longest leeway", builder().leeway(Duration::from_secs(300))),
-        ("no successors", builder().successor_window(Duration::ZERO)),
-        ("the longest window", builder().successor_window(Duration::from_secs(300))),
+        ("no successors", builder().rotation_grace(Duration::ZERO)),
+        ("the longest window", builder().rotation_grace(Duration::from_secs(300))),
         ("one refresh at a time", builder().max_concurrent_refreshes(1)),
         ("no token cache", builder().token_cache_bytes(0)),
         ("a leading dot", builder().cookies(CookieOptions::default().domain(".example.com"))),

@@ -102,7 +102,7 @@ async fn a_user_id_names_this_user_or_nobody() {
 #[tokio::test]
 async fn a_new_key_does_not_spend_successors() {
     let mock = MockCrossmint::start().await;
-    let auth = CrossmintAuth::new(mock.config().successor_window(Duration::from_secs(300)).build().unwrap());
+    let auth = CrossmintAuth::new(mock.config().rotation_grace(Duration::from_secs(300)).build().unwrap());
     let app = app(&auth);
     let cookie = expired(&mock, "alice").cookie_header();
     assert_eq!(get(&app, "/", &cookie).await.status, 200);

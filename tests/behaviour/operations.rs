@@ -80,6 +80,55 @@ async fn an_outage_makes_one_line_a_minute() {
 }
 
 #[tokio::test]
+async fn a_run_of_refusals_is_a_warning_that_names_the_api_key() {
+    let events = Events::capture(Level::WARN);
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().refusal_warning(3).build().unwrap());
+    let app = app(&auth);
+    let good = expired(&mock, "bob").cookie_header();
+    mock.inject_times(Endpoint::Refresh, 2, Fault::Status(401));
+    for user in ["alice", "carol"] {
+        get(&app, "/", &expired(&mock, user).cookie_header()).await;
+    }
+    assert_eq!(get(&app, "/", &good).await.status, 200, "which ends the run");
+    mock.inject(Endpoint::Refresh, Fault::Status(401));
+    let again = expired(&mock, "dave").cookie_header();
+    for _ in 0..3 {
+        get(&app, "/", &again).await;
+        pass(Duration::from_secs(30)).await;
+    }
+    get(&app, "/", &expired(&mock, "erin").cookie_header()).await;
+    assert_eq!((events.texts().len(), auth.stats().refusal_runs), (0, 0), "one token counts once");
+    for number in 0..7 {
+        get(&app, "/", &expired(&mock, &number.to_string()).cookie_header()).await;
+    }
+    let lines = events.texts();
+    assert!(lines.len() == 1 && lines[0].starts_with("WARN") && lines[0].contains("API key"), "{lines:?}");
+    assert_eq!(auth.stats().refusal_runs, 3, "each is counted");
+    pass(Duration::from_secs(60)).await;
+    for number in 0..3 {
+        get(&app, "/", &expired(&mock, &number.to_string()).cookie_header()).await;
+    }
+    assert_eq!(events.texts().len(), 2, "one line a minute");
+}
+
+#[tokio::test]
+async fn rotated_tokens_that_do_not_fit_into_memory_are_counted_and_warned_of_once_a_minute() {
+    let events = Events::capture(Level::WARN);
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().rotation_grace_bytes(64 << 10).build().unwrap());
+    let app = app(&auth);
+    for number in 0..200 {
+        let cookie = expired(&mock, &number.to_string()).cookie_header();
+        assert_eq!(get(&app, "/", &cookie).await.status, 200);
+    }
+    let evicted = auth.stats().evicted_successors;
+    assert!((50..200).contains(&evicted), "{evicted}");
+    let lines = events.texts();
+    assert!(lines.len() == 1 && lines[0].contains("rotation_grace_bytes"), "{lines:?}");
+}
+
+#[tokio::test]
 async fn counters_tell_what_was_done() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);

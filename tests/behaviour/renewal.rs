@@ -1,18 +1,24 @@
 //! Renewals: one call to Crossmint per refresh token, and no token lost or spent twice.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
-use axum::{Router, routing::any};
-use futures_util::future::join_all;
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    routing::any,
+};
+use futures_util::{FutureExt as _, future::join_all};
+use http::{Method, Request, Response};
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::JoinHandle};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::Semaphore, task::JoinHandle};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_crossmint_auth::{
-    AuthErrorKind, Credentials, CrossmintAuth, CrossmintAuthLayer,
-    testing::{Endpoint, Fault, MockCrossmint},
+    AuthErrorKind, Credentials, CrossmintAuth, CrossmintAuthLayer, OutagePolicy,
+    testing::{Endpoint, Fault, MockCrossmint, MockSession},
 };
 
 use crate::{
-    direct::{app, auth, get, pass, post, slow_handler},
+    direct::{app, auth, get, pass, post, request, slow_handler},
     support::{Answer, App, JWT, REFRESH, expired, who},
 };
 
@@ -126,7 +132,7 @@ async fn a_spent_token_leads_to_the_latest_of_its_successors() {
 #[tokio::test]
 async fn a_latecomer_whose_successor_has_ended_renews_the_successor() {
     let mock = MockCrossmint::start().await;
-    let auth = CrossmintAuth::new(mock.config().successor_window(Duration::from_secs(300)).build().unwrap());
+    let auth = CrossmintAuth::new(mock.config().rotation_grace(Duration::from_secs(300)).build().unwrap());
     let app = app(&auth);
     let a = expired(&mock, "alice").cookie_header();
     get(&app, "/", &a).await;
@@ -294,7 +300,7 @@ async fn the_successor_is_forgotten_when_its_window_is_over() {
         mock.set_reuse_grace(Duration::from_secs(3600));
         let config = mock.config();
         let config = match window {
-            Some(window) => config.successor_window(Duration::from_secs(window)),
+            Some(window) => config.rotation_grace(Duration::from_secs(window)),
             None => config,
         };
         let app = app(&CrossmintAuth::new(config.build().unwrap()));
@@ -306,26 +312,264 @@ async fn the_successor_is_forgotten_when_its_window_is_over() {
     }
 }
 
+/// How a response that carries a successor ends, after so many seconds in which nobody asks for it.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Delivered,
+    Dropped,
+    Error,
+    Panic,
+}
+
 #[tokio::test]
-async fn a_slow_handler_keeps_its_successor_beyond_the_window() {
+async fn the_grace_period_starts_when_the_response_with_the_successor_ends() {
+    use Ending::{Delivered, Dropped, Error, Panic};
+    let endings = [Delivered, Dropped, Error, Panic];
+    for (seconds, ending) in [31, 59, 61, 299].into_iter().flat_map(|seconds| endings.map(|ending| (seconds, ending))) {
+        let case = &format!("{ending:?} after {seconds} s");
+        let mock = MockCrossmint::start().await;
+        let auth = auth(&mock);
+        let (entered, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let slow = service_fn({
+            let (entered, go) = (Arc::clone(&entered), Arc::clone(&go));
+            move |_: Request<Body>| {
+                let (entered, go) = (Arc::clone(&entered), Arc::clone(&go));
+                async move {
+                    entered.add_permits(1);
+                    drop(go.acquire().await);
+                    match ending {
+                        Error => Err("on purpose"),
+                        Panic => panic!("on purpose"),
+                        Delivered | Dropped => Ok(Response::new(Body::empty())),
+                    }
+                }
+            }
+        });
+        let cookie = expired(&mock, "alice").cookie_header();
+        let slow = CrossmintAuthLayer::from(auth.clone()).layer(slow);
+        let slow = tokio::spawn(slow.oneshot(request(Method::GET, "/", &cookie)));
+        drop(entered.acquire().await);
+        pass(Duration::from_secs(seconds)).await;
+        if let Dropped = ending {
+            slow.abort();
+        }
+        go.close();
+        match (ending, slow.await) {
+            (Delivered, Ok(Ok(response))) => {
+                assert_eq!(response.headers().get_all("set-cookie").iter().count(), 2, "{case}");
+            }
+            (Error, Ok(Err(error))) => assert_eq!(error, "on purpose"),
+            (Panic, Err(error)) => assert!(error.is_panic()),
+            (Dropped, Err(error)) => assert!(error.is_cancelled()),
+            (_, other) => panic!("{case}: {other:?}"),
+        }
+
+        // Still within the 300 s that are the most.
+        pass(Duration::from_secs((299 - seconds).min(29))).await;
+        let app = app(&auth);
+        let late = get(&app, "/", &cookie).await;
+        late.assert_renewed("alice", case);
+        assert!(mock.is_live(&refresh_token(&late)), "{case}");
+        assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_is_on_its_way_when_its_head_is_however_long_its_body_takes() {
+    let mock = MockCrossmint::start().await;
+    mock.set_reuse_grace(Duration::from_secs(3600));
+    let auth = auth(&mock);
+    let endless = any(|| async { Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>()) });
+    let streaming = Router::new().fallback(endless).layer(CrossmintAuthLayer::from(auth.clone()));
+    let app = app(&auth);
+    let cookie = expired(&mock, "alice").cookie_header();
+    let stream = streaming.oneshot(request::<Body>(Method::GET, "/", &cookie)).await.unwrap();
+    assert_eq!(stream.headers().get_all("set-cookie").iter().count(), 2);
+    for (seconds, calls) in [(29, 1), (30, 2)] {
+        pass(Duration::from_secs(seconds)).await;
+        get(&app, "/", &cookie).await.assert_renewed("alice", "while the body is sent");
+        assert_eq!(mock.calls(Endpoint::Refresh), calls, "after another {seconds} s");
+    }
+    drop(stream);
+}
+
+#[tokio::test]
+async fn a_request_that_takes_its_successor_late_has_it_to_itself_all_the_while() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
-    let (slow, entered, go) = slow_handler();
-    let app = Router::new().route("/slow", slow).fallback(any(who)).layer(CrossmintAuthLayer::from(auth));
+    auth.warm_up().await.unwrap();
+    let app = app(&auth);
     let cookie = expired(&mock, "alice").cookie_header();
-    let waiting = tokio::spawn({
-        let (app, cookie) = (app.clone(), cookie.clone());
-        async move { get(&app, "/slow", &cookie).await }
-    });
-    drop(entered.acquire().await);
-    for _ in 0..3 {
-        pass(Duration::from_secs(30)).await;
-        assert_eq!(get(&app, "/", &cookie).await.status, 200);
-    }
-    go.close();
-    let first = waiting.await.unwrap();
-    assert_eq!(get(&app, "/", &cookie).await.cookie_header(), first.cookie_header());
+    let mut idle = Box::pin(get(&app, "/", &cookie));
+    assert!((&mut idle).now_or_never().is_none(), "it waits for Crossmint");
+    auth.wait_idle().await;
+    // The renewal has ended, and nobody has looked at its outcome.
+    pass(Duration::from_secs(120)).await;
+    idle.await.assert_renewed("alice", "the request that was not polled");
+    get(&app, "/", &cookie).await.assert_renewed("alice", "a latecomer");
     assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
+}
+
+/// What can be wrong with an answer whose refresh token is good, and how it is mended.
+type Cause = (&'static str, fn(&MockCrossmint), fn(&MockCrossmint));
+
+const CAUSES: [Cause; 9] = [
+    ("exp in the past", |mock| mock.set_renewed_jwt_lifetime(-60), |mock| mock.set_renewed_jwt_lifetime(3600)),
+    (
+        "nbf in the future",
+        |mock| mock.set_renewed_claim("nbf", 4_000_000_000_u64),
+        |mock| mock.set_renewed_claim("nbf", Value::Null),
+    ),
+    (
+        "another audience",
+        |mock| mock.set_renewed_claim("aud", "other-project"),
+        |mock| mock.set_renewed_claim("aud", mock.project_id()),
+    ),
+    (
+        "another issuer",
+        |mock| mock.set_renewed_claim("iss", "https://other.test"),
+        |mock| mock.set_renewed_claim("iss", mock.issuer()),
+    ),
+    (
+        "a JWT too large for a cookie",
+        |mock| mock.set_renewed_claim("pad", "x".repeat(3000)),
+        |mock| mock.set_renewed_claim("pad", Value::Null),
+    ),
+    (
+        "a refresh token that no cookie can hold",
+        |mock| mock.set_secret_suffix("; Domain=evil.test"),
+        |mock| mock.set_secret_suffix(""),
+    ),
+    (
+        "a refresh token too large for a cookie",
+        |mock| mock.set_secret_suffix("x".repeat(4096)),
+        |mock| mock.set_secret_suffix(""),
+    ),
+    ("another user", |mock| mock.set_renewed_claim("sub", "mallory"), |mock| mock.set_renewed_claim("sub", "alice")),
+    (
+        "no JWT",
+        |mock| mock.edit_refresh_answers(|answer| answer["jwt"] = Value::Null),
+        |mock| mock.edit_refresh_answers(|_| ()),
+    ),
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Layer,
+    Route,
+    Handle,
+}
+
+impl Way {
+    /// Renews a session. Returns the status, and the refresh token where there is a new one.
+    async fn renew(self, auth: &CrossmintAuth, session: &MockSession) -> (u16, Option<String>) {
+        let app = app(auth);
+        let answer = match self {
+            Self::Layer => get(&app, "/", &session.cookie_header()).await,
+            Self::Route => post(&app, "/api/auth/refresh", &session.cookie_header()).await,
+            Self::Handle => {
+                return match auth.refresh(session.refresh_token()).await {
+                    Ok(material) => (200, Some(material.refresh_token().secret().to_owned())),
+                    Err(error) if error.kind() == AuthErrorKind::UnusableAnswer => (503, None),
+                    Err(error) => panic!("{error}"),
+                };
+            }
+        };
+        assert!(answer.status == 200 || !answer.stores_a_session(), "nothing of a bad answer is handed out");
+        let secret = (answer.status == 200).then(|| refresh_token(&answer));
+        (answer.status, secret)
+    }
+}
+
+/// Each cause under each policy, in each way.
+fn causes() -> impl Iterator<Item = (Cause, OutagePolicy, Way, String)> {
+    let policies = [OutagePolicy::EndSession, OutagePolicy::KeepSession];
+    let ways = policies.into_iter().flat_map(|policy| [Way::Layer, Way::Route, Way::Handle].map(|way| (policy, way)));
+    ways.flat_map(|(policy, way)| CAUSES.map(|cause| (cause, policy, way, format!("{}, {policy:?}, {way:?}", cause.0))))
+}
+
+async fn with_issuer(mock: &MockCrossmint, policy: OutagePolicy) -> CrossmintAuth {
+    let auth = CrossmintAuth::new(mock.config().issuer(mock.issuer()).on_outage(policy).build().unwrap());
+    auth.warm_up().await.unwrap();
+    auth
+}
+
+#[tokio::test]
+async fn a_successor_that_cannot_be_used_is_sent_once_the_cause_is_gone() {
+    let mock = MockCrossmint::start().await;
+    for ((_, cause, mend), policy, way, case) in causes() {
+        let auth = with_issuer(&mock, policy).await;
+        let alice = expired(&mock, "alice");
+        let before = mock.calls(Endpoint::Refresh);
+        cause(&mock);
+        let unavailable = if policy == OutagePolicy::KeepSession || matches!(way, Way::Handle) { 503 } else { 401 };
+        for attempt in 1..=3 {
+            assert_eq!(way.renew(&auth, &alice).await, (unavailable, None), "{case}");
+            assert_eq!(way.renew(&auth, &alice).await, (unavailable, None), "{case}, in the pause");
+            assert_eq!(mock.calls(Endpoint::Refresh), before + attempt, "{case}");
+            pass(Duration::from_secs(1 << (attempt - 1))).await;
+        }
+        mend(&mock);
+        let (status, token) = way.renew(&auth, &alice).await;
+        assert_eq!((status, mock.reuse_detections()), (200, 0), "{case}");
+        assert!(mock.is_live(&token.unwrap()), "{case}");
+        assert_eq!(mock.calls(Endpoint::Refresh), before + 4, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_logout_after_an_answer_that_cannot_be_used_revokes_the_successor() {
+    let mock = MockCrossmint::start().await;
+    for ((_, cause, mend), policy, way, case) in causes() {
+        let auth = with_issuer(&mock, policy).await;
+        let alice = expired(&mock, "alice");
+        let before = mock.live_sessions();
+        cause(&mock);
+        way.renew(&auth, &alice).await;
+        mend(&mock);
+        assert_eq!(post(&app(&auth), "/api/auth/logout", &alice.cookie_header()).await.status, 200, "{case}");
+        let revoked = mock.requests(Endpoint::Logout).pop().unwrap().json().unwrap();
+        assert_ne!(revoked["refresh"], alice.refresh_token(), "{case}: it is the successor that lives");
+        assert_eq!(mock.live_sessions(), before - 1, "{case}");
+        pass(Duration::from_secs(1)).await;
+        assert_eq!(get(&app(&auth), "/", &alice.cookie_header()).await.status, 401, "{case}");
+        assert_eq!(mock.reuse_detections(), 0, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_answer_pauses_its_token_for_as_long_as_retry_after_says() {
+    let mock = MockCrossmint::start().await;
+    let auth = with_issuer(&mock, OutagePolicy::KeepSession).await;
+    let app = app(&auth);
+    let alice = expired(&mock, "alice").cookie_header();
+    mock.inject(Endpoint::Refresh, Fault::Garbage);
+    for (attempt, pause) in [1, 2, 4, 8, 16, 30, 30].into_iter().enumerate() {
+        for _ in 0..2 {
+            let answer = get(&app, "/", &alice).await;
+            assert_eq!((answer.status, answer.header("retry-after")), (503, &*pause.to_string()));
+            assert_eq!(mock.calls(Endpoint::Refresh), attempt + 1);
+        }
+        pass(Duration::from_secs(pause)).await;
+    }
+    mock.clear_faults();
+    get(&app, "/", &alice).await.assert_renewed("alice", "in the end");
+}
+
+#[tokio::test]
+async fn where_memory_is_short_sessions_are_renewed_once_more_instead_of_being_lost() {
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().rotation_grace_bytes(64 << 10).build().unwrap());
+    let app = app(&auth);
+    let cookies: Vec<_> = (0..40).map(|number| expired(&mock, &format!("user-{number}")).cookie_header()).collect();
+    for _ in 0..2 {
+        for (number, cookie) in cookies.iter().enumerate() {
+            get(&app, "/", cookie).await.assert_renewed(&format!("user-{number}"), "first, or late");
+        }
+    }
+    let stats = auth.stats();
+    assert_eq!((mock.reuse_detections(), stats.evicted_successors), (0, 0));
+    assert_eq!(mock.calls(Endpoint::Refresh), 80, "none of 40 sessions of 6 KiB fits in for long");
 }
 
 #[tokio::test]

@@ -6,23 +6,29 @@ use futures_util::FutureExt as _;
 use tokio::time::advance;
 
 use super::*;
-use crate::session::{AuthMaterial, RefreshToken, Verified};
+use crate::{
+    auth::grace::{MAX_GRACE, MAX_UNDELIVERED},
+    session::{AuthMaterial, RefreshToken, Session, Verified},
+};
 
 #[tokio::test(start_paused = true)]
 async fn any_series_of_events_loses_no_session_and_brings_none_back() {
     let steps: usize = std::env::var("STEPS").map_or(100_000, |steps| steps.parse().unwrap());
     let mut seen = Seen::default();
     for seed in 1..=steps.div_ceil(STEPS_PER_WORLD) as u64 {
-        let mut world = World::new(seed);
+        // In every other world, sessions have to give way to others.
+        let mut world = World::new(seed, seed % 2 == 0);
         for step in 0..STEPS_PER_WORLD {
             world.step = step;
             world.happen().await;
+            world.let_go();
             world.check_memory();
         }
         world.come_to_rest().await;
         seen.add(&world.seen);
     }
     assert!(seen.0.iter().all(|(_, times)| *times * 1000 > steps / 10), "each event is to be frequent: {seen:?}");
+    assert_eq!(seen.0.len(), EVENTS, "{seen:?}");
 }
 
 /// Everybody but the machine: browsers, slow handlers, the tasks of the renewals, and Crossmint.
@@ -36,6 +42,9 @@ struct World {
     tokens: Vec<Token>,
     tasks: Vec<Task>,
     responses: Vec<Response>,
+    /// Outcomes that nobody has taken yet.
+    untaken: Vec<(Pending, usize)>,
+    is_short_of_memory: bool,
     limited_until: Instant,
     seen: Seen,
 }
@@ -52,7 +61,15 @@ struct User {
     refused: bool,
     /// There was a logout that the machine must have understood.
     logged_out: bool,
+    /// There was one that Crossmint does not know of.
+    logout_is_lost: bool,
     mishap_until: Instant,
+    /// Whether its latest token could be handed out, and since when.
+    is_delivered: bool,
+    delivered_at: Instant,
+    /// When the last one let go who still had to get a successor.
+    released_at: Instant,
+    was_held: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -79,6 +96,8 @@ struct Successor {
     token: usize,
     since: Instant,
     valid_until: Option<u64>,
+    /// Its grace period has passed.
+    is_over: bool,
 }
 
 struct Task {
@@ -94,24 +113,26 @@ struct Task {
 
 /// A response that is to carry a successor as soon as its handler is done.
 struct Response {
-    renewal: Arc<Renewal>,
+    handout: Handout,
     token: usize,
     since: Instant,
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, is_short_of_memory: bool) -> Self {
         let now = Instant::now();
         let mut world = Self {
             seed,
             step: 0,
             random: Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
-            renewals: Arc::new(Renewals::new(WINDOW, MAX_UNDER_WAY)),
+            renewals: Arc::new(Renewals::new(WINDOW, MEMORY, MAX_UNDER_WAY)),
             start: now,
             users: Vec::new(),
             tokens: Vec::new(),
             tasks: Vec::new(),
             responses: Vec::new(),
+            untaken: Vec::new(),
+            is_short_of_memory,
             limited_until: now,
             seen: Seen::default(),
         };
@@ -126,7 +147,8 @@ impl World {
             0..40 => self.request(),
             40..50 => self.send(),
             50..70 => self.answer(),
-            70..82 => self.respond(),
+            70..80 => self.respond(),
+            80..82 => self.take_outcome(),
             82..86 => self.hang_up(),
             86..88 => self.time_out(),
             88 => self.log_out(),
@@ -143,14 +165,34 @@ impl World {
         };
         let (user, cookie, now) = (self.users.len(), self.tokens.len(), Instant::now());
         self.tokens.push(Token { user, spent: false, handed_out: true, parent: None, successor: None });
-        let user = User { rotation, cookie, revoked: false, refused: false, logged_out: false, mishap_until: now };
+        let user = User {
+            rotation,
+            cookie,
+            revoked: false,
+            refused: false,
+            logged_out: false,
+            logout_is_lost: false,
+            mishap_until: now,
+            is_delivered: true,
+            delivered_at: now,
+            released_at: now,
+            was_held: false,
+        };
         self.users.push(user);
     }
 
     fn request(&mut self) {
         let Some(token) = self.some_token() else { return };
-        let (user, now) = (self.user_of(token), self.now());
-        match self.renewals.enter(name(token).as_str().into(), |session| now < session.exp()) {
+        let (presented, user, now) = (token, self.user_of(token), self.now());
+        let could_be_served = self.leads_to_a_valid_session(token);
+        let mut entry = self.renewals.enter(name(token).as_str().into(), None);
+        if let Entry::Renewed(expired) = &entry
+            && now >= expired.session.exp()
+        {
+            self.seen.count("has expired");
+            entry = self.renewals.enter(name(token).as_str().into(), Some(expired));
+        }
+        match entry {
             Entry::Renewed(renewal) => {
                 self.seen.count("served from memory");
                 assert!(!user.logged_out, "{token} was logged out");
@@ -177,13 +219,20 @@ impl World {
                     other => panic!("{token}: {other:?}"),
                 };
                 assert!(is_due, "{token}: {error}");
-                assert!(user.refused || !self.leads_to_a_valid_session(token), "{token} could be served: {error}");
+                assert!(
+                    user.refused || self.is_short_of_memory || !could_be_served,
+                    "{token} could be served: {error}"
+                );
             }
             Entry::Yours(ticket, pending) => {
                 self.seen.count("sends");
                 let token = number(ticket.token());
                 assert!(self.tasks.len() < MAX_UNDER_WAY);
                 assert!(self.tasks.iter().all(|task| task.token != token), "{token} is being renewed");
+                if could_be_served && !user.refused {
+                    self.seen.count("finds that the session had to give way");
+                    assert!(self.is_short_of_memory, "{presented} could be served");
+                }
                 assert!(!self.is_superseded(token), "{token} was spent, and its successor was to be remembered");
                 let waiting = vec![pending.clone()];
                 self.tasks.push(Task {
@@ -248,10 +297,11 @@ impl World {
                     assert_eq!(failure(waiting), AuthErrorKind::Unavailable);
                 }
                 if logged_out {
-                    let again = self.renewals.enter(name(token).as_str().into(), |_| true);
+                    let again = self.renewals.enter(name(token).as_str().into(), None);
                     assert!(matches!(again, Entry::Refused(error) if error.kind() == AuthErrorKind::Refused));
-                    // Nobody has told Crossmint, and what went before is forgotten.
+                    // Nobody has told Crossmint, and what went before is about to be forgotten.
                     self.users[user].logged_out = false;
+                    self.users[user].logout_is_lost = true;
                     for token in self.tokens.iter_mut().filter(|token| token.user == user) {
                         token.successor = None;
                     }
@@ -263,20 +313,28 @@ impl World {
                 Err(AuthErrorKind::Unavailable.into())
             }
             (2, Some(Ok(_))) => {
-                self.seen.count("is no good");
-                self.users[user].mishap_until = now + MISHAP_MEMORY;
+                self.seen.count("is lost on the way");
+                self.users[user].mishap_until = now + MAX_MISHAP_PAUSE;
                 Err(AuthErrorKind::UnusableAnswer.into())
             }
-            (3, Some(Ok(child))) => {
+            (3 | 4, Some(Ok(child))) => {
+                self.seen.count("has a successor that cannot be used");
+                self.users[user].mishap_until = now + MAX_MISHAP_PAUSE;
+                successor = Some(Successor { token: child, since: now, valid_until: None, is_over: false });
+                let rescued = Rescued { token: name(child).as_str().into(), set_cookie: None };
+                Err(Failure { rescued: Some(Arc::new(rescued)), ..AuthErrorKind::UnusableAnswer.into() })
+            }
+            (5, Some(Ok(child))) => {
                 self.seen.count("is rescued");
-                successor = Some(Successor { token: child, since: now, valid_until: None });
-                let rescued = Rescued { token: name(child).as_str().into(), set_cookie: set_cookie() };
+                successor = Some(Successor { token: child, since: now, valid_until: None, is_over: false });
+                let rescued = Rescued { token: name(child).as_str().into(), set_cookie: Some(set_cookie()) };
                 Err(Failure { rescued: Some(Arc::new(rescued)), ..AuthErrorKind::Unavailable.into() })
             }
             (_, Some(Ok(child))) => {
                 self.seen.count("is renewed");
                 let valid_until = self.now() + self.random.below(90);
-                successor = Some(Successor { token: child, since: now, valid_until: Some(valid_until) });
+                successor =
+                    Some(Successor { token: child, since: now, valid_until: Some(valid_until), is_over: false });
                 Ok(self.renewal(child, valid_until))
             }
             (_, Some(Err(()))) => {
@@ -292,7 +350,8 @@ impl World {
             }
         };
         let expected = outcome.as_ref().map(|_| ()).map_err(|failure| failure.error.kind());
-        let revoked = ticket.settle(outcome);
+        let Settled { revoked, evicted } = ticket.settle(outcome);
+        assert_eq!(evicted, 0, "there is room for all tokens");
         if logged_out {
             let is_over = expected == Err(AuthErrorKind::Refused);
             let latest = successor.map_or(token, |successor| successor.token);
@@ -302,11 +361,20 @@ impl World {
             assert!(revoked.is_none());
             if let Some(successor) = successor {
                 self.tokens[token].successor = Some(successor);
-                self.tokens[successor.token].handed_out = true;
+                self.tokens[successor.token].handed_out |= expected != Err(AuthErrorKind::UnusableAnswer);
+                let user = &mut self.users[user];
+                if expected.is_ok() && !user.is_delivered {
+                    user.delivered_at = now;
+                }
+                user.is_delivered = expected.is_ok();
             }
         }
         let expected = if logged_out { Err(AuthErrorKind::Refused) } else { expected };
         for waiting in waiting {
+            if expected.is_ok() && self.random.below(3) == 0 {
+                self.untaken.push((waiting, user));
+                continue;
+            }
             match waiting.outcome().now_or_never().expect("nobody is left waiting") {
                 Ok(renewal) => {
                     assert_eq!(expected, Ok(()));
@@ -317,19 +385,29 @@ impl World {
         }
     }
 
+    /// A client that was not scheduled for a while takes its outcome, or goes without it.
+    fn take_outcome(&mut self) {
+        let Some(index) = self.random.index(self.untaken.len()) else { return };
+        let (pending, _) = self.untaken.swap_remove(index);
+        self.seen.count("is taken late");
+        if self.random.below(2) == 0 {
+            self.handle(pending.outcome().now_or_never().unwrap().unwrap());
+        }
+    }
+
     /// A handler gets to work.
-    fn handle(&mut self, renewal: Arc<Renewal>) {
-        let token = number(renewal.session.refresh_token().secret());
+    fn handle(&mut self, handout: Handout) {
+        let token = number(handout.session.refresh_token().secret());
         let parent = self.tokens.iter().rev().find_map(|parent| parent.successor.filter(|next| next.token == token));
-        self.responses.push(Response { renewal, token, since: parent.unwrap().since });
+        self.responses.push(Response { handout, token, since: parent.unwrap().since });
     }
 
     /// A handler is done: the browser gets its cookies.
     fn respond(&mut self) {
         let Some(index) = self.random.index(self.responses.len()) else { return };
-        let Response { renewal, token, .. } = self.responses.swap_remove(index);
+        let Response { handout, token, .. } = self.responses.swap_remove(index);
         let user = &mut self.users[self.tokens[token].user];
-        if renewal.set_cookie().is_empty() {
+        if handout.set_cookie().is_empty() {
             assert!(user.refused || user.rotation != Rotation::Single, "the cookies of {token} are withheld");
         } else {
             assert!(!user.logged_out, "the cookies of {token} outlive the logout");
@@ -370,6 +448,7 @@ impl World {
         }
         // A browser that comes with a token from before the window is not understood.
         let is_understood = match self.users[user].rotation {
+            _ if self.users[user].logout_is_lost => false,
             Rotation::Single => self.tokens[latest].successor.is_none(),
             Rotation::None => true,
             Rotation::Circle => false,
@@ -396,15 +475,47 @@ impl World {
         let millis = 10_u64.pow(1 + u32::try_from(self.random.below(5)).unwrap());
         advance(Duration::from_millis(self.random.below(millis.min(40_000)))).await;
         // Slower ones than that are on their own.
-        self.responses.retain(|response| response.since.elapsed() < MAX_WINDOW - WINDOW);
+        self.responses.retain(|response| response.since.elapsed() < MAX_GRACE - WINDOW);
+        if self.untaken.iter().any(|(pending, _)| pending.0.borrow().is_some()) && self.random.below(20) == 0 {
+            self.untaken.clear();
+        }
     }
 
     /// What is remembered adds up.
     fn check_memory(&self) {
         let state = self.renewals.state();
         assert_eq!(state.under_way.len(), self.tasks.len());
-        assert!(state.predecessors.len() <= state.renewed.len());
-        assert_eq!(state.renewed_bytes, state.renewed.iter().map(|(_, renewed)| cost(renewed)).sum::<usize>());
+        state.grace.check();
+    }
+
+    /// Notes who holds which tokens, and which of them are held no longer.
+    fn let_go(&mut self) {
+        let now = Instant::now();
+        let mut is_held = vec![false; self.users.len()];
+        // A browser that comes with a token from before its grace period is on its own.
+        let tasks = self.tasks.iter().map(|task| task.token);
+        let tasks = tasks.filter(|token| !self.tokens[*token].successor.is_some_and(|successor| successor.is_over));
+        let tokens = tasks.chain(self.responses.iter().map(|response| response.token));
+        tokens.for_each(|token| is_held[self.tokens[token].user] = true);
+        self.untaken.iter().for_each(|(_, user)| is_held[*user] = true);
+        for (user, is_held) in self.users.iter_mut().zip(&is_held) {
+            if user.was_held && !is_held {
+                user.released_at = now;
+            }
+            user.was_held = *is_held;
+        }
+        for token in &mut self.tokens {
+            let (user, Some(successor)) = (self.users[token.user], &mut token.successor) else { continue };
+            let start = successor.since.max(user.delivered_at);
+            let expires_at = if !user.is_delivered {
+                successor.since + MAX_UNDELIVERED
+            } else if user.was_held {
+                start + MAX_GRACE
+            } else {
+                (start + MAX_GRACE).min(start.max(user.released_at) + WINDOW)
+            };
+            successor.is_over |= expires_at <= now;
+        }
     }
 
     async fn come_to_rest(&mut self) {
@@ -412,25 +523,22 @@ impl World {
             self.answer();
         }
         self.responses.clear();
-        advance(MAX_WINDOW).await;
+        self.untaken.clear();
+        advance(MAX_UNDELIVERED).await;
         let mut state = self.renewals.state();
-        state.forget_old(WINDOW);
-        assert!(state.renewed.is_empty() && state.predecessors.is_empty() && state.refused.is_empty());
+        while state.grace.check() > 0 || !state.pauses.is_empty() {
+            let before = state.grace.check() + state.pauses.len();
+            state.forget_old(Instant::now());
+            assert!(state.grace.check() + state.pauses.len() < before);
+        }
         assert!(state.under_way.is_empty() && state.pause.is_none());
-        assert_eq!(state.renewed_bytes, 0);
     }
 
     /// Tells whether the machine must know of a token's successor.
     fn is_superseded(&self, token: usize) -> bool {
         let user = self.user_of(token);
         let Some(successor) = self.tokens[token].successor else { return false };
-        if user.rotation != Rotation::Single || user.logged_out {
-            return false;
-        }
-        let mut ancestors = std::iter::successors(Some(token), |token| self.tokens[*token].parent);
-        successor.since.elapsed() < WINDOW
-            || self.is_awaited(successor.token)
-            || ancestors.any(|ancestor| self.is_awaited(ancestor))
+        user.rotation == Rotation::Single && !user.logged_out && !successor.is_over
     }
 
     fn leads_to_a_valid_session(&self, token: usize) -> bool {
@@ -439,10 +547,6 @@ impl World {
             latest = (successor.token, successor.valid_until);
         }
         latest.1.is_some_and(|valid_until| self.now() < valid_until)
-    }
-
-    fn is_awaited(&self, token: usize) -> bool {
-        self.responses.iter().any(|response| response.token == token)
     }
 
     /// Picks a token that a browser may send: mostly the one that it has, now and then an older one.
@@ -464,11 +568,11 @@ impl World {
         self.tasks.iter().position(is_same).expect("somebody sees to it")
     }
 
-    fn renewal(&mut self, token: usize, valid_until: u64) -> Arc<Renewal> {
+    fn renewal(&mut self, token: usize, valid_until: u64) -> Renewal {
         let verified = Verified { user_id: "alice".into(), expires_at: valid_until, generation: 0 };
         let session = Session::new(verified, AuthMaterial::new("jwt", RefreshToken::new(name(token))));
-        let bytes = self.random.index(4096).unwrap_or_default();
-        Arc::new(Renewal::new(session, set_cookie(), bytes))
+        let bytes = self.random.index(if self.is_short_of_memory { 2 * MEMORY } else { 4096 }).unwrap_or_default();
+        Renewal::new(session, set_cookie(), bytes)
     }
 
     fn now(&self) -> u64 {
@@ -533,6 +637,9 @@ fn set_cookie() -> [HeaderValue; 2] {
 }
 
 const WINDOW: Duration = Duration::from_secs(30);
+const MEMORY: usize = 1 << 20;
 const MAX_UNDER_WAY: usize = 4;
 const USERS: usize = 6;
+/// How many kinds of them there are.
+const EVENTS: usize = 19;
 const STEPS_PER_WORLD: usize = 2000;

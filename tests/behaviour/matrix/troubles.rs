@@ -23,6 +23,8 @@ pub(super) enum How {
     Answers(Fault),
     /// The answers to refreshes are edited: members take the place of its own.
     Edits(serde_json::Value),
+    /// The refresh tokens that are handed out end in this.
+    Suffixes(String),
     Refuses,
     Resets,
     /// Accepts connections and says nothing.
@@ -61,6 +63,7 @@ impl Trouble {
                 let edits = edits.as_object().unwrap().clone();
                 mock.edit_refresh_answers(move |answer| answer.as_object_mut().unwrap().extend(edits.clone()));
             }
+            How::Suffixes(suffix) => mock.set_secret_suffix(suffix),
             How::Refuses => mock.set_refusing(true),
             How::Resets => mock.set_down(true),
             How::IsSilent => mock.set_silent(true),
@@ -76,6 +79,7 @@ impl Trouble {
         match &self.how {
             How::Answers(_) => mock.clear_faults(),
             How::Edits(_) => mock.edit_refresh_answers(|_| ()),
+            How::Suffixes(_) => mock.set_secret_suffix(""),
             How::Refuses => mock.set_refusing(false),
             How::Resets => mock.set_down(false),
             How::IsSilent => mock.set_silent(false),
@@ -85,7 +89,7 @@ impl Trouble {
 
     /// Counts the calls that arrive of each one that is made.
     pub(super) fn arrivals(&self) -> usize {
-        usize::from(matches!(self.how, How::Answers(_) | How::Edits(_)))
+        usize::from(matches!(self.how, How::Answers(_)) || self.hands_out_a_successor())
     }
 
     /// Tells whether it lasts until a time limit.
@@ -97,9 +101,14 @@ impl Trouble {
     pub(super) fn commits(&self) -> bool {
         match &self.how {
             How::Answers(fault) => fault.commits(),
-            How::Edits(_) => true,
+            How::Edits(_) | How::Suffixes(_) => true,
             How::Refuses | How::Resets | How::IsSilent | How::HasNoAddress(_) => false,
         }
+    }
+
+    /// Tells whether a call brings a new refresh token, whatever is wrong with the rest.
+    pub(super) fn hands_out_a_successor(&self) -> bool {
+        matches!(self.how, How::Edits(_) | How::Suffixes(_))
     }
 
     /// Returns the seconds that Crossmint asks for.
@@ -150,7 +159,7 @@ impl Verdict {
     pub(super) fn memory(self) -> u64 {
         match self {
             Self::Nothing => 0,
-            Self::Unusable => 5,
+            Self::Unusable => 1,
             Self::Later(pause) => pause,
             Self::Refused => 30,
         }

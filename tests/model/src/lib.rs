@@ -5,8 +5,10 @@ extern crate self as aws_lc_rs;
 #[path = "../../../src/error.rs"]
 #[expect(dead_code, reason = "the renewals need not all of it")]
 mod error;
+#[path = "../../../src/auth/grace.rs"]
+mod grace;
 #[path = "../../../src/auth/renewal.rs"]
-#[expect(dead_code, reason = "the sessions and cookies of a logout are not looked at")]
+#[expect(dead_code, reason = "what a logout leaves to do elsewhere is not looked at")]
 mod renewal;
 #[path = "../../../src/secret.rs"]
 mod secret;

@@ -13,7 +13,8 @@ use shuttle::{
 
 use crate::{
     error::AuthErrorKind,
-    renewal::{Entry, Failure, Outcome, Pending, Renewal, Renewals, Rescued, Revocation, Ticket},
+    grace::Renewal,
+    renewal::{Entry, Failure, Handout, Pending, Renewals, Rescued, Revocation, Ticket},
     session::{AuthMaterial, RefreshToken, Session, Verified},
 };
 
@@ -111,7 +112,7 @@ pub fn a_logout_meets_a_rescue() {
     let Entry::Yours(ticket, pending) = site.enter("a") else { panic!("not ours") };
     let renewal = site.in_thread(move |site| {
         let token = site.exchange(ticket.token()).as_str().into();
-        let rescued = Arc::new(Rescued { token, set_cookie: set_cookie() });
+        let rescued = Arc::new(Rescued { token, set_cookie: Some(set_cookie()) });
         let failure = Failure { rescued: Some(rescued), ..AuthErrorKind::Unavailable.into() };
         site.settle(ticket, Err(failure));
     });
@@ -120,6 +121,47 @@ pub fn a_logout_meets_a_rescue() {
     renewal.join().unwrap();
     logout.join().unwrap();
     site.is_logged_out("a");
+}
+
+/// A logout, and two requests, after an answer whose JWT cannot be used.
+pub fn a_logout_meets_a_successor_that_cannot_be_used() {
+    let site = Site::new();
+    let Entry::Yours(ticket, _) = site.enter("a") else { panic!("not ours") };
+    let renewal = site.in_thread(move |site| {
+        let token = site.exchange(ticket.token()).as_str().into();
+        let rescued = Some(Arc::new(Rescued { token, set_cookie: None }));
+        site.settle(ticket, Err(Failure { rescued, ..AuthErrorKind::UnusableAnswer.into() }));
+    });
+    let logout = site.in_thread(|site| site.log_out("a"));
+    site.respond("a");
+    renewal.join().unwrap();
+    logout.join().unwrap();
+    site.is_logged_out("a");
+}
+
+/// Responses that let go of a successor, while others ask for it and renew it.
+pub fn responses_let_go_while_others_ask() {
+    let site = Site::new();
+    let held = site.ask("a").unwrap();
+    let release = thread::spawn(move || drop(held));
+    let requests = ["a", "a'"].map(|token| site.in_thread(move |site| site.respond(token)));
+    let outcome = site.request("a").unwrap();
+    assert!(["a'", "a''"].contains(&&*outcome), "{outcome}");
+    release.join().unwrap();
+    requests.into_iter().for_each(|request| request.join().unwrap());
+    assert_eq!(site.calls(), ["a", "a'"]);
+    site.is_at_rest();
+}
+
+/// Requests with rotated tokens whose sessions had to give way to others.
+pub fn sessions_give_way_and_tokens_stay() {
+    let site = Site::with_memory(1 << 11);
+    assert_eq!(site.request("a"), Ok("a'".into()));
+    let requests = ["a", "b"].map(|token| site.in_thread(move |site| site.request(token)));
+    let late = site.request("a").unwrap();
+    let [early, other] = requests.map(|request| request.join().unwrap().unwrap());
+    assert!(late.starts_with("a'") && early.starts_with("a'") && other == "b'", "{late}, {early}, {other}");
+    site.is_at_rest();
 }
 
 /// Two logouts and a renewal.
@@ -163,7 +205,11 @@ struct Crossmint {
 
 impl Site {
     fn new() -> Arc<Self> {
-        let renewals = Arc::new(Renewals::new(Duration::from_secs(3600), ROOM));
+        Self::with_memory(1 << 20)
+    }
+
+    fn with_memory(memory: usize) -> Arc<Self> {
+        let renewals = Arc::new(Renewals::new(Duration::from_secs(300), memory, ROOM));
         Arc::new(Self { renewals, crossmint: Mutex::default() })
     }
 
@@ -173,7 +219,7 @@ impl Site {
     }
 
     fn enter(&self, token: &str) -> Entry {
-        self.renewals.enter(token.into(), |_| true)
+        self.renewals.enter(token.into(), None)
     }
 
     /// A request, up to where its handler is called. Returns the session's refresh token.
@@ -189,7 +235,7 @@ impl Site {
         }
     }
 
-    fn ask(&self, token: &str) -> Result<Arc<Renewal>, AuthErrorKind> {
+    fn ask(&self, token: &str) -> Result<Handout, AuthErrorKind> {
         let pending = match self.enter(token) {
             Entry::Renewed(renewal) => return Ok(renewal),
             Entry::Refused(error) => return Err(error.kind()),
@@ -207,7 +253,7 @@ impl Site {
         let token = self.exchange(ticket.token());
         let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
         let session = Session::new(verified, AuthMaterial::new("jwt", RefreshToken::new(token)));
-        self.settle(ticket, Ok(Arc::new(Renewal::new(session, set_cookie(), 0))));
+        self.settle(ticket, Ok(Renewal::new(session, set_cookie(), 0)));
     }
 
     /// A call to Crossmint, which takes each token once.
@@ -224,8 +270,8 @@ impl Site {
         format!("{token}'")
     }
 
-    fn settle(&self, ticket: Ticket, outcome: Outcome) {
-        if let Some(token) = ticket.settle(outcome) {
+    fn settle(&self, ticket: Ticket, outcome: Result<Renewal, Failure>) {
+        if let Some(token) = ticket.settle(outcome).revoked {
             self.crossmint().revoked.insert(token.to_string());
         }
     }

@@ -28,6 +28,9 @@ scenarios! {
     a_logout_meets_a_renewal
     a_logout_with_a_spent_token_meets_a_renewal
     a_logout_meets_a_rescue
+    a_logout_meets_a_successor_that_cannot_be_used
+    responses_let_go_while_others_ask
+    sessions_give_way_and_tokens_stay
     two_logouts_meet_a_renewal
     no_more_are_renewed_than_there_is_room_for
 }

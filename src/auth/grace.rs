@@ -1,0 +1,394 @@
+//! The grace period of rotated refresh tokens.
+//!
+//! All tokens that one session has had are a *family*. Crossmint takes only its current token; the rotated ones resolve to
+//! that one until their grace period has passed, and are never sent again meanwhile.
+//!
+//! 1. The period of a rotated token starts when the last [`Hold`] on its family is dropped: a response that still has to
+//!    deliver the successor holds the family, and so does the refresh of the successor.
+//! 2. It ends [`MAX_GRACE`] after the rotation, whoever holds the family.
+//! 3. A successor that could not be delivered is the only copy of a good token. Its family is kept for
+//!    [`MAX_UNDELIVERED`], and the periods start when one of its successors is delivered.
+//! 4. Finding a family takes one hash look-up, however long it is.
+//! 5. When memory runs short, the least recently rotated families lose their session first: their current token, which is
+//!    small, can be refreshed. Only then are whole families evicted.
+//! 6. A logout ends the whole family, whichever token it comes with.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use http::HeaderValue;
+use lru::LruCache;
+use tokio::time::Instant;
+
+use crate::{secret::Secret, session::Session, sync::AtomicBool};
+
+/// A refreshed session, and the `Set-Cookie` fields that deliver it to the browser.
+#[derive(Debug)]
+pub(crate) struct Renewal {
+    pub(crate) session: Session,
+    pub(crate) set_cookie: [HeaderValue; 2],
+    /// The size of Crossmint's answer, of which the session holds some.
+    bytes: usize,
+}
+
+impl Renewal {
+    pub(crate) fn new(session: Session, set_cookie: [HeaderValue; 2], bytes: usize) -> Self {
+        Self { session, set_cookie, bytes }
+    }
+}
+
+/// The SHA-256 of a refresh token.
+pub(crate) type Digest = [u8; 32];
+
+/// Identifies a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FamilyId(u64);
+
+/// All families with rotated tokens whose grace period has not passed.
+#[derive(Debug)]
+pub(crate) struct Grace {
+    period: Duration,
+    max_bytes: usize,
+    next_id: u64,
+    members: HashMap<Digest, Member>,
+    /// Least recently rotated first.
+    families: LruCache<FamilyId, Family>,
+    /// Those of them that have a session, in the same order.
+    with_session: LruCache<FamilyId, ()>,
+    /// When to look at which family again.
+    deadlines: BTreeSet<(Instant, FamilyId)>,
+    bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    family: FamilyId,
+    /// `None` for a current token that has never been rotated.
+    rotated_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Family {
+    current: Digest,
+    token: Secret,
+    /// What the current token came with: absent if it could not be used, or if memory ran short.
+    renewal: Option<Arc<Renewal>>,
+    /// Oldest first.
+    rotated: VecDeque<Rotated>,
+    rotated_bytes: usize,
+    /// Whether the current token is on its way to the browser, or there already.
+    is_delivered: bool,
+    /// When it was delivered for the first time after others could not be.
+    delivered_at: Instant,
+    holds: usize,
+    /// When the last hold was released.
+    released_at: Instant,
+    is_ended: Arc<AtomicBool>,
+    /// For how long a logout is remembered.
+    ended_until: Option<Instant>,
+    deadline: Instant,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Rotated {
+    digest: Digest,
+    at: Instant,
+    /// The JWT that came with the token, for a logout.
+    jwt: Option<Secret>,
+}
+
+/// What is known of a refresh token.
+#[derive(Debug)]
+pub(crate) struct Known<'a> {
+    pub(crate) family: FamilyId,
+    pub(crate) current: Digest,
+    pub(crate) token: &'a Secret,
+    /// There was a logout.
+    pub(crate) is_ended: bool,
+    /// The session that has replaced the token's own, if the token was rotated.
+    pub(crate) renewal: Option<&'a Arc<Renewal>>,
+}
+
+/// A family that a logout has ended.
+#[derive(Debug)]
+pub(crate) struct EndedFamily {
+    pub(crate) current: Digest,
+    pub(crate) token: Secret,
+    pub(crate) jwts: Vec<Secret>,
+}
+
+/// What a rotation has brought about.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    pub(crate) family: FamilyId,
+    /// How many families had to be evicted although their grace period had not passed.
+    pub(crate) evicted: usize,
+}
+
+impl Grace {
+    pub(crate) fn new(period: Duration, max_bytes: usize) -> Self {
+        Self {
+            period,
+            max_bytes,
+            next_id: 0,
+            members: HashMap::new(),
+            families: LruCache::unbounded(),
+            with_session: LruCache::unbounded(),
+            deadlines: BTreeSet::new(),
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// Finds the family of a token, unless the token's grace period has passed.
+    pub(crate) fn find(&self, digest: &Digest, now: Instant) -> Option<Known<'_>> {
+        let member = self.members.get(digest)?;
+        let family = self.families.peek(&member.family)?;
+        let expires_at = match (family.ended_until, member.rotated_at) {
+            (Some(until), _) => until,
+            (None, Some(at)) => family.expires_at(at, self.period),
+            // The current token is known for as long as another one leads to it.
+            (None, None) => family.expires_at(family.rotated.back()?.at, self.period),
+        };
+        (now < expires_at).then(|| Known {
+            family: member.family,
+            current: family.current,
+            token: &family.token,
+            is_ended: family.ended_until.is_some(),
+            renewal: family.renewal.as_ref().filter(|_| member.rotated_at.is_some()),
+        })
+    }
+
+    /// Replaces a token by its successor, which comes with a session unless it cannot be delivered yet.
+    pub(crate) fn rotate(
+        &mut self,
+        digest: Digest,
+        (successor, token): (Digest, Secret),
+        renewal: Option<Arc<Renewal>>,
+        now: Instant,
+    ) -> Rotation {
+        let known = self.find(&digest, now).filter(|known| !known.is_ended).map(|known| known.family);
+        let id = known.unwrap_or_else(|| self.add(digest, now));
+        self.members.insert(digest, Member { family: id, rotated_at: Some(now) });
+        if successor != digest {
+            self.members.insert(successor, Member { family: id, rotated_at: None });
+        }
+        self.families.promote(&id);
+        if renewal.is_some() {
+            self.with_session.put(id, ());
+        } else {
+            self.with_session.pop(&id);
+        }
+        self.change(id, |family| {
+            let jwt = family.renewal.take().map(|renewal| renewal.session.material().jwt_secret().clone());
+            let rotated = Rotated { digest, at: now, jwt };
+            family.rotated_bytes += rotated.size();
+            family.rotated.push_back(rotated);
+            if renewal.is_some() && !family.is_delivered {
+                family.delivered_at = now;
+            }
+            family.is_delivered = renewal.is_some();
+            (family.current, family.token, family.renewal) = (successor, token, renewal);
+        });
+        Rotation { family: id, evicted: self.fit(now) }
+    }
+
+    /// Keeps the grace period of a family from starting, until [`release`](Self::release).
+    pub(crate) fn hold(&mut self, id: FamilyId, now: Instant) {
+        // Whatever has expired by now is not to be revived.
+        self.expire(id, now);
+        self.change(id, |family| family.holds += 1);
+    }
+
+    pub(crate) fn release(&mut self, id: FamilyId, now: Instant) {
+        self.change(id, |family| {
+            family.holds = family.holds.saturating_sub(1);
+            family.released_at = now;
+        });
+    }
+
+    /// Tells where to look whether a family has ended.
+    pub(crate) fn is_ended(&self, id: FamilyId) -> Option<Arc<AtomicBool>> {
+        self.families.peek(&id).map(|family| Arc::clone(&family.is_ended))
+    }
+
+    /// Ends the family of a token, and remembers it until `until`.
+    pub(crate) fn end(&mut self, digest: &Digest, until: Instant, now: Instant) -> Option<EndedFamily> {
+        let id = self.find(digest, now)?.family;
+        self.with_session.pop(&id);
+        self.change(id, |family| {
+            let jwts = if family.ended_until.is_some() { Vec::new() } else { family.take_jwts() };
+            family.is_ended.store(true, Ordering::Release);
+            family.ended_until = Some(until);
+            EndedFamily { current: family.current, token: family.token.clone(), jwts }
+        })
+    }
+
+    /// Forgets what has expired: a few families at a time, since others wait for the lock meanwhile.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        for _ in 0..MAX_SWEPT {
+            let Some(&(deadline, id)) = self.deadlines.first() else { return };
+            if deadline > now {
+                return;
+            }
+            self.expire(id, now);
+        }
+    }
+
+    fn add(&mut self, digest: Digest, now: Instant) -> FamilyId {
+        let id = FamilyId(self.next_id);
+        self.next_id += 1;
+        let family = Family {
+            current: digest,
+            token: "".into(),
+            renewal: None,
+            rotated: VecDeque::new(),
+            rotated_bytes: 0,
+            is_delivered: true,
+            delivered_at: now,
+            holds: 0,
+            released_at: now,
+            is_ended: Arc::new(AtomicBool::new(false)),
+            ended_until: None,
+            deadline: now,
+            bytes: 0,
+        };
+        self.deadlines.insert((now, id));
+        self.families.put(id, family);
+        id
+    }
+
+    /// Changes a family, and sees to it that its deadline and its size are right afterwards.
+    fn change<T>(&mut self, id: FamilyId, change: impl FnOnce(&mut Family) -> T) -> Option<T> {
+        let family = self.families.peek_mut(&id)?;
+        let changed = change(family);
+        self.deadlines.remove(&(family.deadline, id));
+        family.deadline = family.next_deadline(self.period);
+        self.deadlines.insert((family.deadline, id));
+        self.bytes -= family.bytes;
+        family.bytes = family.size();
+        self.bytes += family.bytes;
+        Some(changed)
+    }
+
+    /// Forgets the tokens of a family whose time has passed, and the family with the last of them.
+    fn expire(&mut self, id: FamilyId, now: Instant) {
+        let period = self.period;
+        let Some(family) = self.families.peek_mut(&id) else { return };
+        if family.ended_until.is_some_and(|until| until <= now) {
+            self.remove(id);
+            return;
+        }
+        let mut expired = Vec::new();
+        if family.ended_until.is_none() {
+            while family.rotated.front().is_some_and(|oldest| family.expires_at(oldest.at, period) <= now) {
+                let oldest = family.rotated.pop_front();
+                family.rotated_bytes -= oldest.as_ref().map_or(0, Rotated::size);
+                expired.extend(oldest);
+            }
+        }
+        let is_empty = family.rotated.is_empty();
+        for Rotated { digest, at, .. } in expired {
+            // A token that came back since then has another date, or is the current one.
+            if self.members.get(&digest).is_some_and(|member| (member.family, member.rotated_at) == (id, Some(at))) {
+                self.members.remove(&digest);
+            }
+        }
+        if is_empty {
+            self.remove(id);
+        } else {
+            self.change(id, |_| ());
+        }
+    }
+
+    fn remove(&mut self, id: FamilyId) {
+        let Some(family) = self.families.pop(&id) else { return };
+        for digest in family.rotated.iter().map(|rotated| &rotated.digest).chain([&family.current]) {
+            if self.members.get(digest).is_some_and(|member| member.family == id) {
+                self.members.remove(digest);
+            }
+        }
+        self.with_session.pop(&id);
+        self.deadlines.remove(&(family.deadline, id));
+        self.bytes -= family.bytes;
+    }
+
+    /// Makes room. Returns how many families had to go before their time.
+    fn fit(&mut self, now: Instant) -> usize {
+        let mut evicted = 0;
+        while self.bytes > self.max_bytes {
+            if let Some((id, ())) = self.with_session.pop_lru() {
+                self.change(id, Family::take_jwts);
+            } else if let Some((&id, family)) = self.families.peek_lru() {
+                evicted += usize::from(family.ended_until.is_none() && now < family.deadline);
+                self.remove(id);
+            } else {
+                break;
+            }
+        }
+        evicted
+    }
+}
+
+impl Family {
+    /// Returns when the grace period of a token that was rotated at `at` is over.
+    fn expires_at(&self, at: Instant, period: Duration) -> Instant {
+        if !self.is_delivered {
+            return at + MAX_UNDELIVERED;
+        }
+        let start = at.max(self.delivered_at);
+        let latest = start + MAX_GRACE;
+        if self.holds > 0 { latest } else { latest.min(self.released_at.max(start) + period) }
+    }
+
+    fn next_deadline(&self, period: Duration) -> Instant {
+        let oldest = || self.rotated.front().map(|oldest| self.expires_at(oldest.at, period));
+        self.ended_until.or_else(oldest).unwrap_or(self.released_at)
+    }
+
+    /// Gives up the sessions, and returns their JWTs.
+    fn take_jwts(&mut self) -> Vec<Secret> {
+        let jwts = self.rotated.iter_mut().filter_map(|rotated| rotated.jwt.take());
+        let current = self.renewal.take().map(|renewal| renewal.session.material().jwt_secret().clone());
+        let jwts = jwts.chain(current).collect();
+        self.rotated_bytes = self.rotated.len() * ROTATED_BYTES;
+        jwts
+    }
+
+    fn size(&self) -> usize {
+        // The session's strings occur in the `Set-Cookie` fields once more.
+        let renewal = self.renewal.as_ref().map_or(0, |renewal| renewal.bytes + 2 * renewal.session.cost());
+        FAMILY_BYTES + self.token.len() + self.rotated_bytes + renewal
+    }
+}
+
+impl Rotated {
+    fn size(&self) -> usize {
+        ROTATED_BYTES + self.jwt.as_ref().map_or(0, |jwt| jwt.len())
+    }
+}
+
+/// For how long a family is held at most: a handler that never ends must not keep it for ever.
+pub(crate) const MAX_GRACE: Duration = Duration::from_secs(300);
+
+/// For how long a successor is kept that could not be delivered: time for an operator to mend a clock or a configuration.
+pub(crate) const MAX_UNDELIVERED: Duration = Duration::from_secs(3600);
+
+/// More than what one operation adds, so that the backlog shrinks.
+const MAX_SWEPT: usize = 16;
+
+/// What a family takes beside its texts: its places in the maps, and those of its current token.
+const FAMILY_BYTES: usize = 512;
+
+/// What a rotated token takes: its digest, twice.
+const ROTATED_BYTES: usize = 160;
+
+#[cfg(test)]
+mod tests;
