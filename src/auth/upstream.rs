@@ -53,7 +53,7 @@ impl RefreshAnswer {
             _ => None,
         };
         let secret = refresh.secret.into();
-        Ok(Self { jwt, secret, expires_at, user: answer.user.and_then(lenient_user), bytes: body.len() })
+        Ok(Self { jwt, secret, expires_at, user: answer.user.as_ref().and_then(lenient_user), bytes: body.len() })
     }
 }
 
@@ -162,9 +162,9 @@ struct RefreshBody {
 
 /// Reads a user of whom only the ID has to be as expected: the token is spent when the answer comes. One without an ID
 /// is none, since the JWT says whose it is.
-fn lenient_user(user: Value) -> Option<User> {
-    let Value::Object(members) = &user else { return None };
-    User::deserialize(&user).ok().or_else(|| {
+fn lenient_user(user: &Value) -> Option<User> {
+    let Value::Object(members) = user else { return None };
+    User::deserialize(user).ok().or_else(|| {
         let mut user = User::with_id(members.get("id")?.as_str()?);
         user.other = members.clone().into_iter().filter(|(name, _)| name != "id").collect();
         Some(user)
