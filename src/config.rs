@@ -7,13 +7,14 @@ use reqwest::Url;
 
 use crate::{
     api_key::{ApiKey, Environment, KeyOrigin},
+    auth::SharedHandle,
     cookie_options::{CookieNames, CookieOptions, NamePairs},
     error::OutagePolicy,
 };
 
 /// A checked configuration, ready for [`CrossmintAuthLayer::new`](crate::CrossmintAuthLayer::new).
 ///
-/// A clone is one reference count.
+/// A clone is one reference count, and stands for the same handle: see [`CrossmintAuth::new`](crate::CrossmintAuth::new).
 ///
 /// ```
 /// use tower_crossmint_auth::{ApiKey, CookieOptions, CrossmintAuthConfig, Environment};
@@ -28,8 +29,14 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
-pub struct CrossmintAuthConfig(Arc<Settings>);
+#[derive(Clone)]
+pub struct CrossmintAuthConfig(Arc<Shared>);
+
+/// What all clones of a configuration have in common.
+struct Shared {
+    settings: Arc<Settings>,
+    handle: SharedHandle,
+}
 
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -93,8 +100,18 @@ impl CrossmintAuthConfig {
         }
     }
 
-    pub(crate) fn into_settings(self) -> Arc<Settings> {
-        self.0
+    pub(crate) fn settings(&self) -> &Arc<Settings> {
+        &self.0.settings
+    }
+
+    pub(crate) fn handle(&self) -> &SharedHandle {
+        &self.0.handle
+    }
+}
+
+impl fmt::Debug for CrossmintAuthConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CrossmintAuthConfig").field(&self.0.settings).finish()
     }
 }
 
@@ -381,7 +398,7 @@ impl CrossmintAuthConfigBuilder {
             None => built_in_client(self.connect_timeout)?,
         };
         warn_of_risks(&api_key, &self.cookies);
-        Ok(CrossmintAuthConfig(Arc::new(Settings {
+        let settings = Arc::new(Settings {
             api_key,
             base_url,
             refresh_route: self.refresh_route,
@@ -404,7 +421,8 @@ impl CrossmintAuthConfigBuilder {
             refusal_warning: self.refusal_warning,
             token_cache_bytes: self.token_cache_bytes,
             client,
-        })))
+        });
+        Ok(CrossmintAuthConfig(Arc::new(Shared { settings, handle: SharedHandle::default() })))
     }
 }
 

@@ -30,7 +30,8 @@ pub struct CrossmintAuthLayer {
 }
 
 impl CrossmintAuthLayer {
-    /// Creates a layer with caches of its own.
+    /// Creates a layer. It shares the caches of all layers and handles that come from clones of this configuration: see
+    /// [`CrossmintAuth::new`].
     #[must_use]
     pub fn new(config: CrossmintAuthConfig) -> Self {
         CrossmintAuth::new(config).into()

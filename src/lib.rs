@@ -51,7 +51,8 @@
 //! - A refresh token, and the one-time secret of a login, can be exchanged again for a while
 //!   ([`rotation_grace`](CrossmintAuthConfigBuilder::rotation_grace)): the answer is the same session. A period of
 //!   zero makes them good for one use, and parallel requests end sessions.
-//! - Rule 3 holds within one process. Several replicas should send one browser's requests to the same replica; Crossmint
+//! - Rule 3 holds within one process, for the layers of one [`CrossmintAuth`] and of clones of one configuration; a
+//!   second configuration for the same project is warned of. Several replicas should send one browser's requests to the same replica; Crossmint
 //!   may otherwise see a spent token.
 //! - The renewed cookies of a WebSocket's handshake may be ignored by the browser; its next request is served from the
 //!   grace period.

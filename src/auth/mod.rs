@@ -10,6 +10,7 @@ mod corpora;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod grace;
+mod handles;
 mod jwt;
 mod keys;
 mod origin;
@@ -33,6 +34,7 @@ pub use self::stats::Stats;
 use self::{
     admission::set_cookies,
     cookies::{Carried, Cookies, Presented},
+    handles::Registration,
     jwt::Expectations,
     keys::{Keys, Reason},
     places::Places,
@@ -45,6 +47,7 @@ use self::{
 };
 pub(crate) use self::{
     admission::{Admission, RefreshCall, Rejection, SetCookie, Verdict, add_cookies},
+    handles::SharedHandle,
     renewal::Handout,
 };
 use crate::{
@@ -82,7 +85,7 @@ use crate::{
 #[derive(Clone)]
 pub struct CrossmintAuth(Arc<Inner>);
 
-struct Inner {
+pub(crate) struct Inner {
     settings: Arc<Settings>,
     expectations: Expectations,
     cookies: Cookies,
@@ -99,20 +102,29 @@ struct Inner {
     outage_log: Throttle,
     refusals_log: Throttle,
     evictions_log: Throttle,
+    _registration: Registration,
 }
 
 impl CrossmintAuth {
-    /// Creates a handle with caches of its own. Asks nobody yet: see [`warm_up`](Self::warm_up).
+    /// Returns the handle of a configuration. Makes no network calls yet: see [`warm_up`](Self::warm_up).
+    ///
+    /// All clones of one configuration share one handle while it is in use. A configuration that is built separately has
+    /// a handle with caches of its own, even for the same project: a browser session that is renewed through two of them
+    /// is signed out, and the second one is warned of. Clone the handle, the layer or the configuration instead.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "a configuration is handed over, or a clone of it")]
     pub fn new(config: CrossmintAuthConfig) -> Self {
-        let settings = config.into_settings();
+        Self(config.handle().get_or_create(|| Self::create(Arc::clone(config.settings()))))
+    }
+
+    fn create(settings: Arc<Settings>) -> Inner {
         let expectations = Expectations {
             audience: settings.audience.clone(),
             issuer: settings.issuer.clone(),
             leeway: settings.leeway,
         };
         let max_under_way = settings.max_concurrent_refreshes.saturating_mul(1 + WAITING_PER_PLACE);
-        Self(Arc::new(Inner {
+        Inner {
             expectations,
             cookies: Cookies::new(settings.names.clone(), settings.cookies.clone()),
             upstream: Upstream::new(Arc::clone(&settings)),
@@ -128,8 +140,9 @@ impl CrossmintAuth {
             outage_log: Throttle::default(),
             refusals_log: Throttle::default(),
             evictions_log: Throttle::default(),
+            _registration: Registration::new(&settings),
             settings,
-        }))
+        }
     }
 
     /// Loads the key set, so that the first request need not.

@@ -430,8 +430,8 @@ async fn the_built_in_client_follows_no_redirect_and_inflates_nothing() {
 
 #[test]
 fn risks_are_warned_of_exactly_once() {
-    let production = || CrossmintAuthConfig::builder(ApiKey::unverified("p", Environment::Production));
-    let staging = || CrossmintAuthConfig::builder(ApiKey::unverified("p", Environment::Staging));
+    let production = || CrossmintAuthConfig::builder(ApiKey::unverified("risky", Environment::Production));
+    let staging = || CrossmintAuthConfig::builder(ApiKey::unverified("risky", Environment::Staging));
     let hardened = CookieOptions::hardened;
     let cases = [
         ("a client key", CrossmintAuthConfig::builder(GENUINE), vec!["client API key"]),
