@@ -268,7 +268,7 @@ impl CrossmintAuthConfigBuilder {
         self
     }
 
-    /// Sets how long a logout may take, all told. The default is 2 s.
+    /// Sets how long a logout may take, waiting for others included. The default is 2 s.
     pub fn logout_timeout(mut self, limit: Duration) -> Self {
         self.logout_timeout = limit;
         self
@@ -278,8 +278,11 @@ impl CrossmintAuthConfigBuilder {
     ///
     /// Eight times as many more wait for a place. Beyond that, and where no place has become free for a tenth of
     /// [`refresh_timeout`](Self::refresh_timeout) (but at least 1 s), sessions that need a refresh are treated as in an outage
-    /// ([`on_outage`](Self::on_outage)) at once. Valid sessions never wait. Logouts under way are limited to the same
-    /// number; further ones only clear the cookies.
+    /// ([`on_outage`](Self::on_outage)) at once. Valid sessions never wait.
+    ///
+    /// Logouts under way are limited to the same number, apart from the refreshes. Eight times as many more wait, no longer
+    /// than [`logout_timeout`](Self::logout_timeout); further ones only clear the cookies. Each takes a few KiB, even when
+    /// its client has gone.
     pub fn max_concurrent_refreshes(mut self, limit: usize) -> Self {
         self.max_concurrent_refreshes = limit;
         self

@@ -83,7 +83,12 @@ impl CrossmintAuth {
             let credentials =
                 Credentials::pair(jwt.as_deref().unwrap_or_default(), secret.as_deref().unwrap_or_default());
             if let Err(error) = auth.logout(credentials).await {
-                tracing::info!(error = &error as &dyn Error, "Crossmint was not told of a logout");
+                let error = &error as &dyn Error;
+                if auth.0.logout_log.is_due() {
+                    tracing::info!(error, "Crossmint was not told of a logout");
+                } else {
+                    tracing::debug!(error, "Crossmint was not told of a logout");
+                }
             }
             cleared
         })

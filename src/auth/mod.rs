@@ -95,6 +95,8 @@ pub(crate) struct Inner {
     renewals: Arc<Renewals>,
     places: Places,
     logout_places: Semaphore,
+    /// Whoever has one of the places, or waits for one.
+    logout_queue: Semaphore,
     tasks: Tasks,
     counters: Counters,
     refusal_run: RefusalRun,
@@ -102,6 +104,7 @@ pub(crate) struct Inner {
     outage_log: Throttle,
     refusals_log: Throttle,
     evictions_log: Throttle,
+    logout_log: Throttle,
     _registration: Registration,
 }
 
@@ -133,6 +136,7 @@ impl CrossmintAuth {
             renewals: Arc::new(Renewals::new(settings.rotation_grace, settings.rotation_grace_bytes, max_under_way)),
             places: Places::new(settings.max_concurrent_refreshes, settings.refresh_timeout),
             logout_places: Semaphore::new(settings.max_concurrent_refreshes),
+            logout_queue: Semaphore::new(max_under_way),
             tasks: Tasks::new(),
             counters: Counters::default(),
             refusal_run: RefusalRun::new(settings.refusal_warning),
@@ -140,6 +144,7 @@ impl CrossmintAuth {
             outage_log: Throttle::default(),
             refusals_log: Throttle::default(),
             evictions_log: Throttle::default(),
+            logout_log: Throttle::default(),
             _registration: Registration::new(&settings),
             settings,
         }
@@ -200,8 +205,9 @@ impl CrossmintAuth {
     ///
     /// # Errors
     ///
-    /// When Crossmint could not be told, within its time limit. There is nothing left to do then. Credentials without a
-    /// refresh token, or with two, are no error: there is nothing to tell.
+    /// When Crossmint could not be told within [`logout_timeout`](crate::CrossmintAuthConfigBuilder::logout_timeout), or
+    /// too many logouts are under way. There is nothing left to do then. Credentials without a refresh token, or with two,
+    /// are no error, nor is a session that Crossmint does not know (400, 401 or 404): there is nothing to end.
     pub async fn logout<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<(), AuthError> {
         let (jwt, secret) = {
             let presented = self.present(credentials.into());

@@ -340,12 +340,24 @@ impl CrossmintAuth {
         }
     }
 
-    /// Ends a session at Crossmint, unless too many others are being ended: it is a courtesy, and nobody waits for it.
+    /// Ends a session at Crossmint. Waiting for a permit counts against the time limit of the call.
+    ///
+    /// # Errors
+    ///
+    /// At once when the queue for a permit is full: whoever waits there holds memory on behalf of a client that may be gone.
     pub(super) async fn revoke(&self, token: &Secret) -> Result<(), AuthError> {
-        let Ok(_place) = self.0.logout_places.try_acquire() else {
-            return Err(AuthError::new(AuthErrorKind::Unavailable, "too many sessions are being ended at once"));
+        let unavailable = |why| AuthError::new(AuthErrorKind::Unavailable, why);
+        let Ok(_queued) = self.0.logout_queue.try_acquire() else {
+            return Err(unavailable("too many sessions are being ended at once"));
         };
-        self.0.upstream.logout(token).await
+        let call = async {
+            let _permit = self.0.logout_places.acquire().await;
+            self.0.upstream.logout(token).await
+        };
+        match timeout(self.0.settings.logout_timeout, call).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(unavailable("Crossmint was not told in time")),
+        }
     }
 
     /// Exchanges a refresh token at Crossmint, and trusts nothing of the answer before it has been checked.

@@ -193,7 +193,7 @@ async fn a_base_url_with_a_path_is_the_prefix_of_every_call() {
     let auth = CrossmintAuth::new(mock.config().base_url(format!("{}/proxy/", mock.base_url())).build().unwrap());
     assert!(auth.warm_up().await.is_err());
     assert!(auth.get_user("alice").await.is_err());
-    assert!(auth.logout(Credentials::pair("", "x")).await.is_err());
+    auth.logout(Credentials::pair("", "x")).await.unwrap();
     let paths: Vec<String> = mock.requests(Endpoint::Elsewhere).iter().map(|call| call.path().to_owned()).collect();
     assert_eq!(
         paths,

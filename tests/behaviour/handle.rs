@@ -162,7 +162,7 @@ async fn a_logout_ends_the_session_upstream_or_says_why_not() {
 
     auth.logout(&HeaderMap::new()).await.unwrap();
     assert_eq!(mock.calls(Endpoint::Logout), 3, "there is nothing to end");
-    for fault in [Fault::Status(500), Fault::Status(401), Fault::Reset, Fault::Hang] {
+    for fault in [Fault::Status(500), Fault::Status(403), Fault::Reset, Fault::Hang] {
         mock.inject(Endpoint::Logout, fault.clone());
         let dave = mock.sign_in("dave");
         let error = auth.logout(&material(&dave)).await.unwrap_err();

@@ -2,13 +2,20 @@
 
 use std::time::Duration;
 
+use futures_util::{FutureExt as _, future::join_all};
 use serde_json::json;
+use tokio::task::yield_now;
 use tower_crossmint_auth::{
-    Credentials,
+    Credentials, CrossmintAuth,
     testing::{Endpoint, Fault, MockCrossmint},
 };
+use tracing::Level;
 
-use crate::support::{Answer, App, ENDED, JWT, LOGOUT_ROUTE, REFRESH, beyond, calls, expired};
+use crate::{
+    direct::{app, auth, pass, post},
+    events::Events,
+    support::{Answer, App, ENDED, JWT, LOGOUT_ROUTE, REFRESH, beyond, calls, expired},
+};
 
 /// Asserts that the user is signed out as far as the browser is concerned.
 #[track_caller]
@@ -54,6 +61,99 @@ async fn the_answer_is_the_same_whatever_happens_upstream() {
     assert_eq!(mock.calls(Endpoint::Elsewhere), 0);
     mock.set_down(true);
     assert_signed_out(&app.post(LOGOUT_ROUTE, &mock.sign_in("alice").cookie_header(), "").await, "down");
+}
+
+#[tokio::test]
+async fn a_session_that_crossmint_does_not_know_counts_as_ended() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    for (fault, is_told) in [
+        (Fault::Status(400), true),
+        (Fault::Status(401), true),
+        (Fault::Status(404), true),
+        (Fault::StatusHtml(401), true),
+        (Fault::response(404, &[], ""), true),
+        (Fault::Status(403), false),
+        (Fault::StatusHtml(403), false),
+        (Fault::Status(405), false),
+        (Fault::Status(429), false),
+        (Fault::Status(500), false),
+    ] {
+        mock.inject(Endpoint::Logout, fault.clone());
+        let told = auth.logout(Credentials::pair("", mock.sign_in("alice").refresh_token())).await;
+        assert_eq!(told.is_ok(), is_told, "{fault:?}: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn failures_are_news_once_a_minute_and_junk_never_is() {
+    let events = Events::capture(Level::DEBUG);
+    let mock = MockCrossmint::start().await;
+    let app = app(&auth(&mock));
+    for (fault, logouts) in [(Fault::Status(401), 2), (Fault::Status(500), 3)] {
+        mock.inject(Endpoint::Logout, fault);
+        for number in 0..logouts {
+            post(&app, LOGOUT_ROUTE, &format!("{REFRESH}=junk{number}")).await;
+        }
+    }
+    pass(Duration::from_secs(60)).await;
+    post(&app, LOGOUT_ROUTE, &format!("{REFRESH}=junk")).await;
+    let levels: Vec<String> = events.texts().into_iter().filter(|text| text.contains("told of a logout")).collect();
+    assert_eq!(
+        levels,
+        ["INFO", "DEBUG", "DEBUG", "INFO"].map(|level| format!("{level} Crossmint was not told of a logout"))
+    );
+}
+
+#[tokio::test]
+async fn a_logout_behind_a_flood_of_junk_ends_its_session() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&CrossmintAuth::new(mock.config().logout_timeout(Duration::from_secs(600)).build().unwrap()));
+    let junk: Vec<String> = (0..200).map(|number| format!("{REFRESH}=junk{number}")).collect();
+    let alice = mock.sign_in("alice");
+    let hold = mock.hold(Endpoint::Logout);
+    let mut flood = Box::pin(join_all(junk.iter().map(|cookie| post(&app, LOGOUT_ROUTE, cookie))));
+    tokio::select! {
+        _ = &mut flood => panic!("the calls are held"),
+        () = mock.called(Endpoint::Logout, 128) => {}
+    }
+    let cookie = alice.cookie_header();
+    let mut logout = Box::pin(post(&app, LOGOUT_ROUTE, &cookie));
+    assert!((&mut logout).now_or_never().is_none(), "others come first");
+    hold.release();
+    let (flood, logout) = tokio::join!(flood, logout);
+    assert_signed_out(&logout, "the last one");
+    assert!(!mock.is_live(alice.refresh_token()));
+    assert_eq!((flood.len(), mock.calls(Endpoint::Logout)), (200, 201));
+}
+
+#[tokio::test]
+async fn waiting_for_other_logouts_is_part_of_the_time_limit() {
+    let mock = MockCrossmint::start().await;
+    let (limit, half) = (Duration::from_secs(600), Duration::from_secs(300));
+    let config = mock.config().max_concurrent_refreshes(1).logout_timeout(limit);
+    let app = app(&CrossmintAuth::new(config.build().unwrap()));
+    let _hold = mock.hold(Endpoint::Logout);
+    let logout = |token: &str| {
+        let (app, cookie) = (app.clone(), format!("{REFRESH}={token}"));
+        tokio::spawn(async move { post(&app, LOGOUT_ROUTE, &cookie).await })
+    };
+    let first = logout("first");
+    mock.called(Endpoint::Logout, 1).await;
+    pass(half).await;
+    let mut second = logout("second");
+    settle().await;
+    pass(half).await;
+    assert_signed_out(&first.await.unwrap(), "the first");
+    tokio::select! {
+        _ = &mut second => panic!("there is time left"),
+        () = mock.called(Endpoint::Logout, 2) => {}
+    }
+    tokio::time::pause();
+    tokio::time::advance(half).await;
+    settle().await;
+    assert!(second.is_finished(), "half of the limit in the queue, and half of it in the call");
+    assert_signed_out(&second.await.unwrap(), "the second");
 }
 
 #[tokio::test]
@@ -147,4 +247,11 @@ async fn the_verified_token_is_dropped() {
     assert!(is_cached().await, "before the logout");
     assert_signed_out(&app.post(LOGOUT_ROUTE, &renewed.cookie_header(), "").await, "");
     assert!(!is_cached().await, "after the logout");
+}
+
+/// Lets all tasks run that can.
+async fn settle() {
+    for _ in 0..100 {
+        yield_now().await;
+    }
 }
