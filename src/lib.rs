@@ -67,7 +67,8 @@
 //! | `axum` | [`Session`] and `Option<Session>` as extractors, [`AuthError`] as a response |
 //! | `testing` | [`testing::MockCrossmint`], a Crossmint on loopback for your own tests |
 //!
-//! The layer needs a tokio runtime with time and I/O enabled, which axum, tonic and hyper servers have anyway.
+//! The layer needs a tokio runtime with time and I/O enabled, which axum, tonic and hyper servers have anyway. Outside of
+//! any runtime, requests that need one are answered as in an outage; in a runtime without time or I/O, tokio panics.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

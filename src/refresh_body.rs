@@ -14,7 +14,10 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::time::{Sleep, sleep};
+use tokio::{
+    runtime::Handle,
+    time::{Sleep, sleep},
+};
 
 use crate::error::AuthErrorKind;
 
@@ -25,15 +28,16 @@ pin_project! {
     pub(crate) struct ReadBody<B> {
         #[pin]
         body: B,
+        // Set by the first poll: a service may be called outside of the runtime that polls its future.
         #[pin]
-        deadline: Sleep,
+        deadline: Option<Sleep>,
         buffer: Vec<u8>,
     }
 }
 
 impl<B: Body> ReadBody<B> {
     pub(crate) fn new(body: B) -> Self {
-        Self { body, deadline: sleep(TIME_LIMIT), buffer: Vec::new() }
+        Self { body, deadline: None, buffer: Vec::new() }
     }
 }
 
@@ -45,7 +49,14 @@ impl<B: Body> Future for ReadBody<B> {
         if this.body.size_hint().lower() > MAX_BODY as u64 {
             return Poll::Ready(Err(AuthErrorKind::BodyTooLarge));
         }
-        if this.deadline.poll(cx).is_ready() {
+        if this.deadline.is_none() {
+            // Tokio panics where it has no runtime.
+            if Handle::try_current().is_err() {
+                return Poll::Ready(Err(AuthErrorKind::Unavailable));
+            }
+            this.deadline.set(Some(sleep(TIME_LIMIT)));
+        }
+        if this.deadline.as_pin_mut().is_some_and(|deadline| deadline.poll(cx).is_ready()) {
             return Poll::Ready(Err(AuthErrorKind::BodyTimeout));
         }
         loop {

@@ -1,23 +1,23 @@
 //! The handle, without tower.
 
-use std::{error::Error, time::Duration};
+use std::{convert::Infallible, error::Error, time::Duration};
 
 use axum::body::Body;
 use futures_util::{FutureExt as _, future::join_all};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, Response};
 use serde_json::json;
-use tower::ServiceExt as _;
+use tower::{Layer as _, Service as _, ServiceExt as _};
 use tower_crossmint_auth::{
     ApiKey, AuthErrorKind, AuthMaterial, CookieOptions, Credentials, CrossmintAuth, CrossmintAuthConfig,
-    CrossmintAuthConfigBuilder, CrossmintAuthLayer, Environment, RefreshToken,
+    CrossmintAuthConfigBuilder, CrossmintAuthLayer, Environment, OutagePolicy, RefreshToken,
     testing::{Endpoint, Fault, MockCrossmint, MockSession},
 };
 use tracing::Level;
 
 use crate::{
-    direct::{app, at, auth, get, post, request},
+    direct::{app, at, auth, get, post, request, send},
     events::Events,
-    support::{Answer, App, JWT, REFRESH, calls, expired},
+    support::{Answer, App, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE, TRY_LATER, calls, expired},
 };
 
 #[tokio::test]
@@ -444,6 +444,30 @@ fn the_handle_works_on_one_thread_and_errs_outside_of_a_runtime() {
         auth.logout(&carol).await.unwrap();
     });
     assert_eq!((mock.calls(Endpoint::Refresh), mock.calls(Endpoint::Logout)), (1, 1));
+}
+
+#[test]
+fn the_layer_answers_as_in_an_outage_outside_of_a_runtime() {
+    let runtime = runtime();
+    let mock = runtime.block_on(MockCrossmint::start());
+    let cookie = expired(&mock, "alice").cookie_header();
+    for (policy, status) in [(OutagePolicy::EndSession, 401), (OutagePolicy::KeepSession, 503)] {
+        let app = app(&CrossmintAuth::new(mock.config().on_outage(policy).build().unwrap()));
+        for (method, path) in [(Method::POST, REFRESH_ROUTE), (Method::GET, "/")] {
+            let answer = send(&app, request(method, path, &cookie)).now_or_never().unwrap();
+            assert_eq!((answer.status, answer.json()["message"].as_str()), (status, Some(TRY_LATER)), "{path}");
+            assert_eq!(answer.clears(&[JWT, REFRESH]), policy == OutagePolicy::EndSession, "{path}, {policy:?}");
+        }
+        let answer = post(&app, LOGOUT_ROUTE, &cookie).now_or_never().unwrap();
+        assert!(answer.status == 200 && answer.clears(&[JWT, REFRESH]), "{policy:?}: {answer:?}");
+    }
+    assert_eq!((calls(&mock), mock.live_sessions()), ([0, 0, 0], 1));
+
+    // What counts is where the future is polled.
+    let inner = tower::service_fn(|_| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+    let mut service = CrossmintAuthLayer::from(auth(&mock)).layer(inner);
+    let response = service.call(request::<Body>(Method::POST, REFRESH_ROUTE, &cookie));
+    assert_eq!(runtime.block_on(response).unwrap().status(), 200);
 }
 
 #[test]
