@@ -335,8 +335,18 @@ impl CrossmintAuthConfigBuilder {
 
     /// Sets the HTTP client (of reqwest 0.13), for a proxy or a private certificate authority.
     ///
-    /// The built-in one follows no redirects, uses no proxy and decompresses nothing. Your own should not follow
-    /// redirects either: one that does re-posts refresh tokens and the API key wherever it is sent.
+    /// The built-in one follows no redirects, uses no proxy, decompresses nothing and closes connections that have been
+    /// idle for 15 s.
+    ///
+    /// Your own should close idle connections (`pool_idle_timeout`) well before Crossmint or a proxy does: a refresh on a
+    /// connection that is being closed fails, and cannot be tried again because the token may be spent. reqwest's default
+    /// of 90 s is longer than many load balancers wait.
+    ///
+    /// # Security
+    ///
+    /// Your own should not follow redirects either: one that does re-posts refresh tokens and the API key wherever it is
+    /// sent. Nor should it have a cookie store: it would send cookies that Crossmint has set for one user with the refresh
+    /// of another.
     pub fn http_client(mut self, client: reqwest::Client) -> Self {
         self.http_client = Some(client);
         self
@@ -562,6 +572,8 @@ fn built_in_client(connect_timeout: Duration) -> Result<reqwest::Client, ConfigE
         .no_zstd()
         .no_deflate()
         .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+        // A refresh must not meet a connection that the other side is about to close: it cannot be tried again.
+        .pool_idle_timeout(MAX_IDLE_TIME)
         .user_agent(concat!("tower-crossmint-auth/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| {
@@ -587,4 +599,5 @@ const MAX_WINDOW: Duration = Duration::from_secs(300);
 const MIN_GRACE_BYTES: usize = 64 << 10;
 const MAX_REFUSAL_RUN: usize = 100_000;
 const MAX_IDLE_CONNECTIONS: usize = 32;
+const MAX_IDLE_TIME: Duration = Duration::from_secs(15);
 const MAX_CONCURRENCY: usize = 65_536;

@@ -428,6 +428,19 @@ async fn the_built_in_client_follows_no_redirect_and_inflates_nothing() {
     assert!(names.iter().all(|name| mock.requests(Endpoint::Refresh).iter().all(|call| call.header(name).is_none())));
 }
 
+#[tokio::test]
+async fn the_built_in_client_uses_no_connection_that_has_been_idle_for_15_s() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let refresh = async || auth.refresh(mock.sign_in("alice").refresh_token()).await.unwrap();
+    refresh().await;
+    for (idle, connections) in [(14, 1), (16, 2), (16, 3)] {
+        pass(Duration::from_secs(idle)).await;
+        refresh().await;
+        assert_eq!(mock.connections(), connections, "after {idle} s");
+    }
+}
+
 #[test]
 fn risks_are_warned_of_exactly_once() {
     let production = || CrossmintAuthConfig::builder(ApiKey::unverified("risky", Environment::Production));
