@@ -454,7 +454,7 @@ pub enum Unauthenticated {
     AllowMissing,
     /// Passes every request on, with a [`Session`](crate::Session) if it has a valid one. The cookies of a dead
     /// session are cleared on the way out; the reason is in the request's extensions, as an
-    /// [`AuthError`](crate::AuthError).
+    /// [`AuthError`](crate::AuthError), with which the [`Session`](crate::Session) extractor answers.
     Allow,
 }
 

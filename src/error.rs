@@ -11,13 +11,15 @@ use http::StatusCode;
 #[derive(Clone, Debug)]
 pub struct AuthError {
     kind: AuthErrorKind,
+    /// What a layer does about it, once one has decided.
+    policy: Option<OutagePolicy>,
     retry_after: Option<Duration>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl AuthError {
     pub(crate) fn new(kind: AuthErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { kind, retry_after: None, source: Some(Arc::from(source.into())) }
+        Self { kind, policy: None, retry_after: None, source: Some(Arc::from(source.into())) }
     }
 
     pub(crate) fn retry_after(mut self, delay: Option<Duration>) -> Self {
@@ -42,15 +44,21 @@ impl AuthError {
         self.retry_after.map(|_| self.delay())
     }
 
+    /// Records the policy of the layer that refuses a request, so that whoever answers in its place does the same.
+    pub(crate) fn under(mut self, policy: OutagePolicy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
     /// Decides the answer to a request that failed with this error.
-    pub(crate) fn disposition(&self, policy: OutagePolicy) -> Disposition {
+    pub(crate) fn disposition(&self) -> Disposition {
         use AuthErrorKind::*;
         let (status, cookies) = match self.kind {
             MissingCredentials | MissingRefreshToken | AmbiguousCredentials | InvalidCredentials | InvalidToken
             | Refused => (StatusCode::UNAUTHORIZED, CookieFate::Cleared),
-            Unavailable | RateLimited | UnusableAnswer => match policy {
-                OutagePolicy::EndSession => (StatusCode::UNAUTHORIZED, CookieFate::Cleared),
-                OutagePolicy::KeepSession => (StatusCode::SERVICE_UNAVAILABLE, CookieFate::Kept),
+            Unavailable | RateLimited | UnusableAnswer => match self.policy {
+                Some(OutagePolicy::EndSession) => (StatusCode::UNAUTHORIZED, CookieFate::Cleared),
+                Some(OutagePolicy::KeepSession) | None => (StatusCode::SERVICE_UNAVAILABLE, CookieFate::Kept),
             },
             UserUnavailable => (StatusCode::NOT_FOUND, CookieFate::Kept),
             CrossSite => (StatusCode::FORBIDDEN, CookieFate::Kept),
@@ -59,6 +67,7 @@ impl AuthError {
             InvalidBody => (StatusCode::BAD_REQUEST, CookieFate::Kept),
             BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, CookieFate::Kept),
             BodyTimeout => (StatusCode::REQUEST_TIMEOUT, CookieFate::Kept),
+            LayerMissing => (StatusCode::INTERNAL_SERVER_ERROR, CookieFate::Kept),
         };
         let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then(|| self.delay());
         Disposition { status, cookies, retry_after }
@@ -67,7 +76,7 @@ impl AuthError {
 
 impl From<AuthErrorKind> for AuthError {
     fn from(kind: AuthErrorKind) -> Self {
-        Self { kind, retry_after: None, source: None }
+        Self { kind, policy: None, retry_after: None, source: None }
     }
 }
 
@@ -90,6 +99,7 @@ impl fmt::Display for AuthError {
             AuthErrorKind::InvalidBody => "the body is not a JSON object with a string `refresh`",
             AuthErrorKind::BodyTooLarge => "the body is larger than 16 KiB",
             AuthErrorKind::BodyTimeout => "the body did not arrive within 5 s",
+            AuthErrorKind::LayerMissing => "the layer is not installed on this route",
         })
     }
 }
@@ -136,11 +146,13 @@ pub enum AuthErrorKind {
     BodyTooLarge,
     /// The body of the refresh route took longer than 5 s.
     BodyTimeout,
+    /// [`Session`](crate::Session) was extracted on a route that no layer is installed on.
+    LayerMissing,
 }
 
 impl AuthErrorKind {
     /// All kinds, in the order of their declaration.
-    pub(crate) const ALL: [Self; Self::BodyTimeout as usize + 1] = [
+    pub(crate) const ALL: [Self; Self::LayerMissing as usize + 1] = [
         Self::MissingCredentials,
         Self::MissingRefreshToken,
         Self::AmbiguousCredentials,
@@ -157,6 +169,7 @@ impl AuthErrorKind {
         Self::InvalidBody,
         Self::BodyTooLarge,
         Self::BodyTimeout,
+        Self::LayerMissing,
     ];
 
     /// Returns the text for the client: one per kind, whatever the cause.
@@ -177,6 +190,7 @@ impl AuthErrorKind {
             Self::InvalidBody => "The body must be a JSON object whose `refresh` is a string, or empty",
             Self::BodyTooLarge => "The body must not be larger than 16 KiB",
             Self::BodyTimeout => "The body did not arrive in time",
+            Self::LayerMissing => "The request could not be handled",
         }
     }
 }
@@ -230,7 +244,7 @@ mod tests {
     fn only_an_outage_depends_on_the_policy() {
         for kind in AuthErrorKind::ALL {
             let [end, keep] = [OutagePolicy::EndSession, OutagePolicy::KeepSession]
-                .map(|policy| AuthError::from(kind).disposition(policy));
+                .map(|policy| AuthError::from(kind).under(policy).disposition());
             let is_outage = keep.status == StatusCode::SERVICE_UNAVAILABLE;
             assert_eq!(end != keep, is_outage, "{kind:?}");
             assert_eq!(end.cookies == CookieFate::Cleared, end.status == StatusCode::UNAUTHORIZED, "{kind:?}");

@@ -8,26 +8,54 @@ use axum_core::{
 use http::request::Parts;
 
 use crate::{
-    auth::Rejection,
-    error::{AuthError, AuthErrorKind, OutagePolicy},
+    auth::{NoSession, Rejection, Throttle},
+    error::{AuthError, AuthErrorKind},
     response,
     session::Session,
 };
 
 /// Extracts the session of the request.
 ///
-/// A request without one is answered with 401, as by the layer. That happens under
+/// A request without one is answered as by the layer: with 401, or in an outage under
+/// [`OutagePolicy::KeepSession`](crate::OutagePolicy::KeepSession) with 503. That happens under
 /// [`Unauthenticated::Allow`](crate::Unauthenticated::Allow) and
-/// [`AllowMissing`](crate::Unauthenticated::AllowMissing), and where the layer is missing.
+/// [`AllowMissing`](crate::Unauthenticated::AllowMissing), and to CORS preflights. `Result<Session, AuthError>` extracts
+/// the reason instead of answering with it.
+///
+/// On a route that no layer is installed on, the answer is 500, and an event of the level `ERROR` says so.
 impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = AuthError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AuthError> {
-        parts.extensions.get().cloned().ok_or_else(|| AuthErrorKind::MissingCredentials.into())
+        let extensions = &parts.extensions;
+        if let Some(session) = extensions.get::<Self>() {
+            return Ok(session.clone());
+        }
+        if extensions.get::<NoSession>().is_none() {
+            report_missing_layer();
+            return Err(AuthErrorKind::LayerMissing.into());
+        }
+        Err(extensions.get().cloned().unwrap_or_else(|| AuthErrorKind::MissingCredentials.into()))
     }
 }
 
 /// Extracts the session of the request, if it has one.
+///
+/// `None` does not tell a visitor from a user whose session could not be checked, nor from a missing layer.
+/// `Result<Session, AuthError>` does, by [`AuthError::kind`]:
+///
+/// ```
+/// use tower_crossmint_auth::{AuthError, AuthErrorKind, Session};
+///
+/// async fn home(session: Result<Session, AuthError>) -> Result<String, AuthError> {
+///     match session {
+///         Ok(session) => Ok(format!("Hello {}", session.user_id())),
+///         Err(error) if error.kind() == AuthErrorKind::MissingCredentials => Ok("Hello, whoever you are".to_owned()),
+///         Err(error) => Err(error),
+///     }
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(home));
+/// ```
 impl<S: Sync> OptionalFromRequestParts<S> for Session {
     type Rejection = std::convert::Infallible;
 
@@ -36,11 +64,22 @@ impl<S: Sync> OptionalFromRequestParts<S> for Session {
     }
 }
 
-/// Answers as the layer does under [`OutagePolicy::KeepSession`], without touching the cookies.
+/// Answers as the layer that refused the request does, without touching the cookies. An error of
+/// [`CrossmintAuth`](crate::CrossmintAuth) is answered as under
+/// [`OutagePolicy::KeepSession`](crate::OutagePolicy::KeepSession).
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
-        let disposition = self.disposition(OutagePolicy::KeepSession);
+        let disposition = self.disposition();
         let rejection = Rejection { error: self, disposition, set_cookie: Vec::new() };
         response::rejected(rejection, false).map(Body::from)
+    }
+}
+
+fn report_missing_layer() {
+    static LOG: Throttle = Throttle::new();
+    if LOG.is_due() {
+        tracing::error!("the layer is not installed on this route");
+    } else {
+        tracing::debug!("the layer is not installed on this route");
     }
 }

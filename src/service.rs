@@ -17,7 +17,6 @@ use crate::{
     future::ResponseFuture,
     refresh_body,
     response::{self, ResponseBody},
-    session::Session,
 };
 
 /// A service behind [`CrossmintAuthLayer`](crate::CrossmintAuthLayer).
@@ -47,8 +46,6 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        // Only this layer says who is signed in.
-        request.extensions_mut().remove::<Session>();
         match self.auth.admit(request.method(), request.uri(), request.headers()) {
             Admission::Decided(Verdict::Forward(passage)) => {
                 let set_cookie = passage.enter(request.extensions_mut());

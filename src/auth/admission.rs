@@ -113,7 +113,8 @@ impl CrossmintAuth {
 
     fn rejection(&self, Failure { error, rescued }: Failure, carried: Carried) -> Rejection {
         self.0.counters.refusal(error.kind());
-        let disposition = error.disposition(self.0.settings.on_outage);
+        let error = error.under(self.0.settings.on_outage);
+        let disposition = error.disposition();
         let set_cookie = match disposition.cookies {
             CookieFate::Cleared => self.0.cookies.clear(carried),
             CookieFate::Kept => rescued.and_then(|rescued| rescued.set_cookie.clone()).map_or_else(Vec::new, Vec::from),
@@ -152,17 +153,27 @@ pub(crate) struct Passage {
 }
 
 impl Passage {
-    /// Tells the request, and returns what is left for its response.
+    /// Puts the session, or its absence and the reason, into a request's extensions. Whatever was there before goes: only
+    /// this layer says who is signed in. Returns what is left for the response.
     pub(crate) fn enter(self, request: &mut Extensions) -> SetCookie {
         if let Some(session) = self.session {
             request.insert(session);
+        } else {
+            request.remove::<Session>();
+            request.insert(NoSession);
         }
         if let Some(error) = self.error {
             request.insert(error);
+        } else {
+            request.remove::<AuthError>();
         }
         self.set_cookie
     }
 }
+
+/// The mark of a request that a layer has passed on without a session.
+#[derive(Clone, Copy)]
+pub(crate) struct NoSession;
 
 impl From<Resolved> for Passage {
     fn from(resolved: Resolved) -> Self {

@@ -30,6 +30,8 @@ use tokio::{sync::Semaphore, time::timeout};
 
 #[cfg(test)]
 pub(crate) use self::grace::Renewal;
+#[cfg(feature = "axum")]
+pub(crate) use self::admission::NoSession;
 pub use self::stats::Stats;
 use self::{
     admission::set_cookies,
@@ -40,7 +42,7 @@ use self::{
     places::Places,
     renewal::{Ended, Renewals, Revocation},
     sessions::{Judgement, Resolved, usable_secret},
-    stats::{Counters, RefusalRun, Throttle},
+    stats::{Counters, RefusalRun},
     tasks::{Tasks, runtime},
     tokens::Tokens,
     upstream::Upstream,
@@ -49,6 +51,7 @@ pub(crate) use self::{
     admission::{Admission, RefreshCall, Rejection, SetCookie, Verdict, add_cookies},
     handles::SharedHandle,
     renewal::Handout,
+    stats::Throttle,
 };
 use crate::{
     config::{CrossmintAuthConfig, Settings},

@@ -141,17 +141,27 @@ impl RefusalRun {
 }
 
 /// Lets one event a minute through.
-#[derive(Debug, Default)]
-pub(super) struct Throttle(Mutex<Option<Instant>>);
+#[derive(Debug)]
+pub(crate) struct Throttle(Mutex<Option<Instant>>);
 
 impl Throttle {
-    pub(super) fn is_due(&self) -> bool {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    pub(crate) fn is_due(&self) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = last.is_none_or(|last| last.elapsed() >= LOG_PAUSE);
         if is_due {
             *last = Some(Instant::now());
         }
         is_due
+    }
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

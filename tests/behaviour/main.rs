@@ -8,6 +8,7 @@ mod corpora;
 mod csrf;
 mod direct;
 mod events;
+mod extractor;
 mod grpc;
 mod handle;
 mod hang_up;
