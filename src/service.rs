@@ -30,6 +30,21 @@ impl<S> CrossmintAuthService<S> {
     pub(crate) fn new(inner: S, auth: CrossmintAuth) -> Self {
         Self { inner, auth }
     }
+
+    /// Gets a reference to the underlying service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Gets a mutable reference to the underlying service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Consumes `self`, returning the underlying service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for CrossmintAuthService<S>

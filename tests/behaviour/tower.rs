@@ -108,6 +108,16 @@ async fn errors_of_the_inner_service_pass_through() {
 }
 
 #[tokio::test]
+async fn the_inner_service_can_be_reached_and_taken_out() {
+    let mock = MockCrossmint::start().await;
+    let mut service = CrossmintAuthLayer::from(auth(&mock)).layer(Strict::default());
+    service.get_mut().broken = true;
+    assert!(service.get_ref().broken);
+    assert_eq!(service.ready().await.unwrap_err(), "broken", "it is the one that is called");
+    assert!(service.into_inner().broken);
+}
+
+#[tokio::test]
 async fn readiness_is_the_inner_services() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
