@@ -1,6 +1,6 @@
 //! Crossmint's API keys: `<origin>_<environment>_<payload>`, checked without asking Crossmint.
 
-use std::{convert::Infallible, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 
@@ -125,12 +125,6 @@ impl TryFrom<String> for ApiKey {
     }
 }
 
-impl From<Infallible> for ConfigError {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
-
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiKey")
@@ -138,6 +132,46 @@ impl fmt::Debug for ApiKey {
             .field("environment", &self.environment)
             .field("project_id", &self.project_id)
             .finish_non_exhaustive()
+    }
+}
+
+/// An [`ApiKey`], or a string with one: what [`CrossmintAuthConfig::builder`](crate::CrossmintAuthConfig::builder) takes.
+///
+/// It cannot be implemented for other types.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an API key",
+    label = "expected a `&str`, a `String` or an `ApiKey`"
+)]
+pub trait IntoApiKey: sealed::Sealed {}
+
+impl IntoApiKey for ApiKey {}
+impl IntoApiKey for &str {}
+impl IntoApiKey for String {}
+
+mod sealed {
+    use super::{ApiKey, ConfigError};
+
+    #[expect(unnameable_types, reason = "that is what seals the trait")]
+    pub trait Sealed {
+        fn into_api_key(self) -> Result<ApiKey, ConfigError>;
+    }
+
+    impl Sealed for ApiKey {
+        fn into_api_key(self) -> Result<ApiKey, ConfigError> {
+            Ok(self)
+        }
+    }
+
+    impl Sealed for &str {
+        fn into_api_key(self) -> Result<ApiKey, ConfigError> {
+            self.parse()
+        }
+    }
+
+    impl Sealed for String {
+        fn into_api_key(self) -> Result<ApiKey, ConfigError> {
+            self.parse()
+        }
     }
 }
 

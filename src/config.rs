@@ -6,7 +6,7 @@ use http::uri::PathAndQuery;
 use reqwest::Url;
 
 use crate::{
-    api_key::{ApiKey, Environment, KeyOrigin},
+    api_key::{ApiKey, Environment, IntoApiKey, KeyOrigin},
     auth::SharedHandle,
     cookie_options::{CookieNames, CookieOptions, NamePairs},
     error::OutagePolicy,
@@ -68,13 +68,9 @@ impl CrossmintAuthConfig {
     /// Starts a configuration from an API key: a string, or an [`ApiKey`] that has been parsed already.
     ///
     /// A key that cannot be used is reported by [`build`](CrossmintAuthConfigBuilder::build).
-    pub fn builder<K>(api_key: K) -> CrossmintAuthConfigBuilder
-    where
-        K: TryInto<ApiKey>,
-        K::Error: Into<ConfigError>,
-    {
+    pub fn builder(api_key: impl IntoApiKey) -> CrossmintAuthConfigBuilder {
         CrossmintAuthConfigBuilder {
-            api_key: api_key.try_into().map_err(Into::into),
+            api_key: api_key.into_api_key(),
             base_url: None,
             refresh_route: "/api/auth/refresh".to_owned(),
             logout_route: "/api/auth/logout".to_owned(),

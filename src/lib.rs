@@ -95,7 +95,7 @@ pub mod testing;
 #[doc(hidden)]
 pub use self::auth::fuzzing;
 pub use self::{
-    api_key::{ApiKey, Environment, KeyOrigin},
+    api_key::{ApiKey, Environment, IntoApiKey, KeyOrigin},
     auth::{Credentials, CrossmintAuth, Stats},
     config::{ConfigError, CrossmintAuthConfig, CrossmintAuthConfigBuilder, Unauthenticated},
     cookie_options::{CookieNames, CookieOptions, SameSite},
