@@ -188,7 +188,7 @@ impl CrossmintAuthConfigBuilder {
     /// # Security
     ///
     /// Crossmint's projects may share signing keys: without this check, a user of any other project is let in.
-    pub fn any_audience(mut self) -> Self {
+    pub fn dangerous_accept_any_audience(mut self) -> Self {
         self.audience = Audience::Any;
         self
     }
@@ -368,7 +368,8 @@ impl CrossmintAuthConfigBuilder {
         let audience = match self.audience {
             Audience::Project => Some(api_key.project_id().to_owned()),
             Audience::Other(audience) if audience.is_empty() => {
-                return Err(ConfigError::new("audience", "it is empty: call `any_audience` to accept all"));
+                let why = "it is empty: name one, or call `dangerous_accept_any_audience`";
+                return Err(ConfigError::new("audience", why));
             }
             Audience::Other(audience) => Some(audience),
             Audience::Any => None,

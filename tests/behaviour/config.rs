@@ -85,7 +85,7 @@ fn a_bad_value_is_named_shown_and_mended() {
         ("logout_route", "`https://a.test/logout`", "write it like", |b| b.logout_route("https://a.test/logout")),
         ("logout_route", "`/logout#x`", "write it like", |b| b.logout_route("/logout#x")),
         ("logout_route", "`/api/auth/refresh`", "two paths", |b| b.logout_route("/api/auth/refresh")),
-        ("audience", "empty", "any_audience", |b| b.audience("")),
+        ("audience", "empty", "dangerous_accept_any_audience", |b| b.audience("")),
         ("issuer", "empty", "leave it out", |b| b.issuer("")),
         ("leeway", "300.001s", "maximum of 300 s", |b| b.leeway(Duration::from_millis(300_001))),
         ("rotation_grace", "301s", "maximum of 300 s", |b| b.rotation_grace(Duration::from_secs(301))),

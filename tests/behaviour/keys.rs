@@ -88,7 +88,7 @@ async fn the_leeway_the_issuer_and_the_audience_are_as_configured() {
     let mock = MockCrossmint::start().await;
     let of = |config: tower_crossmint_auth::CrossmintAuthConfigBuilder| CrossmintAuth::new(config.build().unwrap());
     let strict = of(mock.config().leeway(Duration::ZERO).issuer(mock.issuer()));
-    let lenient = of(mock.config().leeway(Duration::from_secs(300)).any_audience());
+    let lenient = of(mock.config().leeway(Duration::from_secs(300)).dangerous_accept_any_audience());
     let other = of(mock.config().audience("other-project"));
     let token = |name: &str, value: Value| mock.session("alice").claim(name, value).create().jwt().to_owned();
     let cases = [
