@@ -76,6 +76,8 @@ mod api_key;
 mod auth;
 mod config;
 mod cookie_options;
+#[cfg(test)]
+mod corpus;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;

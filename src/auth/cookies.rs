@@ -277,3 +277,6 @@ const NOT_WRITABLE: &str = "a token is empty, too long for a cookie, or has byte
 
 /// Browsers drop a cookie whose name and value are longer (RFC 6265bis section 5.6).
 pub(crate) const MAX_COOKIE: usize = 4096;
+
+#[cfg(test)]
+mod tests;

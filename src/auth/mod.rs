@@ -5,8 +5,6 @@
 
 mod admission;
 mod cookies;
-#[cfg(test)]
-mod corpora;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod grace;

@@ -4,7 +4,8 @@
 
 mod config;
 mod cookies;
-mod corpora;
+#[path = "../../src/corpus.rs"]
+mod corpus;
 mod csrf;
 mod direct;
 mod events;

@@ -4,13 +4,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tower_crossmint_auth::{
-    OutagePolicy,
+    CrossmintAuth, OutagePolicy,
     testing::{Endpoint, Fault, MockCrossmint},
 };
 
 use crate::{
-    direct::pass,
-    support::{Answer, App, ENDED, REFRESH_ROUTE, TRY_LATER, beyond, calls, expired},
+    corpus::{bytes, cases, text},
+    direct::{self, get, pass},
+    support::{Answer, App, ENDED, JWT, REFRESH, REFRESH_ROUTE, TRY_LATER, beyond, calls, expired},
 };
 
 const POLICIES: [OutagePolicy; 2] = [OutagePolicy::EndSession, OutagePolicy::KeepSession];
@@ -72,6 +73,53 @@ async fn an_answer_that_is_no_verdict_ends_or_keeps_the_session_as_configured() 
             assert_no_verdict(&answer, policy, &format!("{case}, at the refresh route"));
         }
         assert_eq!((mock.calls(Endpoint::Elsewhere), mock.calls(Endpoint::Logout), app.served()), (0, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn answers_of_crossmint_are_what_they_are_said_to_be() {
+    // 101 is no final answer.
+    for case in cases("refresh_upstream_responses.json", 51, &["101"]) {
+        let id = text(&case, "id");
+        let status = u16::try_from(case["status"].as_u64().unwrap()).unwrap();
+        let mock = MockCrossmint::start().await;
+        let auth = CrossmintAuth::new(mock.config().on_outage(OutagePolicy::KeepSession).build().unwrap());
+        auth.warm_up().await.unwrap();
+        let session = expired(&mock, "user-1");
+        let claims = |sub: &str, aud: &str, exp: u64| json!({"sub": sub, "aud": aud, "exp": exp});
+        let sign = |aud: &str, exp| mock.sign(json!({}), claims("user-1", aud, exp));
+        let forged = sign("mock-project", 4_102_444_800).replace('.', ".e");
+        let tokens = [
+            ("<VALID>", sign("mock-project", 4_102_444_800)),
+            ("<EXPIRED>", sign("mock-project", 1)),
+            ("<WRONG_AUD>", sign("another", 4_102_444_800)),
+            ("<FORGED>", forged),
+            ("<ALG_NONE>", mock.sign(json!({"alg": "none"}), claims("user-1", "mock-project", 4_102_444_800))),
+            ("<OLD>", session.refresh_token().to_owned()),
+        ];
+        let (body, mut headers) = if case["body"].is_null() {
+            (bytes(&case, "body_b64"), Vec::new())
+        } else {
+            let filled = tokens.iter().fold(case["body"].to_string(), |body, (name, token)| body.replace(name, token));
+            assert!(!filled.contains('<'), "{id}: {filled}");
+            (filled.into_bytes(), vec![("content-type", "application/json")])
+        };
+        let given = case["headers"].as_object().unwrap();
+        headers.retain(|(name, _)| !given.contains_key(*name));
+        headers.extend(given.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())));
+        mock.inject(Endpoint::Refresh, Fault::response(status, &headers, body));
+
+        let answer = get(&direct::app(&auth), "/", &session.cookie_header()).await;
+        let is_expected = |class: &str| match class {
+            "rotated" => answer.status == 200 && answer.stores_a_session(),
+            "definitive" => answer.status == 401 && answer.clears(&[JWT, REFRESH]),
+            "transient" | "broken" => answer.status == 503 && answer.set_cookie().is_empty(),
+            unknown => panic!("{id}: the class {unknown} is not known"),
+        };
+        let classes = text(&case, "class").split("_or_");
+        assert_ne!(classes.filter(|class| is_expected(class)).count(), 0, "{id}: {answer:?}");
+        assert_eq!(calls(&mock)[1..], [1, 0], "{id}");
+        assert!(answer.status == 200 || !answer.body.contains("rt-new"), "{id}");
     }
 }
 

@@ -2,17 +2,28 @@
 
 use std::time::Duration;
 
-use axum::{body::Body, extract::Request, http::Method};
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{Method, Version},
+};
 use futures_util::stream;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::{Instant, sleep},
 };
-use tower_crossmint_auth::testing::{Endpoint, Fault, MockCrossmint};
+use tower_crossmint_auth::{
+    CrossmintAuth,
+    testing::{Endpoint, Fault, MockCrossmint},
+};
 
-use crate::support::{Answer, App, ENDED, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE, calls, expired};
+use crate::{
+    corpus::{bytes, cases, text},
+    direct::{app, auth, request, send},
+    support::{Answer, App, ENDED, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE, calls, expired},
+};
 
 const NO_TOKEN: &str = "Please provide a refresh token either in the request body or cookies";
 const INVALID: &str = "The body must be a JSON object whose `refresh` is a string, or empty";
@@ -236,6 +247,37 @@ async fn a_token_in_another_content_type_is_refused() {
 }
 
 #[tokio::test]
+async fn refresh_bodies_are_tokens_or_refused() {
+    for case in cases("refresh_bodies.json", 27, &[]) {
+        let id = text(&case, "id");
+        let mock = MockCrossmint::start().await;
+        let cookie = case["cookie_refresh"].as_str().map_or_else(String::new, |token| format!("{REFRESH}={token}"));
+        let mut request: Request = request(Method::POST, REFRESH_ROUTE, &cookie);
+        request.headers_mut().insert("content-type", text(&case, "content_type").parse().unwrap());
+        *request.body_mut() = bytes(&case, "body_b64").into();
+        let answer = send(&app(&auth(&mock)), request).await;
+        let sent: Vec<Value> =
+            mock.requests(Endpoint::Refresh).iter().map(|call| call.json().unwrap()["refresh"].take()).collect();
+        let is_expected = |(member, value): (&String, &Value)| match (member.as_str(), value) {
+            ("upstream", Value::Null) => sent.is_empty(),
+            ("upstream", token) => sent == [token.clone()],
+            ("status", Value::Array(any)) => any.contains(&answer.status.into()),
+            ("status", status) => *status == answer.status,
+            ("cookies", kept) if kept == "kept" => answer.set_cookie().is_empty(),
+            unknown => panic!("{id}: the expectation {unknown:?} is not known"),
+        };
+        let outcomes = match &case["expect"]["either"] {
+            Value::Array(any) => any.as_slice(),
+            _ => std::slice::from_ref(&case["expect"]),
+        };
+        // No part is skipped: an unknown word is an error wherever it stands.
+        let faults = |outcome: &Value| outcome.as_object().unwrap().iter().filter(|part| !is_expected(*part)).count();
+        let faults: Vec<usize> = outcomes.iter().map(faults).collect();
+        assert!(faults.contains(&0), "{id}: {answer:?}, {sent:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_of_more_than_sixteen_kilobytes_is_refused() {
     let wrong = Wrong::new().await;
     let body = format!("{{{}}}", " ".repeat((16 << 10) - 1));
@@ -360,6 +402,58 @@ async fn paths_that_are_only_like_the_routes_get_the_normal_authentication() {
         assert_eq!((app.post(path, "", "{}").await.status, app.served()), (401, served), "{path}");
     }
     assert_eq!(calls(&mock), [1, 0, 0]);
+}
+
+#[tokio::test]
+async fn targets_near_the_two_routes_are_other_targets() {
+    for case in cases("intercept_targets.json", 62, &[]) {
+        let id = text(&case, "id");
+        let mock = MockCrossmint::start().await;
+        let config = mock.config().refresh_route("/api/refresh").logout_route("/api/logout");
+        let app = app(&CrossmintAuth::new(config.build().unwrap()));
+        let headers: &[(&str, &str)] = match id {
+            "options-preflight/api/logout" => {
+                &[("origin", "https://x.example"), ("access-control-request-method", "POST")]
+            }
+            "override/api/refresh" => &[("x-http-method-override", "POST")],
+            "x-original-url/api/logout" => &[
+                ("x-original-url", "/api/logout"),
+                ("x-rewrite-url", "/api/logout"),
+                ("x-forwarded-uri", "/api/logout"),
+            ],
+            "expect-100" => &[("expect", "100-continue")],
+            _ => &[],
+        };
+        // A preflight carries no cookies.
+        let cookie = if id.contains("preflight") { String::new() } else { mock.sign_in("alice").cookie_header() };
+        let method = Method::from_bytes(text(&case, "method").as_bytes()).unwrap();
+        let mut request: Request = request(method, "/", &cookie);
+        *request.uri_mut() = text(&case, "target").parse().unwrap();
+        *request.version_mut() = match text(&case, "http") {
+            "1.1" => Version::HTTP_11,
+            "2" => Version::HTTP_2,
+            unknown => panic!("{id}: the version {unknown} is not known"),
+        };
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let answer = send(&app, request).await;
+        let [_, refreshes, logouts] = calls(&mock);
+        let seen = (answer.status, answer.set_cookie().len(), refreshes, logouts);
+        match text(&case, "expect") {
+            "refresh" => assert_eq!(seen, (200, 2, 1, 0), "{id}"),
+            // `Uri` drops the fragment, for the layer and the inner service alike.
+            "logout" | "same_as_inner" => assert_eq!(seen, (200, 2, 0, 1), "{id}"),
+            // The inner service says which path it saw; axum answers CONNECT without a body.
+            "pass" => assert_eq!(
+                (seen, answer.body.contains("path") || id.contains("connect")),
+                ((200, 0, 0, 0), true),
+                "{id}"
+            ),
+            "no_action" => assert_eq!(seen, (405, 0, 0, 0), "{id}"),
+            unknown => panic!("{id}: the expectation {unknown} is not known"),
+        }
+    }
 }
 
 #[tokio::test]
