@@ -78,6 +78,8 @@ mod config;
 mod cookie_options;
 #[cfg(test)]
 mod corpus;
+#[cfg(test)]
+mod deep;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;

@@ -126,6 +126,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::deep;
 
     fn parse(content_type: Option<&'static str>, body: &[u8]) -> Result<Option<String>, AuthErrorKind> {
         let value = content_type.map(|value| (CONTENT_TYPE, HeaderValue::from_static(value)));
@@ -165,5 +166,15 @@ mod tests {
         for (name, content_type, body, expected) in cases {
             assert_eq!(parse(*content_type, body), *expected, "{name}");
         }
+    }
+
+    #[test]
+    fn deep_nesting_in_a_body_does_not_exhaust_the_stack() {
+        deep::on_a_small_stack(|| {
+            let deep = deep::arrays(8_000);
+            for body in [format!(r#"{{"x":{deep}}}"#), format!(r#"{{"refresh":{deep}}}"#), deep] {
+                assert_eq!(parse(Some("application/json"), body.as_bytes()), Err(AuthErrorKind::InvalidBody));
+            }
+        });
     }
 }

