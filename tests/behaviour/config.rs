@@ -14,7 +14,7 @@ use tracing::Level;
 use crate::{
     direct::{app, auth, get, pass, post, request, send},
     events::Events,
-    support::{App, JWT, REFRESH},
+    support::{App, JWT, LOGOUT_ROUTE, REFRESH, expired},
 };
 
 #[test]
@@ -378,6 +378,17 @@ async fn time_limits_are_as_documented_or_as_set() {
         };
         assert_eq!(times_out_after(logout, call, mock.called(Endpoint::Logout, 1)).await, AuthErrorKind::Unavailable);
     }
+}
+
+#[tokio::test]
+async fn endless_time_limits_work() {
+    let mock = MockCrossmint::start().await;
+    let max = Duration::MAX;
+    let config = mock.config().refresh_timeout(max).keys_timeout(max).logout_timeout(max).connect_timeout(max);
+    let app = App::with(CrossmintAuth::new(config.build().unwrap())).await;
+    let answer = app.get("/", expired(&mock, "alice").cookie_header()).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(app.post(LOGOUT_ROUTE, &answer.cookie_header(), "").await.status, 200);
 }
 
 #[tokio::test]

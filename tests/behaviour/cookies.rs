@@ -8,7 +8,10 @@ use tower_crossmint_auth::{
     testing::{Endpoint, MockCrossmint},
 };
 
-use crate::support::{Answer, App, ENDED, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE, calls, expired, unauthorized};
+use crate::{
+    direct::{app, auth, get},
+    support::{Answer, App, ENDED, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE, calls, expired, unauthorized},
+};
 
 #[tokio::test]
 async fn the_credentials_are_found_among_whatever_else_the_cookie_fields_hold() {
@@ -46,6 +49,18 @@ async fn the_credentials_are_found_among_whatever_else_the_cookie_fields_hold() 
     let foreign = [b"name=\xe9\xff; ", alice.cookie_header().as_bytes(), b"; \xff=x"].concat();
     app.get("/me", foreign).await.assert_passed("alice", "beside foreign bytes");
     assert_eq!(calls(&mock), [1, 0, 0]);
+}
+
+#[tokio::test]
+async fn the_session_is_found_among_twenty_thousand_cookies() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&auth(&mock));
+    let junk = "a=b; ".repeat(20_000);
+    let alice = mock.sign_in("alice").cookie_header();
+    for cookie in [format!("{junk}{alice}"), format!("{alice}; {junk}"), format!("x={}; {alice}", "y".repeat(300_000))]
+    {
+        assert_eq!(get(&app, "/", &cookie).await.user().as_deref(), Some("alice"));
+    }
 }
 
 #[tokio::test]
@@ -92,6 +107,17 @@ async fn ambiguous_and_impossible_credentials_are_refused_without_a_call() {
     let answer = app.get("/me", unscoped).await;
     assert_eq!((answer.status, answer.body), (401, unauthorized(ENDED)), "two unscoped JWTs");
     assert_eq!((calls(&mock), app.served()), ([0, 0, 0], 0));
+}
+
+#[tokio::test]
+async fn huge_cookies_are_refused_without_a_call() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&auth(&mock));
+    let (big, crowd) = ("A".repeat(400 << 10), "a=b;".repeat(100_000));
+    for cookie in [format!("{JWT}=x; {REFRESH}={big}"), format!("{crowd}{REFRESH}={big}"), crowd] {
+        assert_eq!(get(&app, "/", &cookie).await.status, 401);
+    }
+    assert_eq!(mock.connections(), 0);
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ async fn a_handler_that_needs_a_session_answers_as_the_layer_would_have() {
         ("an outage", KeepSession, Some(unavailable()), (503, TRY_LATER, "7")),
         ("an outage, no session kept", EndSession, Some(unavailable()), (401, TRY_LATER, "")),
         ("a rate limit", KeepSession, Some(Fault::response(429, &[("retry-after", "9")], "")), (503, TRY_LATER, "9")),
-        ("an unusable answer", KeepSession, Some(Fault::Garbage), (503, TRY_LATER, "5")),
+        ("an unusable answer", KeepSession, Some(Fault::Garbage), (503, TRY_LATER, "1")),
     ];
     for (name, on_outage, fault, expected) in rows {
         let mock = MockCrossmint::start().await;

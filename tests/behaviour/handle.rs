@@ -1,6 +1,6 @@
 //! The handle, without tower.
 
-use std::{convert::Infallible, error::Error, time::Duration};
+use std::{convert::Infallible, error::Error, iter::successors, time::Duration};
 
 use axum::body::Body;
 use futures_util::{FutureExt as _, future::join_all};
@@ -130,6 +130,24 @@ async fn clearing_deletes_both_cookies() {
 }
 
 #[tokio::test]
+async fn the_last_word_on_a_response_counts() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let material = auth.refresh(mock.sign_in("alice").refresh_token()).await.unwrap();
+    let mut response = HeaderMap::from_iter([(http::header::SET_COOKIE, "other=1".parse().unwrap())]);
+    let cleared = |response: &HeaderMap| {
+        let fields: Vec<&str> = response.get_all("set-cookie").iter().map(|field| field.to_str().unwrap()).collect();
+        assert!(fields.len() == 3 && fields[0] == "other=1", "{fields:?}");
+        fields[1..].iter().all(|field| field.contains("1970"))
+    };
+    auth.store_auth_material(&mut response, &material).unwrap();
+    auth.clear_auth_material(&mut response);
+    assert!(cleared(&response));
+    auth.store_auth_material(&mut response, &material).unwrap();
+    assert!(!cleared(&response));
+}
+
+#[tokio::test]
 async fn a_refresh_exchanges_a_one_time_secret_once() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
@@ -236,6 +254,17 @@ async fn a_user_is_found_whatever_the_id() {
 }
 
 #[tokio::test]
+async fn a_user_id_names_this_user_or_nobody() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let _ = mock.sign_in("alice");
+    for id in ["al\nice", ".\t.", ".\n", "\n", "alice\u{7f}"] {
+        assert!(auth.get_user(id).await.is_err(), "{id:?}");
+    }
+    assert_eq!((mock.calls(Endpoint::User), mock.calls(Endpoint::Elsewhere)), (0, 0));
+}
+
+#[tokio::test]
 async fn a_user_that_is_not_given_out_is_an_error_with_a_reason() {
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().refresh_timeout(Duration::from_secs(1)).build().unwrap());
@@ -257,6 +286,39 @@ async fn a_user_that_is_not_given_out_is_an_error_with_a_reason() {
         assert!(error.source().unwrap().to_string().contains(reason), "{name}: {:?}", error.source());
     }
     assert_eq!(mock.calls(Endpoint::Elsewhere), 0);
+}
+
+#[tokio::test]
+async fn a_user_that_is_not_given_out_ends_no_session() {
+    let mock = MockCrossmint::start().await;
+    let error = auth(&mock).get_user("nobody").await.unwrap_err();
+    assert_eq!(error.kind(), AuthErrorKind::UserUnavailable);
+}
+
+#[tokio::test]
+async fn no_word_of_crossmints_gets_into_an_error() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    let words = json!({"message": "evil\nwords", "error": {"code": "evil words"}});
+    for (status, body) in [(200, words.to_string()), (401, words.to_string()), (500, words.to_string())] {
+        for body in [body, "evil\r\nwords".to_owned()] {
+            let fault = Fault::response(status, &[("content-type", "application/json"), ("x-evil", "words")], body);
+            for endpoint in [Endpoint::Refresh, Endpoint::Logout, Endpoint::User] {
+                mock.inject(endpoint, fault.clone());
+            }
+            let alice = expired(&mock, "alice");
+            let pair = Credentials::pair(alice.jwt(), alice.refresh_token());
+            let errors =
+                [auth.get_session(pair).await.err(), auth.logout(pair).await.err(), auth.get_user("alice").await.err()];
+            for error in errors.iter().flatten() {
+                for error in successors(Some(error as &dyn Error), |&error| error.source()) {
+                    let text = format!("{error} {error:?}");
+                    assert!(!text.contains("evil") && !text.contains("words"), "{status}: {text}");
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]

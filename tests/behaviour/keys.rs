@@ -19,7 +19,10 @@ use tower_crossmint_auth::{
     testing::{Endpoint, Fault, MockCrossmint, MockSession},
 };
 
-use crate::direct::{app, at, auth, get, pass};
+use crate::{
+    direct::{app, at, auth, get, pass},
+    support::{calls, expired},
+};
 
 #[tokio::test]
 async fn a_token_passes_only_if_its_header_and_claims_are_sound() {
@@ -125,6 +128,70 @@ async fn only_rs256_is_accepted() {
             "{alg}, said to be {claimed}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_signature_that_is_off_by_a_bit_or_a_byte_is_refused() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let alice = mock.sign_in("alice");
+    let (message, signature) = alice.jwt().rsplit_once('.').unwrap();
+    let good = BASE64URL.decode(signature).unwrap();
+    let modulus = BASE64URL.decode(mock.key_set()["keys"][0]["n"].as_str().unwrap()).unwrap();
+    let flipped = |index: usize| {
+        let mut signature = good.clone();
+        signature[index] ^= 1;
+        signature
+    };
+    let cases = [
+        ("the first byte", flipped(0)),
+        ("the last byte", flipped(good.len() - 1)),
+        ("zero", vec![0; good.len()]),
+        ("one", [vec![0; good.len() - 1], vec![1]].concat()),
+        ("the modulus", modulus),
+        ("a leading zero", [&[0], &*good].concat()),
+        ("a trailing zero", [&*good, &[0]].concat()),
+        ("one byte less", good[..good.len() - 1].to_vec()),
+        ("one byte", vec![7]),
+        ("twice", good.repeat(2)),
+    ];
+    for (name, signature) in cases {
+        let token = format!("{message}.{}", BASE64URL.encode(signature));
+        assert!(auth.verify_jwt(&token).await.is_err(), "{name}");
+    }
+    assert!(auth.verify_jwt(alice.jwt()).await.is_ok());
+}
+
+#[tokio::test]
+async fn nothing_that_a_token_says_makes_the_layer_ask_elsewhere() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    pass(Duration::from_secs(30)).await;
+    let elsewhere = format!("{}/elsewhere", mock.base_url());
+    let claims = json!({"sub": "alice", "aud": "mock-project", "exp": at(600)});
+    let key = mock.key_set()["keys"][0].clone();
+    let headers = [
+        json!({"kid": "x", "jku": elsewhere}),
+        json!({"kid": "x", "x5u": elsewhere, "url": elsewhere, "iss": elsewhere}),
+        json!({"kid": "x", "jwk": key}),
+        json!({"kid": "x", "jwks": {"keys": [key]}, "x5c": ["AAAA"]}),
+        json!({"kid": elsewhere}),
+        json!({"kid": "../../../etc/passwd?x=1#y\r\nX-Y: z\0"}),
+        json!({"kid": "' OR 1=1 --; $(id)"}),
+        json!({"kid": "k".repeat(4000)}),
+    ];
+    for header in headers {
+        let token = mock.sign(header.clone(), claims.clone());
+        let error = auth.verify_jwt(&token).await.expect_err("signed by a key that is not in the set");
+        assert_eq!(error.kind(), AuthErrorKind::InvalidToken, "{header}");
+    }
+    assert_eq!((mock.calls(Endpoint::Elsewhere), mock.calls(Endpoint::Keys)), (0, 2), "one reload for all");
+    assert!(
+        mock.requests(Endpoint::Keys)
+            .iter()
+            .all(|call| call.path() == "/.well-known/jwks.json" && call.body().is_empty())
+    );
 }
 
 #[tokio::test]
@@ -266,6 +333,30 @@ async fn a_token_fresh_from_crossmint_may_name_a_new_key_at_any_time() {
 }
 
 #[tokio::test]
+async fn a_renewal_does_not_take_an_older_reload_for_its_own() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    let app = app(&auth);
+    let (alice, bob) = (expired(&mock, "alice").cookie_header(), mock.sign_in("bob").cookie_header());
+    pass(Duration::from_secs(601)).await;
+    // The set is due: bob's request starts a reload in the background, whose answer takes its time.
+    let hold = mock.hold_answers(Endpoint::Keys);
+    assert_eq!(get(&app, "/", &bob).await.status, 200);
+    mock.called(Endpoint::Keys, 2).await;
+    mock.rotate_keys();
+    let (answer, ()) = tokio::join!(get(&app, "/", &alice), async {
+        mock.called(Endpoint::Refresh, 1).await;
+        // Time for the renewal to find the reload.
+        for _ in 0..10 {
+            assert!(auth.get_user("nobody").await.is_err());
+        }
+        hold.release();
+    });
+    assert_eq!((answer.status, mock.reuse_detections()), (200, 0));
+}
+
+#[tokio::test]
 async fn an_old_set_serves_while_one_reload_goes_on_behind_it() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
@@ -287,6 +378,19 @@ async fn an_old_set_serves_while_one_reload_goes_on_behind_it() {
     loaded(&auth).await;
     assert_eq!(get(&app, "/", &alice).await.status, 200);
     assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (2, 0));
+}
+
+#[tokio::test]
+async fn a_day_without_requests_costs_one_reload_and_no_renewal() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let app = app(&auth);
+    let alice = mock.session("alice").jwt_lifetime(100_000).create().cookie_header();
+    assert_eq!(get(&app, "/", &alice).await.status, 200);
+    pass(Duration::from_secs(24 * 3600)).await;
+    let answers = join_all((0..100).map(|_| get(&app, "/", &alice))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    assert_eq!(calls(&mock), [2, 0, 0]);
 }
 
 #[tokio::test]

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, future::join_all};
+use axum::Router;
+use futures_util::{FutureExt as _, StreamExt as _, future::join_all, stream::FuturesUnordered};
 use serde_json::json;
 use tokio::task::yield_now;
 use tower_crossmint_auth::{
-    Credentials, CrossmintAuth,
+    Credentials, CrossmintAuth, CrossmintAuthLayer,
     testing::{Endpoint, Fault, MockCrossmint},
 };
 use tracing::Level;
 
 use crate::{
-    direct::{app, auth, pass, post},
+    direct::{app, auth, get, pass, post, slow_handler},
     events::Events,
     support::{Answer, App, ENDED, JWT, LOGOUT_ROUTE, REFRESH, beyond, calls, expired},
 };
@@ -198,6 +199,23 @@ async fn without_one_refresh_token_crossmint_is_not_told() {
 }
 
 #[tokio::test]
+async fn logouts_of_junk_tokens_are_bounded() {
+    let mock = MockCrossmint::start().await;
+    let config = mock.config().max_concurrent_refreshes(8).logout_timeout(Duration::from_secs(600));
+    let app = app(&CrossmintAuth::new(config.build().unwrap()));
+    let hold = mock.hold(Endpoint::Logout);
+    let cookies: Vec<String> = (0..200).map(|number| format!("{REFRESH}=junk{number}")).collect();
+    let mut logouts: FuturesUnordered<_> = cookies.iter().map(|cookie| post(&app, LOGOUT_ROUTE, cookie)).collect();
+    for _ in 0..128 {
+        let answer = logouts.next().await.unwrap();
+        assert!((answer.status, answer.clears(&[JWT, REFRESH])) == (200, true));
+    }
+    hold.release();
+    assert_eq!(logouts.count().await, 72);
+    assert_eq!(mock.calls(Endpoint::Logout), 72, "8 under way, and 64 that waited for them");
+}
+
+#[tokio::test]
 async fn an_unscoped_session_is_ended_too() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
@@ -229,6 +247,20 @@ async fn a_logout_with_the_spent_token_ends_the_session_that_succeeded_it() {
     let told = mock.requests(Endpoint::Logout)[0].json();
     assert_eq!(told, Some(json!({ "refresh": renewed.json()["refreshToken"] })));
     assert_eq!((mock.calls(Endpoint::Logout), mock.live_sessions(), mock.reuse_detections()), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn no_response_sets_a_session_that_was_signed_out_meanwhile() {
+    let mock = MockCrossmint::start().await;
+    let (slow, entered, go) = slow_handler();
+    let app = Router::new().fallback(slow).layer(CrossmintAuthLayer::from(auth(&mock)));
+    let cookie = expired(&mock, "alice").cookie_header();
+    let (slow, ()) = tokio::join!(get(&app, "/", &cookie), async {
+        drop(entered.acquire().await);
+        assert!(post(&app, LOGOUT_ROUTE, &cookie).await.clears(&[JWT, REFRESH]));
+        go.close();
+    });
+    assert_eq!((slow.status, slow.set_cookie().len()), (200, 0));
 }
 
 /// What a logout drops from the cache still verifies until its `exp`. It shows in the expiry of the refresh token: the

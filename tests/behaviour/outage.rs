@@ -142,6 +142,23 @@ async fn an_answer_that_does_not_come_in_time_ends_or_keeps_the_session_as_confi
 }
 
 #[tokio::test]
+async fn an_answer_that_comes_a_little_late_is_not_lost() {
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().on_outage(OutagePolicy::KeepSession).build().unwrap());
+    auth.warm_up().await.unwrap();
+    let app = direct::app(&auth);
+    let cookie = expired(&mock, "alice").cookie_header();
+    let hold = mock.hold(Endpoint::Refresh);
+    let late = beyond(Duration::from_secs(10), &mock, Endpoint::Refresh, get(&app, "/", &cookie)).await;
+    assert_eq!((late.status, late.set_cookie().len()), (503, 0));
+    assert_eq!(get(&app, "/", &cookie).await.status, 503, "nobody waits for it any more");
+    hold.release();
+    while get(&app, "/", &cookie).await.status == 503 {}
+    assert_eq!(get(&app, "/", &cookie).await.status, 200);
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
+}
+
+#[tokio::test]
 async fn an_answer_with_tokens_that_are_not_good_is_no_verdict_and_nothing_of_it_is_stored() {
     let mock = MockCrossmint::start().await;
     let claims = json!({ "sub": "alice", "aud": mock.project_id(), "exp": 4_000_000_000_u64 });

@@ -87,6 +87,30 @@ async fn a_user_of_whom_crossmint_says_nothing_is_the_jwts() {
 }
 
 #[tokio::test]
+async fn an_odd_profile_does_not_cost_the_session() {
+    let cases = [
+        ("half an account", json!({"twitter": {"username": "x"}})),
+        ("a numeric ID of an account", json!({"twitter": {"username": "x", "id": 5}})),
+        ("an object for an address", json!({"email": {"address": "a@example.com"}})),
+        ("no address", json!({"email": null})),
+        ("more than is known", json!({"farcaster": {"fid": 1}})),
+    ];
+    for (case, profile) in cases {
+        let mock = MockCrossmint::start().await;
+        let app = App::serve(&mock).await;
+        let odd = profile.clone();
+        mock.edit_refresh_answers(move |answer| {
+            answer["user"].as_object_mut().unwrap().extend(odd.as_object().unwrap().clone());
+        });
+        let answer = app.post("/api/auth/refresh", &expired(&mock, "alice").cookie_header(), "{}").await;
+        assert_eq!(answer.status, 200, "{case}");
+        for (member, value) in profile.as_object().unwrap().iter().filter(|(_, value)| !value.is_null()) {
+            assert_eq!(&answer.json()["user"][member], value, "{case}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_secret_is_in_the_body_only_if_it_may_be_exposed() {
     let mock = MockCrossmint::start().await;
     for (expose, names) in [(true, &["expiresAt", "secret"][..]), (false, &["expiresAt"])] {
@@ -454,6 +478,34 @@ async fn targets_near_the_two_routes_are_other_targets() {
             unknown => panic!("{id}: the expectation {unknown} is not known"),
         }
     }
+}
+
+#[tokio::test]
+async fn only_the_path_and_the_method_of_the_request_itself_count() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&auth(&mock));
+    let alice = mock.sign_in("alice").cookie_header();
+    for (name, value) in [
+        ("x-original-url", LOGOUT_ROUTE),
+        ("x-rewrite-url", LOGOUT_ROUTE),
+        ("x-forwarded-uri", LOGOUT_ROUTE),
+        ("x-forwarded-prefix", "/api"),
+        ("x-http-method-override", "GET"),
+        ("x-forwarded-host", "evil.test"),
+        ("forwarded", "host=evil.test;proto=http"),
+        ("host", "evil.test"),
+    ] {
+        let mut plain = request::<Body>(Method::POST, "/", &alice);
+        plain.headers_mut().insert(name, value.parse().unwrap());
+        assert_eq!(send(&app, plain).await.json()["path"], "/", "{name}");
+
+        let mut refresh = request::<Body>(Method::POST, REFRESH_ROUTE, &expired(&mock, "bob").cookie_header());
+        refresh.headers_mut().insert(name, value.parse().unwrap());
+        let answer = send(&app, refresh).await;
+        assert_eq!(answer.status, 200, "{name}");
+        assert!(answer.set_cookie_fields().all(|field| !field.contains("evil.test")), "{name}");
+    }
+    assert_eq!(mock.calls(Endpoint::Logout), 0);
 }
 
 #[tokio::test]

@@ -7,8 +7,11 @@ use tower_crossmint_auth::{
     testing::{Endpoint, Fault, MockCrossmint},
 };
 
-use crate::support::{
-    Answer, App, ENDED, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE, SIGN_IN, TRY_LATER, calls, expired, unauthorized,
+use crate::{
+    direct::{app, auth, get, post},
+    support::{
+        Answer, App, ENDED, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE, SIGN_IN, TRY_LATER, calls, expired, unauthorized,
+    },
 };
 
 /// Everything of an answer but its date, headers sorted.
@@ -198,6 +201,29 @@ async fn no_error_path_calls_the_logout() {
     let cross_site = app.request(Method::POST, LOGOUT_ROUTE).header("cookie", &alice);
     assert_eq!(app.send(cross_site.header("sec-fetch-site", "cross-site")).await.status, 403);
     assert_eq!(mock.calls(Endpoint::Logout), 0);
+}
+
+#[tokio::test]
+async fn the_layer_adds_no_cors_headers_of_its_own_or_of_crossmints() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&auth(&mock));
+    let alice = mock.sign_in("alice").cookie_header();
+    let mut answers = vec![
+        post(&app, REFRESH_ROUTE, &alice).await,
+        get(&app, "/", "").await,
+        get(&app, REFRESH_ROUTE, &alice).await,
+        get(&app, "/", &expired(&mock, "bob").cookie_header()).await,
+    ];
+    let allow = [("content-type", "application/json"), ("access-control-allow-origin", "*")];
+    for endpoint in [Endpoint::Refresh, Endpoint::Logout] {
+        mock.inject(endpoint, Fault::response(401, &allow, "{}"));
+        answers.push(post(&app, REFRESH_ROUTE, &expired(&mock, "bob").cookie_header()).await);
+        answers.push(post(&app, LOGOUT_ROUTE, &expired(&mock, "bob").cookie_header()).await);
+    }
+    for answer in answers {
+        let cors = answer.headers.keys().find(|name| name.as_str().starts_with("access-control-"));
+        assert_eq!(cors, None, "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use tower_crossmint_auth::{
 
 use crate::{
     direct::{app, auth, get, pass, post, request, slow_handler},
-    support::{Answer, App, JWT, REFRESH, expired, who},
+    support::{Answer, App, JWT, LOGOUT_ROUTE, REFRESH, expired, who},
 };
 
 #[tokio::test]
@@ -785,4 +785,46 @@ fn refresh_token(answer: &Answer) -> String {
 /// Returns the cookies of a browser that has kept the refresh token of an answer, and not its JWT.
 fn only_refresh_token(answer: &Answer) -> String {
     format!("{REFRESH}={}", refresh_token(answer))
+}
+
+#[tokio::test]
+async fn a_new_key_does_not_spend_successors() {
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().rotation_grace(Duration::from_secs(300)).build().unwrap());
+    let app = app(&auth);
+    let cookie = expired(&mock, "alice").cookie_header();
+    assert_eq!(get(&app, "/", &cookie).await.status, 200);
+    mock.rotate_keys();
+    pass(Duration::from_secs(31)).await;
+    auth.verify_jwt(mock.sign_in("bob").jwt()).await.unwrap();
+    assert_eq!(get(&app, "/", &cookie).await.status, 200);
+    assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (2, 1));
+}
+
+#[tokio::test]
+async fn a_logout_during_the_next_renewal_forgets_the_last_one_too() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let app = app(&auth);
+    let first = expired(&mock, "alice").cookie_header();
+    let second = get(&app, "/", &first).await.json();
+    let [jwt, token] = [&second["jwt"], &second["refreshToken"]].map(|value| value.as_str().unwrap().to_owned());
+    let hold = mock.hold(Endpoint::Refresh);
+    let only_token = format!("{REFRESH}={token}");
+    let (renewal, logout, ()) = tokio::join!(
+        get(&app, "/", &only_token),
+        async {
+            mock.called(Endpoint::Refresh, 2).await;
+            post(&app, LOGOUT_ROUTE, &first).await
+        },
+        async {
+            mock.called(Endpoint::Refresh, 2).await;
+            tokio::task::yield_now().await;
+            hold.release();
+        }
+    );
+    assert_eq!((renewal.status, logout.status), (401, 200));
+    let before = auth.stats().verifications;
+    auth.get_session(Credentials::pair(&jwt, &token)).await.unwrap();
+    assert_eq!(auth.stats().verifications, before + 1, "the JWT is verified anew");
 }

@@ -1,13 +1,20 @@
 //! The session of every request that is not for one of the two routes.
 
-use axum::{Router, http::header, routing::any};
+use axum::{
+    Router,
+    http::{Method, header},
+    routing::any,
+};
 use serde_json::json;
 use tower_crossmint_auth::{
     CrossmintAuth,
     testing::{Endpoint, MockCrossmint},
 };
 
-use crate::support::{App, JWT, REFRESH, REFRESH_ROUTE, SIGN_IN, calls, expired};
+use crate::{
+    direct::{app, auth, request, send},
+    support::{App, JWT, REFRESH, REFRESH_ROUTE, SIGN_IN, calls, expired},
+};
 
 #[tokio::test]
 async fn a_valid_session_passes_without_a_call() {
@@ -93,6 +100,20 @@ async fn the_new_cookies_are_set_whatever_the_status_of_the_inner_response() {
         assert_eq!(answer.status, status);
         assert!(answer.stores_a_session(), "{status}: {answer:?}");
         assert_eq!(answer.header("cache-control"), "no-store", "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_request_is_treated_as_a_get() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&auth(&mock));
+    for (cookie, status, cookies) in [
+        (mock.sign_in("alice").cookie_header(), 200, 0),
+        (expired(&mock, "bob").cookie_header(), 200, 2),
+        (String::new(), 401, 2),
+    ] {
+        let answer = send(&app, request(Method::HEAD, "/", &cookie)).await;
+        assert_eq!((answer.status, answer.set_cookie_fields().count()), (status, cookies), "{cookie}");
     }
 }
 

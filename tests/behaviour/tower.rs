@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use axum::{Router, routing::any};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -31,7 +32,10 @@ use tower_crossmint_auth::{
     testing::{Endpoint, MockCrossmint},
 };
 
-use crate::direct::{auth, request};
+use crate::{
+    direct::{auth, request, send},
+    support::expired,
+};
 
 type Inner = Full<Bytes>;
 
@@ -363,6 +367,22 @@ async fn an_upgrade_with_a_valid_session_is_left_alone() {
     let mut echo = [0; 4];
     client.read_exact(&mut echo).await.unwrap();
     assert_eq!(&echo, b"ping");
+}
+
+#[tokio::test]
+async fn a_handshake_with_an_expired_session_renews_it_and_the_window_covers_a_cookie_that_is_ignored() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let switch = any(|| async { StatusCode::SWITCHING_PROTOCOLS });
+    let app = Router::new().fallback(switch).layer(CrossmintAuthLayer::from(auth));
+    let bob = expired(&mock, "bob").cookie_header();
+    for _ in 0..2 {
+        let handshake = Request::get("/ws").header("cookie", &bob).header("upgrade", "websocket");
+        let answer =
+            send(&app, handshake.header("connection", "upgrade").body(axum::body::Body::empty()).unwrap()).await;
+        assert!(answer.status == 101 && answer.stores_a_session(), "{answer:?}");
+    }
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
 }
 
 /// Greets whoever has a session; insists on being polled ready, and is not ready the first time it is asked.
