@@ -153,7 +153,7 @@ async fn an_answer_that_comes_a_little_late_is_not_lost() {
     assert_eq!((late.status, late.set_cookie().len()), (503, 0));
     assert_eq!(get(&app, "/", &cookie).await.status, 503, "nobody waits for it any more");
     hold.release();
-    while get(&app, "/", &cookie).await.status == 503 {}
+    auth.wait_idle().await;
     assert_eq!(get(&app, "/", &cookie).await.status, 200);
     assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
 }
