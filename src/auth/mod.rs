@@ -26,10 +26,10 @@ use http::HeaderMap;
 use serde_json::{Map, Value};
 use tokio::{sync::Semaphore, time::timeout};
 
-#[cfg(test)]
-pub(crate) use self::grace::Renewal;
 #[cfg(feature = "axum")]
 pub(crate) use self::admission::NoSession;
+#[cfg(test)]
+pub(crate) use self::grace::Renewal;
 pub use self::stats::Stats;
 use self::{
     admission::set_cookies,

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     config::Settings,
@@ -38,22 +38,20 @@ pub(crate) struct RefreshAnswer {
 }
 
 impl RefreshAnswer {
+    /// Reads an answer. The refresh token is all that it must have: the old one is spent.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, AuthError> {
-        let answer: RefreshBody = object(body)?;
-        let refresh: RefreshField = object(answer.refresh.get().as_bytes())?;
-        let expires_at = match refresh.expires_at {
-            Some(Value::String(date)) if date.len() <= MAX_DATE => Some(date),
-            _ => None,
-        };
+        let answer: RefreshBody<'_> = object(body)?;
+        let refresh: RefreshField<'_> = object(answer.refresh.get().as_bytes())?;
         if refresh.secret.is_empty() {
             return Err(AuthError::new(UNUSABLE, "the refresh token in Crossmint's answer is empty"));
         }
-        let jwt = match answer.jwt {
-            Some(Value::String(jwt)) => Some(jwt.into()),
-            _ => None,
-        };
-        let secret = refresh.secret.into();
-        Ok(Self { jwt, secret, expires_at, user: answer.user.as_ref().and_then(lenient_user), bytes: body.len() })
+        Ok(Self {
+            jwt: text(answer.jwt).map(Into::into),
+            secret: refresh.secret.into(),
+            expires_at: text(refresh.expires_at).filter(|date| date.len() <= MAX_DATE),
+            user: answer.user.and_then(lenient_user),
+            bytes: body.len(),
+        })
     }
 }
 
@@ -151,33 +149,38 @@ struct RefreshRequest<'a> {
     refresh: &'a str,
 }
 
+/// Members that may be odd are not parsed beyond their grammar: they must not cost the refresh token beside them.
 #[derive(Deserialize)]
-struct RefreshBody {
-    #[serde(default)]
-    jwt: Option<Value>,
+struct RefreshBody<'a> {
+    #[serde(borrow, default)]
+    jwt: Option<&'a RawValue>,
     /// A [`RefreshField`]. Serde alone would take an array for it as well.
-    refresh: Box<RawValue>,
-    #[serde(default)]
-    user: Option<Value>,
-}
-
-/// Reads a user of whom only the ID has to be as expected: the token is spent when the answer comes. One without an ID
-/// is none, since the JWT says whose it is.
-fn lenient_user(user: &Value) -> Option<User> {
-    let Value::Object(members) = user else { return None };
-    User::deserialize(user).ok().or_else(|| {
-        let mut user = User::with_id(members.get("id")?.as_str()?);
-        user.other = members.clone().into_iter().filter(|(name, _)| name != "id").collect();
-        Some(user)
-    })
+    #[serde(borrow)]
+    refresh: &'a RawValue,
+    #[serde(borrow, default)]
+    user: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RefreshField {
+struct RefreshField<'a> {
     secret: String,
-    #[serde(default)]
-    expires_at: Option<Value>,
+    #[serde(borrow, default)]
+    expires_at: Option<&'a RawValue>,
+}
+
+fn text(value: Option<&RawValue>) -> Option<String> {
+    serde_json::from_str(value?.get()).ok()
+}
+
+/// Reads a user of whom only the ID has to be as expected. One without an ID is none: the JWT says whose it is.
+fn lenient_user(user: &RawValue) -> Option<User> {
+    serde_json::from_str(user.get()).ok().or_else(|| {
+        let members: Map<String, Value> = serde_json::from_str(user.get()).ok()?;
+        let mut user = User::with_id(members.get("id")?.as_str()?);
+        user.other = members.into_iter().filter(|(name, _)| name != "id").collect();
+        Some(user)
+    })
 }
 
 async fn send(request: RequestBuilder, limit: Duration) -> Result<Response, AuthError> {
@@ -196,7 +199,7 @@ async fn read(mut answer: Response, limit: usize) -> Result<Vec<u8>, AuthError> 
 }
 
 /// Parses a JSON object. The parser's own message stays inside: it may quote the answer.
-fn object<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, AuthError> {
+fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, AuthError> {
     let text = std::str::from_utf8(body).ok().filter(|text| text.trim_start().starts_with('{'));
     text.and_then(|text| serde_json::from_str(text).ok())
         .ok_or_else(|| AuthError::new(UNUSABLE, "Crossmint's answer does not have the expected members"))
@@ -262,9 +265,10 @@ mod tests {
                 ("an unknown member", answer(refresh, &format!(r#","x":{deep}"#)), true),
                 ("a member of the refresh token", answer(&format!(r#"{{"secret":"s","x":{deep}}}"#), ""), true),
                 ("the refresh token", answer(&deep, ""), false),
-                ("the expiry", answer(&format!(r#"{{"secret":"s","expiresAt":{deep}}}"#), ""), false),
-                ("the user", answer(refresh, &format!(r#","user":{deep}"#)), false),
-                ("a member of the user", answer(refresh, &format!(r#","user":{{"id":"alice","x":{deep}}}"#)), false),
+                ("the expiry", answer(&format!(r#"{{"secret":"s","expiresAt":{deep}}}"#), ""), true),
+                ("the user", answer(refresh, &format!(r#","user":{deep}"#)), true),
+                ("a member of the user", answer(refresh, &format!(r#","user":{{"id":"alice","x":{deep}}}"#)), true),
+                ("the JWT", format!(r#"{{"jwt":{deep},"refresh":{refresh}}}"#), true),
             ];
             for (name, answer, is_good) in cases {
                 let kind = RefreshAnswer::parse(answer.as_bytes()).err().map(|error| error.kind());
