@@ -77,7 +77,7 @@ impl fmt::Debug for Handout {
     }
 }
 
-/// Keeps the grace period of a family from starting, until it is dropped.
+/// Keeps the grace period of a family from starting, until it is dropped. Never drop one while the state is locked.
 struct Hold {
     renewals: Arc<Renewals>,
     family: FamilyId,
