@@ -50,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) issuer: Option<String>,
     pub(crate) leeway: Duration,
     pub(crate) unauthenticated: Unauthenticated,
+    pub(crate) cors_preflights: CorsPreflights,
     pub(crate) on_outage: OutagePolicy,
     pub(crate) expose_refresh_secret: bool,
     pub(crate) trusted_origins: Vec<String>,
@@ -80,6 +81,7 @@ impl CrossmintAuthConfig {
             issuer: None,
             leeway: Duration::from_secs(5),
             unauthenticated: Unauthenticated::default(),
+            cors_preflights: CorsPreflights::default(),
             on_outage: OutagePolicy::default(),
             expose_refresh_secret: true,
             trusted_origins: Vec::new(),
@@ -125,6 +127,7 @@ pub struct CrossmintAuthConfigBuilder {
     issuer: Option<String>,
     leeway: Duration,
     unauthenticated: Unauthenticated,
+    cors_preflights: CorsPreflights,
     on_outage: OutagePolicy,
     expose_refresh_secret: bool,
     trusted_origins: Vec<String>,
@@ -212,6 +215,13 @@ impl CrossmintAuthConfigBuilder {
         self
     }
 
+    /// Sets what happens to CORS preflights. The default is [`CorsPreflights::Pass`]; a gRPC server should use
+    /// [`CorsPreflights::Reject`].
+    pub fn cors_preflights(mut self, policy: CorsPreflights) -> Self {
+        self.cors_preflights = policy;
+        self
+    }
+
     /// Sets what happens to sessions while Crossmint is failing. The default is [`OutagePolicy::EndSession`].
     pub fn on_outage(mut self, policy: OutagePolicy) -> Self {
         self.on_outage = policy;
@@ -230,8 +240,13 @@ impl CrossmintAuthConfigBuilder {
         self
     }
 
-    /// Sets which other origins may call the refresh and logout routes, such as `https://app.example.com`. None by
-    /// default.
+    /// Sets which other origins may call the refresh and logout routes and open WebSockets, such as
+    /// `https://app.example.com`. None by default.
+    ///
+    /// The site's own origin need not be listed, unless a proxy rewrites `Host`: `Sec-Fetch-Site` tells it and, in requests
+    /// without that, an `Origin` with the request's host. Its scheme does not count (a proxy may terminate TLS), except
+    /// that with [`Secure`](CookieOptions::secure) cookies an `http` origin is another site's, save on loopback. Origins
+    /// in this list are compared as a whole, scheme and port included.
     pub fn trusted_origins<I>(mut self, origins: I) -> Self
     where
         I: IntoIterator,
@@ -419,6 +434,7 @@ impl CrossmintAuthConfigBuilder {
             issuer: self.issuer,
             leeway: self.leeway,
             unauthenticated: self.unauthenticated,
+            cors_preflights: self.cors_preflights,
             on_outage: self.on_outage,
             expose_refresh_secret: self.expose_refresh_secret,
             trusted_origins,
@@ -442,8 +458,7 @@ impl CrossmintAuthConfigBuilder {
 pub enum Unauthenticated {
     /// Answers 401 (or 503, see [`OutagePolicy`]); the inner service is not called. The default.
     ///
-    /// CORS preflights (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) pass nevertheless: handlers for any
-    /// method get them without a [`Session`](crate::Session).
+    /// CORS preflights pass nevertheless, unless [`CorsPreflights::Reject`] is set.
     #[default]
     Reject,
     /// Passes a request without any credentials on, without a [`Session`](crate::Session). One with broken or
@@ -453,6 +468,50 @@ pub enum Unauthenticated {
     /// session are cleared on the way out; the reason is in the request's extensions, as an
     /// [`AuthError`](crate::AuthError), with which the [`Session`](crate::Session) extractor answers.
     Allow,
+}
+
+/// What the layer does with CORS preflights, which carry no cookies by design.
+///
+/// A preflight is an `OPTIONS` request that has `Origin` and `Access-Control-Request-Method`, but no body and no
+/// `Content-Type`, `Cookie` or `Authorization`. With any of these, it is a request like any other.
+///
+/// A gRPC server rejects them:
+///
+/// ```no_run
+/// use tonic::transport::Server;
+/// use tower_crossmint_auth::{CorsPreflights, CrossmintAuthConfig, CrossmintAuthLayer};
+///
+/// # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = CrossmintAuthConfig::builder(std::env::var("SERVER_CROSSMINT_API_KEY")?)
+///     .cors_preflights(CorsPreflights::Reject)
+///     .build()?;
+/// let (_reporter, health) = tonic_health::server::health_reporter();
+/// Server::builder()
+///     .layer(CrossmintAuthLayer::new(config))
+///     .add_service(health)
+///     .serve("127.0.0.1:50051".parse()?)
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CorsPreflights {
+    /// Passes a preflight on without a [`Session`](crate::Session), so that a CORS layer or handler behind this one can
+    /// answer it. The default.
+    ///
+    /// # Security
+    ///
+    /// Anybody can send one, to any path: a handler that ignores the method runs without a session, with an empty body.
+    /// axum's `any` and fallbacks do, and so does tonic: a gRPC method with a client stream is called with an empty one.
+    #[default]
+    Pass,
+    /// Treats a preflight as any other request without credentials: [`Unauthenticated`] decides, so that by default the
+    /// answer is 401.
+    ///
+    /// For servers that get no preflights, such as gRPC servers without gRPC-Web, and where a CORS layer in front of this
+    /// one answers them.
+    Reject,
 }
 
 /// A configuration that cannot work.

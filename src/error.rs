@@ -134,7 +134,7 @@ pub enum AuthErrorKind {
     UnusableAnswer,
     /// [`get_user`](crate::CrossmintAuth::get_user): there is no such user, or the API key lacks the scope `users.read`.
     UserUnavailable,
-    /// The refresh or logout route was called from another site that is not in `trusted_origins`.
+    /// The refresh or logout route was called, or a WebSocket opened, by another site that is not in `trusted_origins`.
     CrossSite,
     /// The refresh or logout route was called with another method than POST.
     MethodNotAllowed,

@@ -31,14 +31,17 @@
 //!    a task of its own, so that a client that hangs up does not lose the new token, and requests that were already on
 //!    their way with the old token are served from its result for a while.
 //! 4. **Everything else is refused** with 401, and its cookies are cleared: no refresh token, one that Crossmint refuses,
-//!    cookies that contradict each other. The reason is in the response's extensions, as an [`AuthError`]; the client
-//!    gets one of a few fixed messages. [`Unauthenticated`] lets requests without a session pass instead.
+//!    cookies that contradict each other. A request that another site has caused clears only the cookies that it carries:
+//!    browsers withhold SameSite cookies from it, and would delete them all the same. The reason is in the response's
+//!    extensions, as an [`AuthError`]; the client gets one of a few fixed messages. [`Unauthenticated`] lets requests
+//!    without a session pass instead.
 //! 5. **While Crossmint fails**, valid sessions go on. One that has to be renewed is refused like the others, which signs
 //!    the user out: so does `@crossmint/server-sdk`. [`OutagePolicy::KeepSession`] answers 503 and keeps the cookies.
 //! 6. **CORS preflights pass**, to every path, without a session: they carry no cookies by design, and the CORS layer or
-//!    handler behind this one answers them.
+//!    handler behind this one answers them. [`CorsPreflights::Reject`] is for servers that get none, such as gRPC's.
 //! 7. **Two routes are answered here** and never reach the inner service: `POST /api/auth/refresh` and
-//!    `POST /api/auth/logout`. Other sites cannot call them.
+//!    `POST /api/auth/logout`. Browsers' requests from other sites are refused there, and so are their WebSocket handshakes
+//!    to any path.
 //! 8. **Keys are loaded once** and reloaded in the background every ten minutes, and when a JWT names an unknown key. A
 //!    key that Crossmint has withdrawn is refused from the next reload on. If Crossmint fails, the last good set goes on
 //!    serving for an hour, and a missing key never spends a refresh token.
@@ -56,7 +59,8 @@
 //!   may otherwise see a spent token.
 //! - The renewed cookies of a WebSocket's handshake may be ignored by the browser; its next request is served from the
 //!   grace period.
-//! - It limits no request rates and adds no CORS headers: other layers do.
+//! - It limits no request rates, adds no CORS headers and does not guard your handlers against forged cross-site requests:
+//!   other layers do, such as tower-http's `csrf`.
 //!
 //! # Features
 //!
@@ -101,7 +105,7 @@ pub use self::auth::fuzzing;
 pub use self::{
     api_key::{ApiKey, Environment, IntoApiKey, KeyOrigin},
     auth::{Credentials, CrossmintAuth, Stats},
-    config::{ConfigError, CrossmintAuthConfig, CrossmintAuthConfigBuilder, Unauthenticated},
+    config::{ConfigError, CorsPreflights, CrossmintAuthConfig, CrossmintAuthConfigBuilder, Unauthenticated},
     cookie_options::{CookieNames, CookieOptions, SameSite},
     error::{AuthError, AuthErrorKind, OutagePolicy},
     future::ResponseFuture,

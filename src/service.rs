@@ -12,7 +12,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    auth::{Admission, CrossmintAuth, RefreshCall, Verdict},
+    auth::{Admission, CrossmintAuth, RefreshCall, RequestHead, Verdict},
     error::AuthErrorKind,
     future::ResponseFuture,
     refresh_body,
@@ -61,7 +61,13 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        match self.auth.admit(request.method(), request.uri(), request.headers()) {
+        let head = RequestHead {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            has_body: !request.body().is_end_stream(),
+        };
+        match self.auth.admit(&head) {
             Admission::Decided(Verdict::Forward(passage)) => {
                 let set_cookie = passage.enter(request.extensions_mut());
                 ResponseFuture::forwarding(self.inner.call(request), set_cookie)

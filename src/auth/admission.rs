@@ -4,19 +4,19 @@ use std::error::Error;
 
 use futures_util::future::BoxFuture;
 use http::{
-    Extensions, HeaderMap, HeaderValue, Method, Uri,
-    header::{ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, ORIGIN, SET_COOKIE},
+    Extensions, HeaderMap, HeaderValue, Method,
+    header::{CACHE_CONTROL, SET_COOKIE},
 };
 
 use super::{
     Credentials, CrossmintAuth,
     cookies::{Carried, Cookies, Presented},
-    origin,
+    origin::{RequestHead, Site},
     renewal::{Failure, Handout},
     sessions::{Judgement, Resolved, usable_secret},
 };
 use crate::{
-    config::Unauthenticated,
+    config::{CorsPreflights, Unauthenticated},
     error::{AuthError, AuthErrorKind, CookieFate, Disposition},
     secret::Secret,
     session::Session,
@@ -24,43 +24,45 @@ use crate::{
 
 impl CrossmintAuth {
     /// Decides what happens to a request, as far as that is possible at once.
-    pub(crate) fn admit(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Admission {
+    pub(crate) fn admit(&self, head: &RequestHead<'_>) -> Admission {
         let settings = &self.0.settings;
-        // A preflight carries no cookies by design; the CORS layer behind this one answers it.
-        if method == Method::OPTIONS
-            && headers.contains_key(ORIGIN)
-            && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
-        {
+        // It carries no cookies by design; the CORS layer behind this one answers it.
+        if settings.cors_preflights == CorsPreflights::Pass && head.is_preflight() {
             return Admission::Decided(Verdict::Forward(Passage::default()));
         }
-        let is_refresh = uri.path() == settings.refresh_route;
-        if is_refresh || uri.path() == settings.logout_route {
-            if method != Method::POST {
-                return self.reject(AuthErrorKind::MethodNotAllowed);
-            }
-            if !origin::is_allowed(uri, headers, &settings.trusted_origins) {
-                return self.reject(AuthErrorKind::CrossSite);
-            }
-            let presented = self.0.cookies.read(headers);
-            return if is_refresh {
-                Admission::Refresh(RefreshCall {
-                    auth: self.clone(),
-                    cookie: cookie_token(&presented),
-                    carried: presented.carried,
-                })
-            } else {
-                Admission::Logout(self.log_out(&presented))
-            };
+        if head.is_handshake() && !head.is_allowed(&self.site()) {
+            return self.reject(AuthErrorKind::CrossSite);
         }
-        self.admit_session(&self.0.cookies.read(headers))
+        let path = head.uri.path();
+        let is_refresh = path == settings.refresh_route;
+        if !is_refresh && path != settings.logout_route {
+            return self.admit_session(head);
+        }
+        if head.method != Method::POST {
+            return self.reject(AuthErrorKind::MethodNotAllowed);
+        }
+        if !head.is_allowed(&self.site()) {
+            return self.reject(AuthErrorKind::CrossSite);
+        }
+        let presented = self.0.cookies.read(head.headers);
+        if is_refresh {
+            Admission::Refresh(RefreshCall {
+                auth: self.clone(),
+                cookie: cookie_token(&presented),
+                carried: self.carried(&presented, head),
+            })
+        } else {
+            // Whoever may call this route wants the session to end, whether or not its cookies came along.
+            Admission::Logout(self.log_out(&presented))
+        }
     }
 
-    fn admit_session(&self, presented: &Presented<'_>) -> Admission {
-        let carried = presented.carried;
-        Admission::Decided(match self.judge(presented) {
+    fn admit_session(&self, head: &RequestHead<'_>) -> Admission {
+        let presented = self.0.cookies.read(head.headers);
+        Admission::Decided(match self.judge(&presented) {
             Ok(Judgement::Valid(session)) => Verdict::Forward(Resolved::Known(session).into()),
             Ok(Judgement::Open(pair)) => {
-                let auth = self.clone();
+                let (auth, carried) = (self.clone(), self.carried(&presented, head));
                 return Admission::Pending(Box::pin(async move {
                     match auth.resolve(pair).await {
                         Ok(resolved) => Verdict::Forward(resolved.into()),
@@ -71,8 +73,17 @@ impl CrossmintAuth {
             Err(_) if self.0.settings.unauthenticated != Unauthenticated::Reject && presented.is_empty() => {
                 Verdict::Forward(Passage::default())
             }
-            Err(error) => self.refuse(error.into(), carried),
+            Err(error) => self.refuse(error.into(), self.carried(&presented, head)),
         })
+    }
+
+    fn carried(&self, presented: &Presented<'_>, head: &RequestHead<'_>) -> Carried {
+        if head.is_from_elsewhere(&self.site()) { presented.carried.partial() } else { presented.carried }
+    }
+
+    fn site(&self) -> Site<'_> {
+        let settings = &self.0.settings;
+        Site { trusted_origins: &settings.trusted_origins, is_https: settings.cookies.secure }
     }
 
     /// The layer's logout: the answer waits for Crossmint as long as the time limit says, and does not depend on it.
@@ -106,7 +117,7 @@ impl CrossmintAuth {
         }
     }
 
-    /// Refuses a call of one of the two routes, which says nothing of the session.
+    /// Refuses a request for what it is, which says nothing of the session.
     fn reject(&self, kind: AuthErrorKind) -> Admission {
         Admission::Decided(Verdict::Rejected(self.rejection(kind.into(), Carried::default())))
     }

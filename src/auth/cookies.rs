@@ -56,9 +56,12 @@ impl Cookies {
             }
         }
         let carried = Carried {
+            jwt: written.jwt != Slot::Absent,
+            refresh_token: written.refresh_token != Slot::Absent,
             other_jwt: other.jwt != Slot::Absent,
             other_refresh_token: other.refresh_token != Slot::Absent,
             duplicates: written.is_ambiguous() || other.is_ambiguous(),
+            may_be_partial: false,
         };
         // An unscoped JWT is never paired with a scoped refresh token: they may be two users'.
         if self.names.reads_other && written.refresh_token == Slot::Absent {
@@ -94,10 +97,13 @@ impl Cookies {
 
     /// Builds the `Set-Cookie` fields that delete what the request carried.
     ///
-    /// The configured pair always; the other pair if it came along; where there is a domain and cookies contradict each
+    /// The configured pair always, unless the request may be partial; the other pair if it came along; where there is a domain and cookies contradict each
     /// other, their host-only twins too, which an earlier configuration may have left.
     pub(crate) fn clear(&self, carried: Carried) -> Vec<HeaderValue> {
-        let mut cleared = vec![self.cookie(&self.names.written.jwt, ""), self.refresh_cookie(&self.names.written)];
+        let is_cleared = |came: bool| came || !carried.may_be_partial;
+        let mut cleared = Vec::new();
+        cleared.extend(is_cleared(carried.jwt).then(|| self.cookie(&self.names.written.jwt, "")));
+        cleared.extend(is_cleared(carried.refresh_token).then(|| self.refresh_cookie(&self.names.written)));
         if let Some(other) = &self.names.other {
             cleared.extend(carried.other_jwt.then(|| self.cookie(&other.jwt, "")));
             cleared.extend(carried.other_refresh_token.then(|| self.refresh_cookie(other)));
@@ -175,12 +181,25 @@ impl<'a> Presented<'a> {
     }
 }
 
-/// Which cookies beyond the configured pair have to go when the session ends.
+/// Which cookies came along: what is to be deleted when the session ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Carried {
+    jwt: bool,
+    refresh_token: bool,
     other_jwt: bool,
     other_refresh_token: bool,
     duplicates: bool,
+    may_be_partial: bool,
+}
+
+impl Carried {
+    /// Marks the cookies of a request from another site.
+    ///
+    /// Browsers withhold SameSite cookies from it, and accept `Set-Cookie` in its response (RFC 6265bis section 5.7). To
+    /// delete a cookie that did not come along would let any site end a session that it cannot use.
+    pub(crate) fn partial(self) -> Self {
+        Self { may_be_partial: true, ..self }
+    }
 }
 
 /// What came under one name.

@@ -48,6 +48,7 @@ use self::{
 pub(crate) use self::{
     admission::{Admission, RefreshCall, Rejection, SetCookie, Verdict, add_cookies},
     handles::SharedHandle,
+    origin::RequestHead,
     renewal::Handout,
     stats::Throttle,
 };
@@ -65,7 +66,7 @@ use crate::{
 ///
 /// ```
 /// use http::HeaderMap;
-/// use tower_crossmint_auth::{AuthError, CrossmintAuth};
+/// use tower_crossmint_auth::{AuthError, AuthErrorKind, CrossmintAuth};
 ///
 /// /// Signs in whoever sent these headers; `response` gets new cookies, or loses the dead ones.
 /// async fn user_id(auth: &CrossmintAuth, request: &HeaderMap, response: &mut HeaderMap) -> Result<String, AuthError> {
@@ -77,7 +78,10 @@ use crate::{
 ///             Ok(session.user_id().to_owned())
 ///         }
 ///         Err(error) => {
-///             auth.clear_auth_material(response);
+///             // Without cookies, there are none to delete: see `clear_auth_material`.
+///             if error.kind() != AuthErrorKind::MissingCredentials {
+///                 auth.clear_auth_material(response);
+///             }
 ///             Err(error)
 ///         }
 ///     }
@@ -273,6 +277,12 @@ impl CrossmintAuth {
 
     /// Adds the two `Set-Cookie` fields that delete the cookies to a response's headers, and
     /// `Cache-Control: no-store`. They take the place of fields for the same cookies.
+    ///
+    /// # Security
+    ///
+    /// Use it where the user signs out, or for a request whose cookies turned out to be dead. Any site can make a browser
+    /// send a request without its SameSite cookies, and the browser accepts the deletions in the response: where a
+    /// request without cookies is answered with them, a link on another site signs the user out.
     pub fn clear_auth_material(&self, response: &mut HeaderMap) {
         set_cookies(response, &self.0.cookies.clear(Carried::default()));
     }

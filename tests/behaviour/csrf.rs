@@ -1,9 +1,25 @@
-//! Which requests to the two routes count as cross-site.
+//! What other sites can cause, and what they cannot. `tests/browser` shows it in a browser.
 
-use axum::http::Method;
-use tower_crossmint_auth::testing::{Endpoint, MockCrossmint};
+use axum::{
+    body::Body,
+    http::{Method, Request},
+};
+use cookie_store::{CookieError, CookieStore};
+use hyper::ext::Protocol;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
+use reqwest::Url;
+use tower_crossmint_auth::{
+    CookieNames, CookieOptions, CorsPreflights, Unauthenticated,
+    testing::{Endpoint, MockCrossmint},
+};
 
-use crate::support::{App, LOGOUT_ROUTE, REFRESH_ROUTE};
+use crate::{
+    direct,
+    support::{Answer, App, ENDED, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE, SIGN_IN, calls, expired, unauthorized},
+};
 
 const CROSS_SITE: &str = "Cross-site requests are not allowed here";
 const TRUSTED: &str = "https://trusted.example";
@@ -76,6 +92,27 @@ async fn an_origin_is_compared_with_the_host_and_the_trusted_ones_to_the_letter(
 }
 
 #[tokio::test]
+async fn an_http_origin_is_not_the_site_s_own_where_cookies_are_secure() {
+    let mock = MockCrossmint::start().await;
+    let app = App::configured(&mock, |config| {
+        config.cookies(CookieOptions::hardened()).trusted_origins(["http://trusted.example"])
+    });
+    let app = app.await;
+    for (host, origin, allowed) in [
+        ("app.example", "https://app.example", true),
+        ("app.example", "http://app.example", false),
+        ("app.example:80", "http://app.example", false),
+        ("localhost:3000", "http://localhost:3000", true),
+        ("app.localhost:3000", "http://app.localhost:3000", true),
+        ("127.0.0.1:3000", "http://127.0.0.1:3000", true),
+        ("[::1]:3000", "http://[::1]:3000", true),
+        ("app.example", "http://trusted.example", true),
+    ] {
+        assert_allowed(&app, &mock, &[("host", host), ("origin", origin)], allowed).await;
+    }
+}
+
+#[tokio::test]
 async fn no_origin_is_trusted_unless_it_is_configured() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
@@ -90,4 +127,242 @@ async fn requests_to_other_paths_may_come_from_anywhere() {
     let request = app.request(Method::POST, "/me").header("cookie", mock.sign_in("alice").cookie_header());
     let answer = app.send(request.header("sec-fetch-site", "cross-site").header("origin", "null")).await;
     answer.assert_passed("alice", "");
+}
+
+/// Header fields of requests that another site has caused.
+const ELSEWHERE: [&[(&str, &str)]; 14] = [
+    &[("sec-fetch-site", "cross-site")],
+    &[("sec-fetch-site", "same-site")],
+    &[("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")],
+    &[("sec-fetch-site", "cross-site"), ("origin", "http://app.example")],
+    &[("sec-fetch-site", "cross-site"), ("origin", TRUSTED)],
+    &[("sec-fetch-site", "same-planet"), ("origin", "http://app.example")],
+    &[("sec-fetch-site", "")],
+    &[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "same-origin")],
+    &[("origin", "https://evil.example")],
+    &[("origin", "null")],
+    &[("origin", "")],
+    &[("origin", TRUSTED)],
+    &[("origin", "http://app.example"), ("origin", "http://app.example")],
+    &[("sec-fetch-site", "same-origin"), ("origin", "http://app.example"), ("origin", "null")],
+];
+
+/// Header fields of requests that may be the user's own.
+const OWN: [&[(&str, &str)]; 5] = [
+    &[],
+    &[("sec-fetch-site", "none")],
+    &[("sec-fetch-site", "same-origin")],
+    &[("sec-fetch-site", "same-origin"), ("origin", "https://public.example")],
+    &[("origin", "http://app.example")],
+];
+
+async fn send(app: &App, method: Method, path: &str, cookie: &str, headers: &[(&str, &str)]) -> Answer {
+    let mut request = app.request(method, path).header("host", "app.example");
+    if !cookie.is_empty() {
+        request = request.header("cookie", cookie);
+    }
+    app.send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+}
+
+/// Returns the names of the cookies that are left of `held` in a browser that gets this answer.
+fn left_of(held: &str, answer: &Answer) -> Vec<String> {
+    let site: Url = "http://app.example/".parse().unwrap();
+    let mut jar = CookieStore::default();
+    for field in held.split("; ").chain(answer.set_cookie_fields()) {
+        // One that is deleted without being there is an error.
+        let result = jar.parse(field, &site);
+        assert!(matches!(result, Ok(_) | Err(CookieError::Expired)), "{field}: {result:?}");
+    }
+    let mut names: Vec<_> = jar.get_request_values(&site).map(|(name, _)| name.to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_request_from_another_site_without_cookies_ends_no_session() {
+    let mock = MockCrossmint::start().await;
+    let held = mock.sign_in("alice").cookie_header();
+    let names = || CookieNames::Custom { jwt: JWT.to_owned(), refresh_token: REFRESH.to_owned() };
+    for (case, names, sent) in [
+        ("no cookie", CookieNames::Scoped, ""),
+        ("a foreign cookie", CookieNames::Scoped, "theme=dark"),
+        ("empty cookies", CookieNames::Scoped, "crossmint-jwt-mock-project=; crossmint-refresh-token=; crossmint-jwt="),
+        ("custom names", names(), ""),
+        ("custom names, unscoped ones sent", names(), "crossmint-jwt=x; crossmint-refresh-token=x"),
+    ] {
+        let app = App::configured(&mock, |config| config.cookie_names(names).trusted_origins([TRUSTED])).await;
+        for headers in ELSEWHERE {
+            for method in [Method::GET, Method::POST] {
+                let answer = send(&app, method, "/me", sent, headers).await;
+                assert_eq!((answer.status, &*answer.body), (401, &*unauthorized(SIGN_IN)), "{case}, {headers:?}");
+                assert_eq!(answer.header("cache-control"), "no-store", "{case}, {headers:?}");
+                assert_eq!(left_of(&held, &answer), [JWT, REFRESH], "{case}, {headers:?}");
+            }
+        }
+        for headers in OWN {
+            let answer = send(&app, Method::GET, "/me", sent, headers).await;
+            answer.assert_ended(SIGN_IN, &format!("{case}, {headers:?}"));
+            assert_eq!(left_of(&held, &answer), [""; 0], "{case}, {headers:?}");
+        }
+        assert_eq!(app.served(), 0, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_dead_cookies_that_came_along_are_deleted_on_behalf_of_another_site() {
+    let mock = MockCrossmint::start().await;
+    let held = mock.sign_in("alice").cookie_header();
+    let dead = || {
+        let session = expired(&mock, "bob");
+        mock.revoke(session.refresh_token());
+        session
+    };
+    let kept: &[&str] = &[JWT, REFRESH];
+    for (case, sent, message, left) in [
+        ("a revoked session", dead().cookie_header(), ENDED, &[][..]),
+        ("two refresh tokens", format!("{REFRESH}=x; {REFRESH}=y; {JWT}=x"), ENDED, &[]),
+        ("a JWT alone", format!("{JWT}=x"), SIGN_IN, &[REFRESH]),
+        ("a refresh token alone", format!("{REFRESH}=x"), ENDED, &[JWT]),
+        ("a revoked session under the unscoped names", dead().legacy_cookie_header(), ENDED, kept),
+    ] {
+        for policy in [Unauthenticated::Reject, Unauthenticated::Allow] {
+            let app = App::configured(&mock, |config| config.unauthenticated(policy)).await;
+            let case = format!("{case}, {policy:?}");
+            for headers in ELSEWHERE {
+                let answer = send(&app, Method::GET, "/me", &sent, headers).await;
+                if policy == Unauthenticated::Reject {
+                    assert_eq!((answer.status, &*answer.body), (401, &*unauthorized(message)), "{case}, {headers:?}");
+                }
+                assert_eq!(left_of(&held, &answer), left, "{case}, {headers:?}");
+                let rest = left_of(&sent, &answer);
+                assert_eq!(rest, [""; 0], "{case}, {headers:?}");
+            }
+            for headers in OWN {
+                let answer = send(&app, Method::GET, "/me", &sent, headers).await;
+                assert_eq!(left_of(&held, &answer), [""; 0], "{case}, {headers:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_site_may_sign_out_but_a_refresh_that_fails_for_lack_of_cookies_ends_nothing() {
+    let mock = MockCrossmint::start().await;
+    let held = mock.sign_in("alice").cookie_header();
+    let app = App::configured(&mock, |config| config.trusted_origins([TRUSTED])).await;
+    for headers in [&[("origin", TRUSTED)][..], &[("sec-fetch-site", "cross-site"), ("origin", TRUSTED)]] {
+        let refused = send(&app, Method::POST, REFRESH_ROUTE, "", headers).await;
+        assert_eq!((refused.status, left_of(&held, &refused)), (401, vec![JWT.into(), REFRESH.into()]), "{headers:?}");
+        let signed_out = send(&app, Method::POST, LOGOUT_ROUTE, "", headers).await;
+        assert_eq!((signed_out.status, left_of(&held, &signed_out)), (200, vec![]), "{headers:?}");
+    }
+    let own = send(&app, Method::POST, REFRESH_ROUTE, "", &[("sec-fetch-site", "same-origin")]).await;
+    assert_eq!((own.status, left_of(&held, &own)), (401, vec![]));
+    assert_eq!(calls(&mock), [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_web_socket_is_opened_by_pages_of_this_site_and_of_trusted_ones_only() {
+    let mock = MockCrossmint::start().await;
+    let cookie = mock.sign_in("alice").cookie_header();
+    for policy in [Unauthenticated::Reject, Unauthenticated::AllowMissing, Unauthenticated::Allow] {
+        let app = App::configured(&mock, |config| config.unauthenticated(policy).trusted_origins([TRUSTED])).await;
+        for protocol in ["websocket", "WebSocket", "h2c, websocket", "websocket/13"] {
+            let handshake = async |cookie: &str, headers: &[(&str, &str)]| {
+                let upgrade = [("connection", "upgrade"), ("upgrade", protocol)];
+                let headers: Vec<_> = upgrade.iter().chain(headers).copied().collect();
+                (send(&app, Method::GET, "/ws", cookie, &headers).await, format!("{policy:?}, {headers:?}"))
+            };
+            let trusted = [&[("origin", TRUSTED)][..], &[("sec-fetch-site", "cross-site"), ("origin", TRUSTED)]];
+            for headers in OWN.into_iter().chain(trusted) {
+                let (answer, case) = handshake(&cookie, headers).await;
+                answer.assert_passed("alice", &case);
+            }
+            let served = app.served();
+            for headers in ELSEWHERE.into_iter().filter(|headers| !trusted.contains(headers)) {
+                for cookie in [&*cookie, ""] {
+                    let (answer, case) = handshake(cookie, headers).await;
+                    answer.assert_refused_gently(403, CROSS_SITE, &case);
+                }
+            }
+            assert_eq!(app.served(), served, "{policy:?}, {protocol}");
+        }
+    }
+    let app = App::serve(&mock).await;
+    let other = [("upgrade", "h2c"), ("connection", "upgrade"), ("origin", "https://evil.example")];
+    send(&app, Method::GET, "/", &cookie, &other).await.assert_passed("alice", "an upgrade to something else");
+}
+
+#[tokio::test]
+async fn an_extended_connect_is_a_handshake_and_a_plain_one_is_not() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let service = TowerToHyperService::new(direct::app(&app.auth));
+    let (client, server) = tokio::io::duplex(1 << 16);
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    tokio::spawn(builder.enable_connect_protocol().serve_connection(TokioIo::new(server), service));
+    let mut client = direct::http2(client).await;
+    let cookie = mock.sign_in("alice").cookie_header();
+    // The first one only makes the server's settings known.
+    for (case, method, uri, protocol, origin, status) in [
+        ("a request", Method::GET, "http://app.example/ws", None, "https://evil.example", 200),
+        ("another site", Method::CONNECT, "http://app.example/ws", Some("websocket"), "https://evil.example", 403),
+        ("a sandbox", Method::CONNECT, "http://app.example/ws", Some("webtransport"), "null", 403),
+        ("this site", Method::CONNECT, "http://app.example/ws", Some("websocket"), "https://app.example", 200),
+        ("a tunnel", Method::CONNECT, "other.example:443", None, "https://evil.example", 200),
+    ] {
+        let request = Request::builder().method(method).uri(uri).header("cookie", &cookie).header("origin", origin);
+        let mut request = request.body(Body::empty()).unwrap();
+        if let Some(protocol) = protocol {
+            request.extensions_mut().insert(Protocol::from_static(protocol));
+        }
+        client.ready().await.unwrap();
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.status(), status, "{case}");
+        assert!(!response.headers().contains_key("set-cookie"), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn what_only_looks_like_a_preflight_needs_a_session() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    const PREFLIGHT: [(&str, &str); 2] = [("origin", "https://x.example"), ("access-control-request-method", "POST")];
+    let asks = |app: &App, path: &str| {
+        let request = app.request(Method::OPTIONS, path);
+        PREFLIGHT.iter().fold(request, |request, (name, value)| request.header(*name, *value))
+    };
+    let dead = format!("{JWT}=x");
+    for (case, field, body) in [
+        ("a body", None, "{}"),
+        ("a content type", Some(("content-type", "application/grpc")), ""),
+        ("authorization", Some(("authorization", "Bearer x")), ""),
+        ("a cookie", Some(("cookie", &*dead)), ""),
+        ("a foreign cookie", Some(("cookie", "theme=dark")), ""),
+    ] {
+        let request = field.into_iter().fold(asks(&app, "/me"), |request, (name, value)| request.header(name, value));
+        let answer = app.send(request.body(body)).await;
+        assert_eq!((answer.status, &*answer.body, app.served()), (401, &*unauthorized(SIGN_IN), 0), "{case}");
+    }
+    let cookie = mock.sign_in("alice").cookie_header();
+    app.send(asks(&app, "/me").header("cookie", cookie)).await.assert_passed("alice", "a session");
+}
+
+#[tokio::test]
+async fn a_preflight_is_a_request_like_any_other_where_preflights_are_rejected() {
+    let mock = MockCrossmint::start().await;
+    let preflight = [("origin", "https://x.example"), ("access-control-request-method", "POST")];
+    for (policy, status) in
+        [(Unauthenticated::Reject, 401), (Unauthenticated::AllowMissing, 200), (Unauthenticated::Allow, 200)]
+    {
+        let config = |config: tower_crossmint_auth::CrossmintAuthConfigBuilder| {
+            config.unauthenticated(policy).cors_preflights(CorsPreflights::Reject)
+        };
+        let app = App::configured(&mock, config).await;
+        let answer = send(&app, Method::OPTIONS, "/me", "", &preflight).await;
+        assert_eq!((answer.status, app.served()), (status, usize::from(status == 200)), "{policy:?}");
+        assert_eq!(answer.set_cookie_fields().count(), 0, "{policy:?}");
+        let answer = send(&app, Method::OPTIONS, LOGOUT_ROUTE, "", &preflight).await;
+        assert_eq!(answer.status, 405, "{policy:?}");
+    }
 }

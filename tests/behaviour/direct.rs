@@ -12,7 +12,12 @@ use axum::{
 };
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
-use tokio::sync::Semaphore;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
+};
 use tower::ServiceExt as _;
 use tower_crossmint_auth::{CrossmintAuth, CrossmintAuthLayer, testing::MockCrossmint};
 
@@ -46,6 +51,13 @@ pub(crate) fn request<B: Default>(method: Method, path: &str, cookie: &str) -> R
     let request = Request::builder().method(method).uri(path);
     let request = if cookie.is_empty() { request } else { request.header("cookie", cookie) };
     request.body(B::default()).unwrap()
+}
+
+/// Opens an HTTP/2 connection, on which a test can send what no ordinary client sends.
+pub(crate) async fn http2(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> SendRequest<Body> {
+    let (client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 /// Makes a handler that adds a permit to the first semaphore, and answers once the second one is closed.
