@@ -73,8 +73,13 @@ impl CookieOptions {
 
     /// Sets the `Domain` attribute of both cookies. A leading dot makes no difference.
     ///
-    /// Host-only by default. Set it only to share the session with every subdomain: each of them can then read the
-    /// JWT, and plant cookies.
+    /// Host-only by default. Set it only to share the session with every subdomain: each of them can then read the JWT.
+    ///
+    /// # Security
+    ///
+    /// With or without a domain, a sibling subdomain can plant cookies for the shared parent domain. Where they
+    /// contradict the user's, the request is refused, and all of them are deleted. Where the user has none, they count:
+    /// only names that begin with `__Host-` ([`CookieNames::Custom`]) keep others from planting cookies.
     #[must_use]
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
@@ -117,10 +122,14 @@ pub enum CookieNames {
     /// version 1.3. The default.
     ///
     /// The unscoped pair is read where the scoped one is absent, so that users who signed in before a migration from
-    /// `@crossmint/server-sdk` stay signed in.
+    /// `@crossmint/server-sdk` stay signed in. It is left alone where its JWT is for another project: a neighbour on the
+    /// same domain may use these names.
     #[default]
     Scoped,
     /// `crossmint-jwt` and `crossmint-refresh-token`, as `@crossmint/server-sdk` up to 1.2.78.
+    ///
+    /// Another project on the same domain may use them, too. A request with its JWT counts as one without a session, and
+    /// its cookies are kept; but whoever signs in last replaces the other's.
     Unscoped,
     /// Names of your own, such as `__Host-session`. The browser SDK does not find them.
     Custom {
@@ -145,7 +154,22 @@ pub(crate) struct NamePair {
     pub(crate) refresh_token: String,
 }
 
+/// Which of the two pairs has the names that all projects share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unscoped {
+    Written,
+    Other,
+}
+
 impl NamePairs {
+    pub(crate) fn unscoped(&self) -> Option<Unscoped> {
+        match (&self.other, self.reads_other) {
+            (Some(_), true) => Some(Unscoped::Other),
+            (Some(_), false) => Some(Unscoped::Written),
+            (None, _) => None,
+        }
+    }
+
     /// Returns the bytes that the names begin with.
     pub(crate) fn initials(&self) -> [u8; 4] {
         let other = self.other.as_ref().unwrap_or(&self.written);
@@ -208,11 +232,11 @@ fn check_name(name: &str, options: &CookieOptions) -> Result<(), ConfigError> {
 }
 
 /// Browsers match the prefixes without regard to case.
-fn has_prefix(name: &str, prefix: &str) -> bool {
+pub(crate) fn has_prefix(name: &str, prefix: &str) -> bool {
     name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-fn check_domain(domain: &str) -> Result<(), ConfigError> {
+pub(crate) fn check_domain(domain: &str) -> Result<(), ConfigError> {
     let refuse = |why: &str| Err(ConfigError::new("cookies.domain", format!("`{}` {why}", domain.escape_debug())));
     let name = domain.strip_prefix('.').unwrap_or(domain);
     if name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {

@@ -4,13 +4,13 @@ use std::error::Error;
 
 use futures_util::future::BoxFuture;
 use http::{
-    Extensions, HeaderMap, HeaderValue, Method,
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method,
     header::{CACHE_CONTROL, SET_COOKIE},
 };
 
 use super::{
     Credentials, CrossmintAuth,
-    cookies::{Carried, Cookies, Presented},
+    cookies::{ClearScope, Cookies, Presented},
     origin::{RequestHead, Site},
     renewal::{Failure, Handout},
     sessions::{Judgement, Resolved, usable_secret},
@@ -44,41 +44,41 @@ impl CrossmintAuth {
         if !head.is_allowed(&self.site()) {
             return self.reject(AuthErrorKind::CrossSite);
         }
-        let presented = self.0.cookies.read(head.headers);
+        let mut presented = self.0.cookies.read(head.headers);
+        self.leave_out_neighbours(&mut presented);
         if is_refresh {
-            Admission::Refresh(RefreshCall {
-                auth: self.clone(),
-                cookie: cookie_token(&presented),
-                carried: self.carried(&presented, head),
-            })
+            let (cookie, scope) = (cookie_token(&presented), self.clear_scope(&presented, head));
+            Admission::Refresh(RefreshCall { auth: self.clone(), cookie, scope })
         } else {
             // Whoever may call this route wants the session to end, whether or not its cookies came along.
-            Admission::Logout(self.log_out(&presented))
+            let scope = ClearScope::new(presented.carried, head.uri, head.headers);
+            Admission::Logout(self.log_out(&presented, &scope))
         }
     }
 
     fn admit_session(&self, head: &RequestHead<'_>) -> Admission {
-        let presented = self.0.cookies.read(head.headers);
-        Admission::Decided(match self.judge(&presented) {
+        let mut presented = self.0.cookies.read(head.headers);
+        Admission::Decided(match self.judge(&mut presented) {
             Ok(Judgement::Valid(session)) => Verdict::Forward(Resolved::Known(session).into()),
             Ok(Judgement::Open(pair)) => {
-                let (auth, carried) = (self.clone(), self.carried(&presented, head));
+                let (auth, scope) = (self.clone(), self.clear_scope(&presented, head));
                 return Admission::Pending(Box::pin(async move {
                     match auth.resolve(pair).await {
                         Ok(resolved) => Verdict::Forward(resolved.into()),
-                        Err(failure) => auth.refuse(failure, carried),
+                        Err(failure) => auth.refuse(failure, &scope),
                     }
                 }));
             }
             Err(_) if self.0.settings.unauthenticated != Unauthenticated::Reject && presented.is_empty() => {
                 Verdict::Forward(Passage::default())
             }
-            Err(error) => self.refuse(error.into(), self.carried(&presented, head)),
+            Err(error) => self.refuse(error.into(), &self.clear_scope(&presented, head)),
         })
     }
 
-    fn carried(&self, presented: &Presented<'_>, head: &RequestHead<'_>) -> Carried {
-        if head.is_from_elsewhere(&self.site()) { presented.carried.partial() } else { presented.carried }
+    fn clear_scope(&self, presented: &Presented<'_>, head: &RequestHead<'_>) -> ClearScope {
+        let scope = ClearScope::new(presented.carried, head.uri, head.headers);
+        if head.is_from_elsewhere(&self.site()) { scope.partial() } else { scope }
     }
 
     fn site(&self) -> Site<'_> {
@@ -87,8 +87,8 @@ impl CrossmintAuth {
     }
 
     /// The layer's logout: the answer waits for Crossmint as long as the time limit says, and does not depend on it.
-    fn log_out(&self, presented: &Presented<'_>) -> BoxFuture<'static, Vec<HeaderValue>> {
-        let cleared = self.0.cookies.clear(presented.carried);
+    fn log_out(&self, presented: &Presented<'_>, scope: &ClearScope) -> BoxFuture<'static, Vec<HeaderValue>> {
+        let cleared = self.0.cookies.clear(scope);
         let (auth, jwt, secret) = (self.clone(), presented.jwt.text(), presented.refresh_token.text());
         Box::pin(async move {
             let credentials =
@@ -106,8 +106,8 @@ impl CrossmintAuth {
     }
 
     /// Turns a failure into what happens to the request.
-    fn refuse(&self, failure: Failure, carried: Carried) -> Verdict {
-        let rejection = self.rejection(failure, carried);
+    fn refuse(&self, failure: Failure, scope: &ClearScope) -> Verdict {
+        let rejection = self.rejection(failure, scope);
         match self.0.settings.unauthenticated {
             Unauthenticated::Allow => {
                 let set_cookie = SetCookie::Fields(rejection.set_cookie);
@@ -119,15 +119,15 @@ impl CrossmintAuth {
 
     /// Refuses a request for what it is, which says nothing of the session.
     fn reject(&self, kind: AuthErrorKind) -> Admission {
-        Admission::Decided(Verdict::Rejected(self.rejection(kind.into(), Carried::default())))
+        Admission::Decided(Verdict::Rejected(self.rejection(kind.into(), &ClearScope::default())))
     }
 
-    fn rejection(&self, Failure { error, rescued }: Failure, carried: Carried) -> Rejection {
+    fn rejection(&self, Failure { error, rescued }: Failure, scope: &ClearScope) -> Rejection {
         self.0.counters.refusal(error.kind());
         let error = error.under(self.0.settings.on_outage);
         let disposition = error.disposition();
         let set_cookie = match disposition.cookies {
-            CookieFate::Cleared => self.0.cookies.clear(carried),
+            CookieFate::Cleared => self.0.cookies.clear(scope),
             CookieFate::Kept => rescued.and_then(|rescued| rescued.set_cookie.clone()).map_or_else(Vec::new, Vec::from),
         };
         Rejection { error, disposition, set_cookie }
@@ -229,13 +229,13 @@ pub(crate) struct Rejection {
 pub(crate) struct RefreshCall {
     auth: CrossmintAuth,
     cookie: Result<Option<Secret>, AuthError>,
-    carried: Carried,
+    scope: ClearScope,
 }
 
 impl RefreshCall {
     /// Renews the session that the body's token stands for, or else the cookie's.
     pub(crate) async fn run(self, body: Result<Option<String>, AuthErrorKind>) -> Result<Handout, Rejection> {
-        let Self { auth, cookie, carried } = self;
+        let Self { auth, cookie, scope } = self;
         let outcome = async {
             let secret = match body? {
                 Some(token) => usable_secret(token.as_bytes()).map_err(|_| AuthErrorKind::InvalidBody)?,
@@ -244,7 +244,7 @@ impl RefreshCall {
             auth.ensure_keys().await?;
             auth.renew(secret).await
         };
-        outcome.await.map_err(|failure: Failure| auth.rejection(failure, carried))
+        outcome.await.map_err(|failure: Failure| auth.rejection(failure, &scope))
     }
 
     pub(crate) fn exposes_secret(&self) -> bool {
@@ -265,6 +265,20 @@ pub(crate) fn add_cookies(headers: &mut HeaderMap, set_cookie: &[HeaderValue]) {
     let added: Vec<&HeaderValue> = set_cookie.iter().filter(is_free).collect();
     for cookie in added {
         headers.append(SET_COOKIE, cookie.clone());
+    }
+    forbid_caching(headers);
+}
+
+/// Keeps caches from storing a response with somebody's cookies, whatever the application has said.
+fn forbid_caching(headers: &mut HeaderMap) {
+    // Fields for one kind of cache take precedence over `Cache-Control` there (RFC 9213 section 2.2).
+    let is_targeted = |name: &&HeaderName| {
+        name.as_str().ends_with("-cache-control")
+            || ["surrogate-control", "x-accel-expires", "edge-control"].contains(&name.as_str())
+    };
+    let targeted: Vec<HeaderName> = headers.keys().filter(is_targeted).cloned().collect();
+    for name in targeted {
+        headers.remove(name);
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }

@@ -9,10 +9,14 @@ use cookie::{
     Cookie,
     time::{OffsetDateTime, format_description::well_known::Rfc3339},
 };
-use http::{HeaderMap, HeaderValue, header::COOKIE};
+use http::{
+    HeaderMap, HeaderValue, Uri,
+    header::{COOKIE, HOST},
+    uri::Authority,
+};
 
 use crate::{
-    cookie_options::{CookieOptions, NamePair, NamePairs, SameSite},
+    cookie_options::{CookieOptions, NamePair, NamePairs, SameSite, Unscoped, check_domain, has_prefix},
     error::AuthErrorKind,
     secret::Secret,
     session::AuthMaterial,
@@ -60,8 +64,14 @@ impl Cookies {
             refresh_token: written.refresh_token != Slot::Absent,
             other_jwt: other.jwt != Slot::Absent,
             other_refresh_token: other.refresh_token != Slot::Absent,
-            duplicates: written.is_ambiguous() || other.is_ambiguous(),
+            is_ambiguous: written.is_ambiguous(),
+            is_other_ambiguous: other.is_ambiguous(),
             may_be_partial: false,
+        };
+        let unscoped_jwt = match self.names.unscoped() {
+            Some(Unscoped::Written) => written.jwt,
+            Some(Unscoped::Other) => other.jwt,
+            None => Slot::Absent,
         };
         // An unscoped JWT is never paired with a scoped refresh token: they may be two users'.
         if self.names.reads_other && written.refresh_token == Slot::Absent {
@@ -70,7 +80,40 @@ impl Cookies {
                 written.jwt = other.jwt;
             }
         }
-        Presented { jwt: written.jwt, refresh_token: written.refresh_token, carried }
+        Presented { jwt: written.jwt, refresh_token: written.refresh_token, carried, unscoped_jwt }
+    }
+
+    /// Leaves out the unscoped pair where its JWT is a neighbour's.
+    ///
+    /// Projects that share a domain share the unscoped names. To use a neighbour's refresh token would spend it, and to
+    /// delete its cookies would sign its user out. It takes a look into the JWT, and is not for the path of known sessions.
+    pub(crate) fn leave_out(&self, presented: &mut Presented<'_>, is_neighbours: impl FnOnce(&[u8]) -> bool) {
+        let Slot::One(unscoped_jwt) = std::mem::take(&mut presented.unscoped_jwt) else { return };
+        if !is_neighbours(unscoped_jwt) {
+            return;
+        }
+        let carried = &mut presented.carried;
+        match self.names.unscoped() {
+            Some(Unscoped::Other) => {
+                if !carried.refresh_token {
+                    presented.refresh_token = Slot::Absent;
+                }
+                if !carried.jwt {
+                    presented.jwt = Slot::Absent;
+                }
+                carried.other_jwt = false;
+                carried.other_refresh_token = false;
+                carried.is_other_ambiguous = false;
+            }
+            Some(Unscoped::Written) => {
+                (presented.jwt, presented.refresh_token) = (Slot::Absent, Slot::Absent);
+                carried.jwt = false;
+                carried.refresh_token = false;
+                carried.is_ambiguous = false;
+                carried.may_be_partial = true;
+            }
+            None => {}
+        }
     }
 
     /// Builds the `Set-Cookie` fields that store `material`.
@@ -97,9 +140,10 @@ impl Cookies {
 
     /// Builds the `Set-Cookie` fields that delete what the request carried.
     ///
-    /// The configured pair always, unless the request may be partial; the other pair if it came along; where there is a domain and cookies contradict each
-    /// other, their host-only twins too, which an earlier configuration may have left.
-    pub(crate) fn clear(&self, carried: Carried) -> Vec<HeaderValue> {
+    /// The configured pair always, unless the request may be partial; the other pair if it came along. Where cookies of
+    /// one name contradict each other, they are deleted wherever they can have been set.
+    pub(crate) fn clear(&self, scope: &ClearScope) -> Vec<HeaderValue> {
+        let carried = scope.carried;
         let is_cleared = |came: bool| came || !carried.may_be_partial;
         let mut cleared = Vec::new();
         cleared.extend(is_cleared(carried.jwt).then(|| self.cookie(&self.names.written.jwt, "")));
@@ -108,17 +152,45 @@ impl Cookies {
             cleared.extend(carried.other_jwt.then(|| self.cookie(&other.jwt, "")));
             cleared.extend(carried.other_refresh_token.then(|| self.refresh_cookie(other)));
         }
-        if carried.duplicates && self.options.domain.is_some() {
-            for index in 0..cleared.len() {
-                let mut twin = cleared[index].clone();
-                twin.unset_domain();
-                cleared.push(twin);
-            }
+        match &scope.reach {
+            Reach::Configured => {}
+            Reach::Wide { domains, paths } => self.widen(&mut cleared, domains, paths),
+            Reach::TooWide => cleared.clear(),
         }
         for cookie in &mut cleared {
             cookie.set_expires(OffsetDateTime::UNIX_EPOCH);
         }
         cleared.iter().filter_map(|cookie| header(cookie).ok()).collect()
+    }
+
+    /// Adds deletions for all places where a cookie may have been set that came along.
+    ///
+    /// A sibling subdomain can set cookies for each parent domain, and with any path. If one of them were left over, it
+    /// would be taken for the user's own from then on: where they are too many, all stay, and go on refusing requests.
+    fn widen(&self, cleared: &mut Vec<Cookie<'_>>, domains: &[String], paths: &[String]) {
+        // Browsers keep no others of these names.
+        let bare: Vec<_> = cleared.iter().filter(|cookie| !has_prefix(cookie.name(), "__Host-")).cloned().collect();
+        let configured = self.options.domain.as_deref().map(|domain| domain.trim_start_matches('.'));
+        let others = domains
+            .iter()
+            .map(String::as_str)
+            .filter(|domain| configured.is_none_or(|configured| !configured.eq_ignore_ascii_case(domain)));
+        let domains: Vec<_> = std::iter::once(None).chain(configured.map(Some)).chain(others.map(Some)).collect();
+        for path in paths {
+            for domain in domains.iter().filter(|domain| path != "/" || **domain != configured) {
+                cleared.extend(bare.iter().cloned().map(|mut cookie| {
+                    cookie.set_path(path.clone());
+                    match domain {
+                        Some(domain) => cookie.set_domain((*domain).to_owned()),
+                        None => cookie.unset_domain(),
+                    }
+                    cookie
+                }));
+            }
+        }
+        if cleared.len() > MAX_CLEARED {
+            cleared.clear();
+        }
     }
 
     /// Tells whether two `Set-Cookie` fields are about cookies of one name.
@@ -158,13 +230,15 @@ pub(crate) struct Presented<'a> {
     pub(crate) jwt: Slot<'a>,
     pub(crate) refresh_token: Slot<'a>,
     pub(crate) carried: Carried,
+    unscoped_jwt: Slot<'a>,
 }
 
 impl<'a> Presented<'a> {
     /// Takes credentials that came without cookies. Empty ones are absent.
     pub(crate) fn pair(jwt: &'a [u8], refresh_token: &'a [u8]) -> Self {
         let slot = |value: &'a [u8]| if value.is_empty() { Slot::Absent } else { Slot::One(value) };
-        Self { jwt: slot(jwt), refresh_token: slot(refresh_token), carried: Carried::default() }
+        let (jwt, refresh_token) = (slot(jwt), slot(refresh_token));
+        Self { jwt, refresh_token, carried: Carried::default(), unscoped_jwt: Slot::Absent }
     }
 
     /// Returns the one refresh token. Ambiguous cookies, the JWT's included, refuse the request.
@@ -181,25 +255,96 @@ impl<'a> Presented<'a> {
     }
 }
 
-/// Which cookies came along: what is to be deleted when the session ends.
+/// Which cookies came along.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Carried {
     jwt: bool,
     refresh_token: bool,
     other_jwt: bool,
     other_refresh_token: bool,
-    duplicates: bool,
+    is_ambiguous: bool,
+    is_other_ambiguous: bool,
     may_be_partial: bool,
 }
 
-impl Carried {
-    /// Marks the cookies of a request from another site.
+/// What is to be deleted when the session ends.
+#[derive(Debug, Default)]
+pub(crate) struct ClearScope {
+    carried: Carried,
+    reach: Reach,
+}
+
+/// Where the cookies are deleted that came along.
+#[derive(Debug, Default)]
+enum Reach {
+    /// Where this configuration sets them.
+    #[default]
+    Configured,
+    /// For each of these domains and paths.
+    Wide { domains: Vec<String>, paths: Vec<String> },
+    /// They may be in more places than a response can name.
+    TooWide,
+}
+
+impl ClearScope {
+    pub(crate) fn new(carried: Carried, uri: &Uri, headers: &HeaderMap) -> Self {
+        let reach = if carried.is_ambiguous || carried.is_other_ambiguous {
+            Reach::of(uri, headers)
+        } else {
+            Reach::Configured
+        };
+        Self { carried, reach }
+    }
+
+    /// Leaves out what did not come along with a request from another site.
     ///
     /// Browsers withhold SameSite cookies from it, and accept `Set-Cookie` in its response (RFC 6265bis section 5.7). To
     /// delete a cookie that did not come along would let any site end a session that it cannot use.
-    pub(crate) fn partial(self) -> Self {
-        Self { may_be_partial: true, ..self }
+    pub(crate) fn partial(mut self) -> Self {
+        self.carried.may_be_partial = true;
+        self
     }
+}
+
+impl Reach {
+    /// Finds all domains and paths of cookies that browsers send with this request (RFC 6265bis sections 5.1.3, 5.1.4).
+    fn of(uri: &Uri, headers: &HeaderMap) -> Self {
+        let domains = parent_domains(uri, headers);
+        if domains.is_empty() {
+            // No sibling can have set them: an earlier configuration of the domain has.
+            return Self::Wide { domains, paths: vec!["/".to_owned()] };
+        }
+        let path = uri.path();
+        let slashes = || memchr::memchr_iter(b'/', path.as_bytes()).skip(1);
+        if slashes().count() >= MAX_SEGMENTS {
+            return Self::TooWide;
+        }
+        let prefixes = slashes().flat_map(|slash| [&path[..slash], &path[..=slash]]);
+        let whole = (!path.ends_with('/')).then_some(path);
+        // An attribute's value ends at a semicolon.
+        let prefixes = prefixes.chain(whole).filter(|path| path.starts_with('/') && !path.contains(';'));
+        let paths = std::iter::once("/").chain(prefixes).map(ToOwned::to_owned).collect();
+        Self::Wide { domains, paths }
+    }
+}
+
+/// Returns the host that a request was sent to, and its parent domains of two labels at least.
+///
+/// The field is the client's own: of what is no domain name, or none at all, nothing is made.
+fn parent_domains(uri: &Uri, headers: &HeaderMap) -> Vec<String> {
+    let mut fields = headers.get_all(HOST).iter();
+    let host = match (fields.next(), fields.next()) {
+        (Some(host), None) => host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()),
+        (None, _) => uri.authority().cloned(),
+        (Some(_), Some(_)) => None,
+    };
+    let host = host.map(|host| host.host().to_ascii_lowercase()).unwrap_or_default();
+    if host.starts_with('.') || check_domain(&host).is_err() {
+        return Vec::new();
+    }
+    let labels = memchr::memchr_iter(b'.', host.as_bytes()).map(|dot| dot + 1);
+    let suffixes = std::iter::once(0).chain(labels).map(|start| &host[start..]);
+    suffixes.filter(|domain| domain.contains('.')).take(MAX_DOMAINS).map(ToOwned::to_owned).collect()
 }
 
 /// What came under one name.
@@ -293,6 +438,11 @@ fn header(cookie: &Cookie<'_>) -> Result<HeaderValue, &'static str> {
 }
 
 const NOT_WRITABLE: &str = "a token is empty, too long for a cookie, or has bytes that no cookie may have";
+
+/// How many deletions one response carries at most: about 10 KiB.
+const MAX_CLEARED: usize = 64;
+const MAX_SEGMENTS: usize = 16;
+const MAX_DOMAINS: usize = 16;
 
 /// Browsers drop a cookie whose name and value are longer (RFC 6265bis section 5.6).
 pub(crate) const MAX_COOKIE: usize = 4096;

@@ -171,6 +171,20 @@ impl Claims<'_> {
     }
 }
 
+/// Tells whether a token, whoever has signed it and when, says that it is for others than `audience`.
+pub(crate) fn is_for_another_audience(token: &[u8], audience: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Audience<'a> {
+        #[serde(borrow)]
+        aud: &'a RawValue,
+    }
+    let Ok(signed) = Signed::read(token) else { return false };
+    parse::<Audience<'_>>(signed.payload()).is_some_and(|Audience { aud }| {
+        let is_well_formed = text(aud).is_some() || serde_json::from_str::<Vec<Cow<'_, str>>>(aud.get()).is_ok();
+        is_well_formed && !names(aud, audience)
+    })
+}
+
 /// Tells whether an `aud` claim, a string or an array of strings (RFC 7519 section 4.1.3), names `audience`.
 fn names(aud: &RawValue, audience: &str) -> bool {
     match text(aud) {

@@ -33,7 +33,7 @@ pub(crate) use self::grace::Renewal;
 pub use self::stats::Stats;
 use self::{
     admission::set_cookies,
-    cookies::{Carried, Cookies, Presented},
+    cookies::{ClearScope, Cookies, Presented},
     handles::Registration,
     jwt::Expectations,
     keys::{Keys, Reason},
@@ -175,8 +175,8 @@ impl CrossmintAuth {
     /// cannot be asked.
     pub async fn get_session<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<Session, AuthError> {
         let judgement = {
-            let presented = self.present(credentials.into());
-            self.judge(&presented)?
+            let mut presented = self.present(credentials.into());
+            self.judge(&mut presented)?
         };
         match judgement {
             Judgement::Valid(session) => Ok(session),
@@ -215,7 +215,8 @@ impl CrossmintAuth {
     /// are no error, nor is a session that Crossmint does not know (400, 401 or 404): there is nothing to end.
     pub async fn logout<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<(), AuthError> {
         let (jwt, secret) = {
-            let presented = self.present(credentials.into());
+            let mut presented = self.present(credentials.into());
+            self.leave_out_neighbours(&mut presented);
             (presented.jwt.text(), presented.refresh_token.text().map(|token| usable_secret(token.as_bytes())))
         };
         if let Some(jwt) = jwt {
@@ -284,7 +285,7 @@ impl CrossmintAuth {
     /// send a request without its SameSite cookies, and the browser accepts the deletions in the response: where a
     /// request without cookies is answered with them, a link on another site signs the user out.
     pub fn clear_auth_material(&self, response: &mut HeaderMap) {
-        set_cookies(response, &self.0.cookies.clear(Carried::default()));
+        set_cookies(response, &self.0.cookies.clear(&ClearScope::default()));
     }
 
     /// Waits until no call to Crossmint is under way on behalf of this handle and its layers, whoever has hung up.

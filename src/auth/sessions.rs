@@ -13,7 +13,7 @@ use super::{
     CrossmintAuth,
     cookies::{MAX_COOKIE, Presented, Slot, is_cookie_value},
     grace::Renewal,
-    jwt::Unverified,
+    jwt::{Unverified, is_for_another_audience},
     keys::{Freshness, KeySet, Permission, Reason},
     renewal::{Entry, Failure, Handout, Outcome, Rescued, Settled, Ticket, digest_of},
     tasks::runtime,
@@ -46,10 +46,9 @@ pub(super) enum Resolved {
 
 impl CrossmintAuth {
     /// Judges credentials without asking anybody. This is the path of nearly all requests.
-    pub(super) fn judge(&self, presented: &Presented<'_>) -> Result<Judgement, AuthError> {
+    pub(super) fn judge(&self, presented: &mut Presented<'_>) -> Result<Judgement, AuthError> {
         let without_jwt = |secret: &str| Ok(Judgement::Open(Pair { jwt: None, secret: secret.into() }));
-        let token = presented.one_refresh_token()?.ok_or(AuthErrorKind::MissingCredentials)?;
-        if let Slot::One(jwt) = presented.jwt
+        if let (Slot::One(jwt), Slot::One(token)) = (presented.jwt, presented.refresh_token)
             && let Some(session) = self.recall(jwt)
         {
             if !self.is_live(&session, now()) {
@@ -63,6 +62,8 @@ impl CrossmintAuth {
             self.0.tokens.insert(session.clone());
             return Ok(Judgement::Valid(session));
         }
+        self.leave_out_neighbours(presented);
+        let token = presented.one_refresh_token()?.ok_or(AuthErrorKind::MissingCredentials)?;
         let secret = usable_text(token)?;
         let Slot::One(jwt) = presented.jwt else { return without_jwt(secret) };
         let verified = self.verify(jwt);
@@ -77,6 +78,13 @@ impl CrossmintAuth {
             Ok(verified) => Judgement::Valid(self.admit_pair(verified, jwt, secret)),
             Err(_) => Judgement::Open(Pair { jwt: Some(jwt), secret }),
         })
+    }
+
+    /// Leaves out unscoped cookies that belong to another project.
+    pub(super) fn leave_out_neighbours(&self, presented: &mut Presented<'_>) {
+        self.0.cookies.leave_out(presented, |jwt| {
+            self.0.expectations.audience.as_deref().is_some_and(|audience| is_for_another_audience(jwt, audience))
+        });
     }
 
     /// Finds a verified session, if its key still holds. Its JWT may have expired.

@@ -1,11 +1,12 @@
 //! The two cookies: how they are read, written and cleared.
 
-use cookie_store::CookieStore;
+use cookie_store::{CookieError, CookieStore};
+use http::{HeaderMap, Method};
 use reqwest::Url;
 use serde_json::{Value, json};
 use tower_crossmint_auth::{
-    CookieNames, CookieOptions, SameSite,
-    testing::{Endpoint, MockCrossmint},
+    AuthErrorKind, CookieNames, CookieOptions, CrossmintAuth, SameSite, Unauthenticated,
+    testing::{Endpoint, MockCrossmint, MockSession},
 };
 
 use crate::{
@@ -312,6 +313,246 @@ async fn a_changed_cookie_domain_heals_after_one_login() {
     browser.get(&app).await.assert_passed("alice", "and from then on");
 }
 
+/// A name, and the places from which somebody else has set a cookie of that name.
+type Planted = (&'static str, &'static [&'static str]);
+
+/// Sibling subdomains of `app.example.test` set these; so does an earlier configuration.
+const PLANTED: [Planted; 7] = [
+    ("the parent domain", &["Domain=example.test; Path=/"]),
+    ("the host as a domain", &["Domain=app.example.test; Path=/"]),
+    ("the path of the page", &["Domain=example.test; Path=/me/page"]),
+    ("a directory", &["Domain=example.test; Path=/me"]),
+    ("a directory with a slash", &["Domain=example.test; Path=/me/"]),
+    ("many places at once", &["Domain=app.example.test; Path=/me", "Domain=example.test; Path=/me/", "Path=/me/page"]),
+    ("the host itself, with a path", &["Path=/me"]),
+];
+
+#[tokio::test]
+async fn after_one_401_nobody_is_anybody_wherever_a_sibling_has_planted_its_cookies() {
+    let mock = MockCrossmint::start().await;
+    let shared = CookieOptions::default().domain("example.test");
+    let configurations = [("host-only", CookieOptions::default()), ("a domain", shared)];
+    for (options, (planted, places), which, plants_first) in configurations.iter().flat_map(|options| {
+        PLANTED.into_iter().flat_map(move |planted| {
+            [&[JWT, REFRESH][..], &[JWT], &[REFRESH]]
+                .into_iter()
+                .flat_map(move |which| [true, false].map(move |first| (options, planted, which, first)))
+        })
+    }) {
+        let case = format!("{}, {planted}, {which:?}, first: {plants_first}", options.0);
+        // Where both set the same cookie, one replaces the other: nothing contradicts. To this jar, a host-only cookie and
+        // one for the host as a domain are the same.
+        let own = if options.0 == "a domain" { "the parent domain" } else { "the host as a domain" };
+        if planted == own {
+            continue;
+        }
+        let app = App::configured(&mock, |config| config.cookies(options.1.clone())).await;
+        let mut browser = Browser::at("https://app.example.test/me/page");
+        let mallory = mock.sign_in("mallory");
+        let plant = |browser: &mut Browser| {
+            for (name, value) in [(JWT, mallory.jwt()), (REFRESH, mallory.refresh_token())] {
+                for place in places.iter().filter(|_| which.contains(&name)) {
+                    browser.keep(&format!("{name}={value}; {place}"));
+                }
+            }
+        };
+        if plants_first {
+            plant(&mut browser);
+        }
+        browser.sign_in(&app, &mock, "alice").await;
+        if !plants_first {
+            plant(&mut browser);
+        }
+        browser.visit(&app, "/me/page").await.assert_status(401, &case);
+        assert_eq!(browser.cookie_header(), "", "{case}");
+        browser.visit(&app, "/me/page").await.assert_status(401, &case);
+        assert!(mock.is_live(mallory.refresh_token()), "{case}: nobody's token was sent");
+
+        browser.sign_in(&app, &mock, "alice").await;
+        browser.visit(&app, "/me/page").await.assert_passed("alice", &case);
+    }
+}
+
+#[tokio::test]
+async fn cookies_of_an_earlier_domain_are_gone_after_one_401() {
+    let mock = MockCrossmint::start().await;
+    let shared = App::configured(&mock, |config| config.cookies(CookieOptions::default().domain("example.test"))).await;
+    let host_only = App::serve(&mock).await;
+    let mut browser = Browser::at("https://app.example.test/");
+    browser.sign_in(&shared, &mock, "alice").await;
+    // The domain was removed from the configuration.
+    browser.sign_in(&host_only, &mock, "alice").await;
+    browser.visit(&host_only, "/").await.assert_status(401, "both are sent");
+    assert_eq!(browser.cookie_header(), "");
+    browser.sign_in(&host_only, &mock, "alice").await;
+    browser.visit(&host_only, "/").await.assert_passed("alice", "after the login");
+}
+
+#[tokio::test]
+async fn deletions_go_only_where_the_request_was_sent_and_are_bounded() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let two = format!("{JWT}=x; {REFRESH}=y; {REFRESH}=z");
+    let deep = format!("/{}", "a/".repeat(12));
+    let (long, endless) = ("a".repeat(300), format!("/{}", "a/".repeat(500)));
+    for (case, host, path, domains, count) in [
+        ("a host", Some("app.example.test:8080"), "/", &["app.example.test", "example.test"][..], 6),
+        ("a host in upper case", Some("APP.example.test"), "/", &["app.example.test", "example.test"], 6),
+        ("one label", Some("localhost"), "/", &[], 2),
+        ("below localhost", Some("app.localhost"), "/", &["app.localhost"], 4),
+        ("an IPv4 address", Some("127.0.0.1:80"), "/", &[], 2),
+        ("an IPv6 address", Some("[::1]:80"), "/", &[], 2),
+        ("no domain name", Some("a_b..c"), "/", &[], 2),
+        ("an attribute", Some("example.test; Path=/x"), "/", &[], 2),
+        ("a long label", Some(&*long), "/", &[], 2),
+        ("a dot in front", Some(".example.test"), "/", &[], 2),
+        ("many labels", Some("a.b.c.d.e.f.example.test"), "/", &["b.c.d.e.f.example.test", "example.test"], 16),
+        ("a path", Some("example.test"), "/me/page", &["example.test"], 2 * 2 * 4),
+        ("a path of one label", Some("localhost"), "/me/page", &[], 2),
+        ("a semicolon in the path", Some("example.test"), "/me;x/page", &["example.test"], 2 * 2),
+        // Some would be left over, and pass for the user's own: better none is touched.
+        ("a deep path", Some("app.example.test"), &*deep, &[], 0),
+        ("an endless path", Some("example.test"), &*endless, &[], 0),
+    ] {
+        let request = app.request(Method::GET, path).header("cookie", &two);
+        let answer = app.send(host.map_or(request.try_clone().unwrap(), |host| request.header("host", host))).await;
+        let set: Vec<_> = answer.set_cookie();
+        assert_eq!((answer.status, set.len()), (401, count), "{case}: {answer:?}");
+        for domain in domains {
+            let paths = set.iter().filter(|cookie| cookie.domain() == Some(domain) && cookie.path() == Some("/"));
+            assert_eq!(paths.count(), 2, "{case}");
+        }
+        assert!(set.iter().all(|cookie| cookie.value().is_empty()), "{case}");
+    }
+    let same = app.request(Method::GET, "/me").header("cookie", format!("{JWT}=x; {REFRESH}=y; {REFRESH}=y"));
+    let answer = app.send(same.header("host", "app.example.test")).await;
+    assert!(answer.clears(&[JWT, REFRESH]), "what does not contradict is deleted as usual: {answer:?}");
+}
+
+#[tokio::test]
+async fn a_host_name_prefix_is_deleted_where_browsers_keep_it_and_nowhere_else() {
+    let mock = MockCrossmint::start().await;
+    let names = CookieNames::Custom { jwt: "__Host-a".into(), refresh_token: "b".into() };
+    let app =
+        App::configured(&mock, |config| config.cookies(CookieOptions::hardened()).cookie_names(names.clone())).await;
+    let request = app.request(Method::GET, "/me").header("cookie", "__Host-a=x; b=y; b=z");
+    let answer = app.send(request.header("host", "app.example.test")).await;
+    let of = |name: &str| answer.set_cookie().iter().filter(|cookie| cookie.name() == name).count();
+    assert_eq!((of("__Host-a"), of("b")), (1, 6), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_neighbours_unscoped_cookies_are_neither_sent_nor_deleted() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    for (case, lifetime, audience) in [
+        ("valid", 3600, json!("neighbour")),
+        ("expired", -60, json!("neighbour")),
+        ("several audiences", 3600, json!(["neighbour", "other"])),
+    ] {
+        let bob = mock.session("bob").jwt_lifetime(lifetime).audience(audience).create();
+        let neighbour = bob.legacy_cookie_header();
+        let mut browser = Browser::at("https://app.example.test/");
+        for pair in neighbour.split("; ") {
+            browser.keep(&format!("{pair}; Domain=example.test; Path=/"));
+        }
+        browser.visit(&app, "/").await.assert_status(401, case);
+        assert_eq!(browser.cookies(), neighbour, "{case}, after a 401");
+        let answer = app.post(REFRESH_ROUTE, &browser.cookie_header(), "{}").await;
+        browser.take(&answer);
+        assert_eq!((answer.status, browser.cookies()), (401, neighbour.clone()), "{case}, at the refresh route");
+
+        browser.sign_in(&app, &mock, "alice").await;
+        browser.visit(&app, "/").await.assert_passed("alice", case);
+        browser.take(&app.post(LOGOUT_ROUTE, &browser.cookie_header(), "").await);
+        assert_eq!(browser.cookies(), neighbour, "{case}, after our logout");
+        browser.take(&app.post(LOGOUT_ROUTE, &browser.cookie_header(), "").await);
+        assert_eq!(browser.cookies(), neighbour, "{case}, after another one");
+        let from_handle = app.auth.get_session(&browser.headers()).await.unwrap_err();
+        assert_eq!(from_handle.kind(), AuthErrorKind::MissingCredentials, "{case}");
+        app.auth.logout(&browser.headers()).await.unwrap();
+        assert!(mock.is_live(bob.refresh_token()), "{case}: neither spent nor revoked");
+    }
+    let sent = mock.requests(Endpoint::Refresh).len() + mock.requests(Endpoint::Logout).len();
+    assert_eq!(sent, 2 * 3, "alice's login and logout, three times");
+}
+
+#[tokio::test]
+async fn unscoped_cookies_that_may_be_ours_still_count() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let old = |session: MockSession| session.legacy_cookie_header();
+    for (case, cookie) in [
+        ("ours", old(mock.sign_in("alice"))),
+        ("among other audiences", old(mock.session("alice").audience(json!(["x", mock.project_id()])).create())),
+    ] {
+        app.get("/me", cookie).await.assert_passed("alice", case);
+    }
+    for (case, cookie) in [
+        ("ours, expired", old(expired(&mock, "alice"))),
+        ("no audience", old(mock.session("alice").claim("aud", Value::Null).create())),
+        ("an odd audience", old(mock.session("alice").audience(json!({"x": 1})).create())),
+        ("no JWT", format!("crossmint-refresh-token={}", mock.sign_in("alice").refresh_token())),
+        (
+            "a JWT that is none",
+            format!("crossmint-jwt=x; crossmint-refresh-token={}", mock.sign_in("alice").refresh_token()),
+        ),
+    ] {
+        app.get("/me", cookie).await.assert_renewed("alice", case);
+    }
+}
+
+#[tokio::test]
+async fn where_unscoped_names_are_configured_a_neighbours_session_is_none_and_stays() {
+    let mock = MockCrossmint::start().await;
+    let app = App::configured(&mock, |config| config.cookie_names(CookieNames::Unscoped)).await;
+    let bob = mock.session("bob").audience("neighbour").create();
+    let mut browser = Browser::at("https://app.example.test/");
+    for pair in bob.legacy_cookie_header().split("; ") {
+        browser.keep(&format!("{pair}; Path=/"));
+    }
+    browser.visit(&app, "/").await.assert_status(401, "");
+    assert_eq!((browser.cookies(), mock.calls(Endpoint::Refresh)), (bob.legacy_cookie_header(), 0));
+    browser.sign_in(&app, &mock, "alice").await;
+    browser.visit(&app, "/").await.assert_passed("alice", "the last one to sign in");
+}
+
+#[tokio::test]
+async fn a_response_that_sets_cookies_is_stored_by_no_cache() {
+    let mock = MockCrossmint::start().await;
+    let caching = [
+        ("cache-control", "public, max-age=600"),
+        ("cdn-cache-control", "max-age=600"),
+        ("cloudflare-cdn-cache-control", "max-age=600"),
+        ("surrogate-control", "max-age=600"),
+        ("x-accel-expires", "600"),
+        ("edge-control", "max-age=600"),
+    ];
+    let page = axum::routing::any(move || async move { (axum::response::AppendHeaders(caching), "page") });
+    let inner = axum::Router::new().fallback(page);
+    let config = mock.config().unauthenticated(Unauthenticated::Allow).build().unwrap();
+    let app = App::of(CrossmintAuth::new(config), inner).await;
+    let seen = |answer: &Answer| {
+        let names = caching.iter().map(|(name, _)| *name).filter(|name| answer.headers.contains_key(*name));
+        (names.collect::<Vec<_>>(), answer.header("cache-control").to_owned())
+    };
+    let none = (vec!["cache-control"], "no-store".to_owned());
+    let all = (caching.iter().map(|(name, _)| *name).collect(), caching[0].1.to_owned());
+    for (case, cookie, expected) in [
+        ("a renewal", expired(&mock, "alice").cookie_header(), &none),
+        ("a dead session", format!("{REFRESH}=a b"), &none),
+        ("a valid session", mock.sign_in("alice").cookie_header(), &all),
+        ("nobody", String::new(), &all),
+    ] {
+        assert_eq!(seen(&app.get("/", cookie).await), *expected, "{case}");
+    }
+    let fields = caching.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+    let mut response: HeaderMap = fields.collect();
+    app.auth.clear_auth_material(&mut response);
+    assert_eq!(response.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["cache-control", "set-cookie"]);
+    assert_eq!(response["cache-control"], "no-store");
+}
+
 /// A browser that shows one site.
 struct Browser {
     jar: CookieStore,
@@ -324,7 +565,12 @@ impl Browser {
     }
 
     async fn get(&mut self, app: &App) -> Answer {
-        let answer = app.get("/me", self.cookie_header()).await;
+        self.visit(app, "/me").await
+    }
+
+    async fn visit(&mut self, app: &App, path: &str) -> Answer {
+        let request = app.request(Method::GET, path).header("host", self.site.host_str().unwrap());
+        let answer = app.send(request.header("cookie", self.cookie_header())).await;
         self.take(&answer);
         answer
     }
@@ -341,12 +587,28 @@ impl Browser {
     }
 
     fn keep(&mut self, set_cookie: &str) {
-        self.jar.parse(set_cookie, &self.site).unwrap();
+        match self.jar.parse(set_cookie, &self.site) {
+            // The deletion of a cookie that is not there.
+            Ok(_) | Err(CookieError::Expired) => {}
+            Err(error) => panic!("{set_cookie}: {error}"),
+        }
     }
 
     fn cookie_header(&self) -> String {
         let pairs: Vec<_> =
             self.jar.get_request_values(&self.site).map(|(name, value)| format!("{name}={value}")).collect();
         pairs.join("; ")
+    }
+
+    /// Returns the cookies in the order of their names.
+    fn cookies(&self) -> String {
+        let header = self.cookie_header();
+        let mut pairs: Vec<_> = header.split("; ").collect();
+        pairs.sort_unstable();
+        pairs.join("; ")
+    }
+
+    fn headers(&self) -> HeaderMap {
+        HeaderMap::from_iter([(http::header::COOKIE, self.cookie_header().parse().unwrap())])
     }
 }

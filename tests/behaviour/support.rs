@@ -207,6 +207,11 @@ impl Answer {
             && cookies.iter().all(|cookie| !cookie.value().is_empty())
     }
 
+    #[track_caller]
+    pub(crate) fn assert_status(&self, status: u16, case: &str) {
+        assert_eq!(self.status, status, "{case}: {self:?}");
+    }
+
     /// Asserts that a request was let through for a user, with no cookie touched.
     #[track_caller]
     pub(crate) fn assert_passed(&self, user: &str, case: &str) {
