@@ -168,6 +168,9 @@ impl Cookies {
     /// A sibling subdomain can set cookies for each parent domain, and with any path. If one of them were left over, it
     /// would be taken for the user's own from then on: where they are too many, all stay, and go on refusing requests.
     fn widen(&self, cleared: &mut Vec<Cookie<'_>>, domains: &[String], paths: &[String]) {
+        if self.options.domain.is_none() && domains.is_empty() {
+            return;
+        }
         // Browsers keep no others of these names.
         let bare: Vec<_> = cleared.iter().filter(|cookie| !has_prefix(cookie.name(), "__Host-")).cloned().collect();
         let configured = self.options.domain.as_deref().map(|domain| domain.trim_start_matches('.'));
@@ -176,10 +179,10 @@ impl Cookies {
             .map(String::as_str)
             .filter(|domain| configured.is_none_or(|configured| !configured.eq_ignore_ascii_case(domain)));
         let domains: Vec<_> = std::iter::once(None).chain(configured.map(Some)).chain(others.map(Some)).collect();
-        for path in paths {
+        for path in std::iter::once("/").chain(paths.iter().map(String::as_str)) {
             for domain in domains.iter().filter(|domain| path != "/" || **domain != configured) {
                 cleared.extend(bare.iter().cloned().map(|mut cookie| {
-                    cookie.set_path(path.clone());
+                    cookie.set_path(path.to_owned());
                     match domain {
                         Some(domain) => cookie.set_domain((*domain).to_owned()),
                         None => cookie.unset_domain(),
@@ -280,7 +283,7 @@ enum Reach {
     /// Where this configuration sets them.
     #[default]
     Configured,
-    /// For each of these domains and paths.
+    /// For each of these domains, and for `/` and each of these paths.
     Wide { domains: Vec<String>, paths: Vec<String> },
     /// They may be in more places than a response can name.
     TooWide,
@@ -312,7 +315,7 @@ impl Reach {
         let domains = parent_domains(uri, headers);
         if domains.is_empty() {
             // No sibling can have set them: an earlier configuration of the domain has.
-            return Self::Wide { domains, paths: vec!["/".to_owned()] };
+            return Self::Wide { domains, paths: Vec::new() };
         }
         let path = uri.path();
         let slashes = || memchr::memchr_iter(b'/', path.as_bytes()).skip(1);
@@ -323,7 +326,7 @@ impl Reach {
         let whole = (!path.ends_with('/')).then_some(path);
         // An attribute's value ends at a semicolon.
         let prefixes = prefixes.chain(whole).filter(|path| path.starts_with('/') && !path.contains(';'));
-        let paths = std::iter::once("/").chain(prefixes).map(ToOwned::to_owned).collect();
+        let paths = prefixes.map(ToOwned::to_owned).collect();
         Self::Wide { domains, paths }
     }
 }

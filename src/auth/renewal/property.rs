@@ -64,6 +64,8 @@ struct User {
     /// There was one that Crossmint does not know of.
     logout_is_lost: bool,
     mishap_until: Instant,
+    /// The token that is not to be sent before then: its last answer was of no use.
+    pause: Option<(usize, Instant)>,
     /// Whether its latest token could be handed out, and since when.
     is_delivered: bool,
     delivered_at: Instant,
@@ -173,6 +175,7 @@ impl World {
             logged_out: false,
             logout_is_lost: false,
             mishap_until: now,
+            pause: None,
             is_delivered: true,
             delivered_at: now,
             released_at: now,
@@ -196,6 +199,7 @@ impl World {
             Entry::Renewed(renewal) => {
                 self.seen.count("served from memory");
                 assert!(!user.logged_out, "{token} was logged out");
+                assert!(now < renewal.session.exp(), "{token} leads to a session that has expired");
                 let latest = number(renewal.session.refresh_token().secret());
                 assert!(!self.is_superseded(latest), "{token} leads to {latest}, which is not the latest");
                 self.handle(renewal);
@@ -228,6 +232,8 @@ impl World {
                 self.seen.count("sends");
                 let token = number(ticket.token());
                 assert!(self.tasks.len() < MAX_UNDER_WAY);
+                let is_paused = user.pause.is_some_and(|(paused, until)| paused == token && Instant::now() < until);
+                assert!(!is_paused, "{token} is sent again at once");
                 assert!(self.tasks.iter().all(|task| task.token != token), "{token} is being renewed");
                 if could_be_served && !user.refused {
                     self.seen.count("finds that the session had to give way");
@@ -315,11 +321,13 @@ impl World {
             (2, Some(Ok(_))) => {
                 self.seen.count("is lost on the way");
                 self.users[user].mishap_until = now + MAX_MISHAP_PAUSE;
+                self.users[user].pause = Some((token, now + MIN_MISHAP_PAUSE));
                 Err(AuthErrorKind::UnusableAnswer.into())
             }
             (3 | 4, Some(Ok(child))) => {
                 self.seen.count("has a successor that cannot be used");
                 self.users[user].mishap_until = now + MAX_MISHAP_PAUSE;
+                self.users[user].pause = Some((child, now + MIN_MISHAP_PAUSE));
                 successor = Some(Successor { token: child, since: now, valid_until: None, is_over: false });
                 let rescued = Rescued { token: name(child).as_str().into(), set_cookie: None };
                 Err(Failure { rescued: Some(Arc::new(rescued)), ..AuthErrorKind::UnusableAnswer.into() })
@@ -399,7 +407,9 @@ impl World {
     fn handle(&mut self, handout: Handout) {
         let token = number(handout.session.refresh_token().secret());
         let parent = self.tokens.iter().rev().find_map(|parent| parent.successor.filter(|next| next.token == token));
-        self.responses.push(Response { handout, token, since: parent.unwrap().since });
+        // After a logout that was lost, nothing is known of it.
+        let since = parent.map_or_else(Instant::now, |parent| parent.since);
+        self.responses.push(Response { handout, token, since });
     }
 
     /// A handler is done: the browser gets its cookies.
