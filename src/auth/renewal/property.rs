@@ -61,7 +61,7 @@ struct User {
     refused: bool,
     /// There was a logout that the machine must have understood.
     logged_out: bool,
-    /// There was one that Crossmint does not know of.
+    /// There was one that Crossmint does not know of: its responses hold a family that has ended.
     logout_is_lost: bool,
     mishap_until: Instant,
     /// The token that is not to be sent before then: its last answer was of no use.
@@ -548,7 +548,7 @@ impl World {
     fn is_superseded(&self, token: usize) -> bool {
         let user = self.user_of(token);
         let Some(successor) = self.tokens[token].successor else { return false };
-        user.rotation == Rotation::Single && !user.logged_out && !successor.is_over
+        user.rotation == Rotation::Single && !user.logged_out && !user.logout_is_lost && !successor.is_over
     }
 
     fn leads_to_a_valid_session(&self, token: usize) -> bool {
