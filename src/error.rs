@@ -18,6 +18,11 @@ pub struct AuthError {
 }
 
 impl AuthError {
+    /// Creates an error whose kind says it all.
+    pub(crate) fn of(kind: AuthErrorKind) -> Self {
+        Self { kind, policy: None, retry_after: None, source: None }
+    }
+
     pub(crate) fn new(kind: AuthErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { kind, policy: None, retry_after: None, source: Some(Arc::from(source.into())) }
     }
@@ -71,12 +76,6 @@ impl AuthError {
         };
         let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then(|| self.delay());
         Disposition { status, cookies, retry_after }
-    }
-}
-
-impl From<AuthErrorKind> for AuthError {
-    fn from(kind: AuthErrorKind) -> Self {
-        Self { kind, policy: None, retry_after: None, source: None }
     }
 }
 
@@ -235,7 +234,7 @@ mod tests {
     fn all_kinds_are_known() {
         for (index, kind) in AuthErrorKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, index, "{kind:?}");
-            let error = AuthError::from(kind);
+            let error = AuthError::of(kind);
             assert!(!error.to_string().ends_with('.') && !kind.message().is_empty());
         }
     }
@@ -244,7 +243,7 @@ mod tests {
     fn only_an_outage_depends_on_the_policy() {
         for kind in AuthErrorKind::ALL {
             let [end, keep] = [OutagePolicy::EndSession, OutagePolicy::KeepSession]
-                .map(|policy| AuthError::from(kind).under(policy).disposition());
+                .map(|policy| AuthError::of(kind).under(policy).disposition());
             let is_outage = keep.status == StatusCode::SERVICE_UNAVAILABLE;
             assert_eq!(end != keep, is_outage, "{kind:?}");
             assert_eq!(end.cookies == CookieFate::Cleared, end.status == StatusCode::UNAUTHORIZED, "{kind:?}");

@@ -33,9 +33,9 @@ impl<S: Sync> FromRequestParts<S> for Session {
         }
         if extensions.get::<NoSession>().is_none() {
             report_missing_layer();
-            return Err(AuthErrorKind::LayerMissing.into());
+            return Err(AuthError::of(AuthErrorKind::LayerMissing));
         }
-        Err(extensions.get().cloned().unwrap_or_else(|| AuthErrorKind::MissingCredentials.into()))
+        Err(extensions.get().cloned().unwrap_or_else(|| AuthError::of(AuthErrorKind::MissingCredentials)))
     }
 }
 

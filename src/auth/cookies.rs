@@ -17,7 +17,7 @@ use http::{
 
 use crate::{
     cookie_options::{CookieOptions, NamePair, NamePairs, SameSite, Unscoped, check_domain, has_prefix},
-    error::AuthErrorKind,
+    error::{AuthError, AuthErrorKind},
     secret::Secret,
     session::AuthMaterial,
 };
@@ -245,9 +245,9 @@ impl<'a> Presented<'a> {
     }
 
     /// Returns the one refresh token. Ambiguous cookies, the JWT's included, refuse the request.
-    pub(crate) fn one_refresh_token(&self) -> Result<Option<&'a [u8]>, AuthErrorKind> {
+    pub(crate) fn one_refresh_token(&self) -> Result<Option<&'a [u8]>, AuthError> {
         match (self.jwt, self.refresh_token) {
-            (Slot::Ambiguous, _) | (_, Slot::Ambiguous) => Err(AuthErrorKind::AmbiguousCredentials),
+            (Slot::Ambiguous, _) | (_, Slot::Ambiguous) => Err(AuthError::of(AuthErrorKind::AmbiguousCredentials)),
             (_, Slot::Absent) => Ok(None),
             (_, Slot::One(token)) => Ok(Some(token)),
         }

@@ -245,7 +245,7 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         if self.is_open {
-            self.keys.reload().fail(AuthErrorKind::Unavailable.into());
+            self.keys.reload().fail(AuthError::of(AuthErrorKind::Unavailable));
         }
     }
 }

@@ -108,7 +108,7 @@ impl From<AuthError> for Failure {
 
 impl From<AuthErrorKind> for Failure {
     fn from(kind: AuthErrorKind) -> Self {
-        AuthError::from(kind).into()
+        AuthError::of(kind).into()
     }
 }
 
@@ -221,7 +221,7 @@ impl Renewals {
         state.forget_old(now);
         let known = state.grace.find(&presented, now);
         if known.as_ref().is_some_and(|known| known.is_ended) {
-            return Entry::Refused(AuthErrorKind::Refused.into());
+            return Entry::Refused(AuthError::of(AuthErrorKind::Refused));
         }
         let digest = known.as_ref().map_or(presented, |known| known.current);
         if let Some(flight) = state.under_way.get(&digest) {
@@ -334,7 +334,7 @@ impl State {
     /// Refuses a token whose session was signed out, for as long as anybody may still come with it.
     fn sign_out(&mut self, digest: Digest, now: Instant) {
         let until = now + self.logout_memory();
-        self.refuse(digest, Pause { error: AuthErrorKind::Refused.into(), until, mishaps: 0 });
+        self.refuse(digest, Pause { error: AuthError::of(AuthErrorKind::Refused), until, mishaps: 0 });
     }
 
     fn logout_memory(&self) -> Duration {

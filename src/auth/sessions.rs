@@ -63,7 +63,7 @@ impl CrossmintAuth {
             return Ok(Judgement::Valid(session));
         }
         self.leave_out_neighbours(presented);
-        let token = presented.one_refresh_token()?.ok_or(AuthErrorKind::MissingCredentials)?;
+        let token = presented.one_refresh_token()?.ok_or_else(|| AuthError::of(AuthErrorKind::MissingCredentials))?;
         let secret = usable_text(token)?;
         let Slot::One(jwt) = presented.jwt else { return without_jwt(secret) };
         let verified = self.verify(jwt);
@@ -149,7 +149,7 @@ impl CrossmintAuth {
             }
             Freshness::Unusable => match self.reload(Reason::Missing).await {
                 _ if self.0.keys.freshness() != Freshness::Unusable => Ok(()),
-                Ok(_) => Err(AuthErrorKind::Unavailable.into()),
+                Ok(_) => Err(AuthError::of(AuthErrorKind::Unavailable)),
                 Err(error) => Err(error),
             },
         }
@@ -187,7 +187,7 @@ impl CrossmintAuth {
                 AuthErrorKind::InvalidToken,
                 "the token was signed with a key that is not in the key set",
             ),
-            Unverifiable::NoKeys => AuthErrorKind::Unavailable.into(),
+            Unverifiable::NoKeys => AuthError::of(AuthErrorKind::Unavailable),
         })
     }
 
@@ -444,7 +444,7 @@ fn usable_text(token: &[u8]) -> Result<&str, AuthError> {
     let is_usable = !token.is_empty() && token.len() <= MAX_COOKIE && is_cookie_value(token);
     match std::str::from_utf8(token) {
         Ok(token) if is_usable => Ok(token),
-        _ => Err(AuthErrorKind::InvalidCredentials.into()),
+        _ => Err(AuthError::of(AuthErrorKind::InvalidCredentials)),
     }
 }
 

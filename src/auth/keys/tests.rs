@@ -51,7 +51,7 @@ async fn an_unknown_key_causes_one_reload_per_cooldown_whatever_comes_of_it() {
     load(&keys, set("a", 0xFF));
     assert!(start(&keys, Reason::UnknownKey).is_none(), "the first load was an attempt");
     advance(COOLDOWN).await;
-    start(&keys, Reason::UnknownKey).unwrap().fail(AuthErrorKind::Unavailable.into());
+    start(&keys, Reason::UnknownKey).unwrap().fail(AuthError::of(AuthErrorKind::Unavailable));
     advance(COOLDOWN - Duration::from_millis(1)).await;
     assert!(start(&keys, Reason::UnknownKey).is_none());
     assert!(start(&keys, Reason::Vouched).is_some(), "Crossmint's word counts at any time");
@@ -61,7 +61,7 @@ async fn an_unknown_key_causes_one_reload_per_cooldown_whatever_comes_of_it() {
 async fn without_a_set_attempts_back_off() {
     let keys = Arc::new(Keys::new());
     for pause in [1, 2, 4, 8, 16, 30, 30] {
-        start(&keys, Reason::Missing).unwrap().fail(AuthErrorKind::Unavailable.into());
+        start(&keys, Reason::Missing).unwrap().fail(AuthError::of(AuthErrorKind::Unavailable));
         let pause = Duration::from_secs(pause);
         match keys.request_reload(Reason::Missing) {
             Permission::NotBefore(remaining) => assert_eq!(remaining, pause),
@@ -78,7 +78,7 @@ async fn without_a_set_attempts_back_off() {
 async fn crossmint_is_given_the_time_it_asks_for_up_to_a_minute() {
     for (asked_for, pause) in [(0, 1), (7, 7), (86_400, 60)] {
         let keys = Arc::new(Keys::new());
-        let failure = AuthError::from(AuthErrorKind::RateLimited);
+        let failure = AuthError::of(AuthErrorKind::RateLimited);
         start(&keys, Reason::Missing).unwrap().fail(failure.retry_after(Some(Duration::from_secs(asked_for))));
         advance(Duration::from_secs(pause) - Duration::from_millis(1)).await;
         assert!(start(&keys, Reason::Missing).is_none(), "{asked_for}");

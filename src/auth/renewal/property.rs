@@ -354,7 +354,7 @@ impl World {
                 self.seen.count("is limited");
                 let delay = Duration::from_secs(1 + self.random.below(8));
                 self.limited_until = self.limited_until.max(now + delay);
-                Err(AuthError::from(AuthErrorKind::RateLimited).retry_after(Some(delay)).into())
+                Err(AuthError::of(AuthErrorKind::RateLimited).retry_after(Some(delay)).into())
             }
         };
         let expected = outcome.as_ref().map(|_| ()).map_err(|failure| failure.error.kind());
@@ -443,7 +443,7 @@ impl World {
         let Some(task) = self.random.index(self.tasks.len()) else { return };
         let task = &mut self.tasks[task];
         task.dismissed = true;
-        task.ticket.dismiss(AuthErrorKind::Unavailable.into());
+        task.ticket.dismiss(AuthError::of(AuthErrorKind::Unavailable));
         for waiting in task.waiting.drain(..) {
             assert_eq!(failure(waiting), AuthErrorKind::Unavailable);
         }

@@ -222,7 +222,7 @@ async fn everything_is_bounded() {
     let until = Instant::now() + REFUSAL_MEMORY;
     let mut state = renewals.state();
     for number in 0..2 * MAX_PAUSES {
-        let pause = Pause { error: AuthErrorKind::Refused.into(), until, mishaps: 0 };
+        let pause = Pause { error: AuthError::of(AuthErrorKind::Refused), until, mishaps: 0 };
         state.refuse(digest_of(&number.to_string()), pause);
     }
     assert_eq!(state.pauses.len(), MAX_PAUSES);
@@ -347,7 +347,7 @@ async fn a_successor_that_could_not_be_verified_is_sent_in_place_of_the_spent_to
 async fn crossmint_is_given_the_time_it_asks_for() {
     let renewals = renewals();
     let delay = Duration::from_secs(7);
-    let limited = || Err(AuthError::from(AuthErrorKind::RateLimited).retry_after(Some(delay)).into());
+    let limited = || Err(AuthError::of(AuthErrorKind::RateLimited).retry_after(Some(delay)).into());
     for number in 0..MAX_PATIENCE {
         assert_eq!(outcome(&renewals, "other"), "sends other");
         settle(ticket(&renewals, &number.to_string()), limited());

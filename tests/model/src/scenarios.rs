@@ -12,7 +12,7 @@ use shuttle::{
 };
 
 use crate::{
-    error::AuthErrorKind,
+    error::{AuthError, AuthErrorKind},
     grace::Renewal,
     renewal::{Entry, Failure, Handout, Pending, Renewals, Rescued, Revocation, Ticket},
     session::{AuthMaterial, RefreshToken, Session, Verified},
@@ -67,7 +67,7 @@ pub fn a_late_answer_is_kept() {
     let site = Site::new();
     let Entry::Yours(ticket, pending) = site.enter("a") else { panic!("not ours") };
     let renewal = site.in_thread(move |site| {
-        ticket.dismiss(AuthErrorKind::Unavailable.into());
+        ticket.dismiss(AuthError::of(AuthErrorKind::Unavailable));
         site.renew(ticket);
     });
     let request = site.in_thread(|site| site.request("a"));
