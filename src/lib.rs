@@ -44,7 +44,8 @@
 //!    to any path.
 //! 8. **Keys are loaded once** and reloaded in the background every ten minutes, and when a JWT names an unknown key. A
 //!    key that Crossmint has withdrawn is refused from the next reload on. If Crossmint fails, the last good set goes on
-//!    serving for an hour, and a missing key never spends a refresh token.
+//!    serving for an hour, and while no set can be loaded, no refresh token is spent. A JWT under a key that was published
+//!    less than 30 s after the last attempt to load the set may be renewed instead of verified.
 //! 9. **Secrets stay secret**: the API key, JWTs and refresh tokens are in no `Debug` output, log line or error.
 //!
 //! # What it does not do
@@ -55,8 +56,8 @@
 //!   ([`rotation_grace`](CrossmintAuthConfigBuilder::rotation_grace)): the answer is the same session. A period of
 //!   zero makes them good for one use, and parallel requests end sessions.
 //! - Rule 3 holds within one process, for the layers of one [`CrossmintAuth`] and of clones of one configuration; a
-//!   second configuration for the same project is warned of. Several replicas should send one browser's requests to the same replica; Crossmint
-//!   may otherwise see a spent token.
+//!   second configuration for the same project is warned of. Several replicas should send one browser's requests to the
+//!   same replica; Crossmint may otherwise see a spent token.
 //! - The renewed cookies of a WebSocket's handshake may be ignored by the browser; its next request is served from the
 //!   grace period.
 //! - It limits no request rates, adds no CORS headers and does not guard your handlers against forged cross-site requests:
