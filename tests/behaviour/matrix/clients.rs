@@ -20,7 +20,7 @@ async fn a_client_that_goes_takes_nothing_with_it() {
     let stage = Stage::new(keeping).await;
     let (mock, outdated) = (&stage.mock, stage.outdate_keys());
     for ((case, hold, endpoint, is_key_new), others) in points.iter().flat_map(|point| [(point, 0), (point, 3)]) {
-        let scene = Scene::of(&stage, stage.config.clone());
+        let scene = Scene::of(&stage);
         let alice = expired(mock, "alice");
         if *is_key_new {
             mock.inject_times(Endpoint::Keys, 1, outdated.clone());
@@ -47,7 +47,7 @@ async fn a_client_that_goes_takes_nothing_with_it() {
 #[tokio::test]
 async fn a_client_that_goes_while_it_waits_for_a_place_is_renewed_all_the_same() {
     let stage = Stage::new(|config| keeping(config).max_concurrent_refreshes(1)).await;
-    let scene = Scene::of(&stage, stage.config.clone());
+    let scene = Scene::of(&stage);
     let [alice, bob] = ["alice", "bob"].map(|user| expired(&stage.mock, user));
     let held = stage.mock.hold(Endpoint::Refresh);
     let first = start(&scene, &bob);
@@ -66,7 +66,7 @@ async fn a_client_that_goes_while_it_waits_for_a_place_is_renewed_all_the_same()
 #[tokio::test]
 async fn a_client_that_goes_while_the_handler_works_finds_its_session_renewed() {
     let stage = Stage::new(keeping).await;
-    let mut scene = Scene::of(&stage, stage.config.clone());
+    let mut scene = Scene::of(&stage);
     let quick = scene.app.clone();
     let (slow, entered, _go) = slow_handler();
     scene.app = Router::new().fallback(slow).layer(CrossmintAuthLayer::from(scene.auth.clone()));
@@ -84,7 +84,7 @@ async fn a_client_that_goes_while_the_handler_works_finds_its_session_renewed() 
 async fn an_answer_that_is_late_is_not_lost() {
     let stage = Stage::new(keeping).await;
     for (case, is_held) in [("before the fact", BEFORE), ("after it", AFTER)] {
-        let scene = Scene::of(&stage, stage.config.clone());
+        let scene = Scene::of(&stage);
         let mock = &stage.mock;
         scene.auth.warm_up().await.unwrap();
         let alice = expired(mock, "alice");
@@ -112,7 +112,7 @@ async fn an_answer_just_before_the_limit_is_in_time() {
     let stage = Stage::new(keeping).await;
     for (case, endpoint, limit) in [("keys", Endpoint::Keys, KEYS_LIMIT), ("refresh", Endpoint::Refresh, REFRESH_LIMIT)]
     {
-        let scene = Scene::of(&stage, stage.config.clone());
+        let scene = Scene::of(&stage);
         let alice = expired(&stage.mock, "alice");
         let before = stage.mock.calls(endpoint);
         let hold = stage.mock.hold(endpoint);

@@ -147,7 +147,7 @@ async fn a_stale_set_serves_at_once_while_one_reload_fails_behind_it() {
 async fn a_withdrawn_key_ends_with_the_set_that_had_it_and_not_in_the_token_cache() {
     let stage = Stage::new(keeping).await;
     for (case, age) in [("warm", COOLDOWN), ("stale", SOFT_TTL)] {
-        let scene = Scene::of(&stage, stage.config.clone());
+        let scene = Scene::of(&stage);
         let old = stage.mock.sign_in("alice");
         scene.get(&old).await.assert_passed("alice", case);
         stage.mock.rotate_keys();
@@ -164,7 +164,6 @@ async fn a_withdrawn_key_ends_with_the_set_that_had_it_and_not_in_the_token_cach
 async fn a_handshake_that_fails_is_an_outage() {
     let stage = Stage::new(keeping).await;
     let base_url = stage.mock.base_url().replace("http:", "https:");
-    let config = keeping(stage.mock.config()).base_url(base_url).build().unwrap();
     for (name, how) in [
         ("no TLS", How::Answers(Fault::Empty)),
         ("refused", How::Refuses),
@@ -172,7 +171,7 @@ async fn a_handshake_that_fails_is_an_outage() {
         ("stalled", How::IsSilent),
     ] {
         let trouble = Trouble { name, how, verdict: Verdict::Nothing };
-        let scene = Scene::of(&stage, config.clone());
+        let scene = Scene::with(&stage, stage.config().base_url(&base_url));
         let mock = &stage.mock;
         trouble.begin(&scene, Endpoint::Elsewhere).await;
         let (valid, spent) = (mock.sign_in("alice"), expired(mock, "bob"));

@@ -51,7 +51,7 @@ async fn a_logout_is_a_logout_whatever_happens_to_the_call() {
 async fn a_client_that_goes_is_signed_out_all_the_same() {
     let stage = Stage::new(keeping).await;
     for hold in [MockCrossmint::hold, MockCrossmint::hold_answers] {
-        let scene = Scene::of(&stage, stage.config.clone());
+        let scene = Scene::of(&stage);
         let alice = expired(&stage.mock, "alice");
         let arrived = stage.mock.calls(Endpoint::Logout) + 1;
         let held = hold(&stage.mock, Endpoint::Logout);

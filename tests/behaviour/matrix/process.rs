@@ -14,7 +14,7 @@ async fn a_handler_that_panics_loses_no_session() {
         panic!("on purpose");
     }
     let stage = Stage::new(keeping).await;
-    let scene = Scene::of(&stage, stage.config.clone());
+    let scene = Scene::of(&stage);
     let (valid, spent) = (stage.mock.sign_in("alice"), expired(&stage.mock, "bob"));
     let broken = Router::new().fallback(any(panicking)).layer(CrossmintAuthLayer::from(scene.auth.clone()));
     for cookie in [&valid, &spent].map(MockSession::cookie_header) {
@@ -39,7 +39,7 @@ fn a_runtime_that_ends_takes_its_calls_with_it_and_no_session() {
         ("a refresh after the fact", Endpoint::Refresh, Fault::HangAfterCommit, [1, 2, 0]),
     ] {
         let lost = runtime();
-        let scene = Scene::of(&stage, stage.config.clone());
+        let scene = Scene::of(&stage);
         let alice = if endpoint == Endpoint::Keys { mock.sign_in("alice") } else { expired(mock, "alice") };
         let (app, auth, cookie) = (scene.app.clone(), scene.auth.clone(), alice.cookie_header());
         if endpoint == Endpoint::Refresh {
@@ -79,7 +79,7 @@ fn a_runtime_that_ends_takes_its_calls_with_it_and_no_session() {
 fn a_runtime_that_ends_gives_back_the_place_of_its_logout() {
     let alive = Builder::new_current_thread().enable_all().build().unwrap();
     let stage = alive.block_on(Stage::new(|config| keeping(config).max_concurrent_refreshes(1)));
-    let scene = Scene::of(&stage, stage.config.clone());
+    let scene = Scene::of(&stage);
     let mock = &stage.mock;
     let (alice, bob) = (expired(mock, "alice"), expired(mock, "bob"));
     mock.inject(Endpoint::Logout, Fault::Hang);

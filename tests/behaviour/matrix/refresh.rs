@@ -108,7 +108,7 @@ async fn a_failed_refresh(trouble: &Trouble, stage: &Stage, policy: OutagePolicy
 #[tokio::test]
 async fn places_that_all_hang_hold_up_nobody_who_needs_none() {
     let stage = Stage::new(|config| keeping(config).max_concurrent_refreshes(1)).await;
-    let scene = Scene::of(&stage, stage.config.clone());
+    let scene = Scene::of(&stage);
     let mock = &stage.mock;
     let (valid, carol) = (mock.sign_in("alice"), expired(mock, "carol"));
     let bobs: [_; 10] = std::array::from_fn(|_| expired(mock, "bob"));
@@ -166,7 +166,7 @@ async fn a_pair_whose_key_cannot_be_had_is_handed_out_unverified_and_sent_on_lat
 #[tokio::test]
 async fn a_connection_that_was_closed_while_it_was_idle_goes_unnoticed() {
     let stage = Stage::new(keeping).await;
-    let scene = Scene::of(&stage, stage.config.clone());
+    let scene = Scene::of(&stage);
     let mock = &stage.mock;
     for round in 1..=10 {
         let case = &round.to_string();

@@ -47,13 +47,17 @@ pub(super) enum Verdict {
 impl Trouble {
     /// Makes a new handle that knows nothing yet, ready for this trouble.
     pub(super) fn scene(&self, stage: &Stage) -> Scene {
-        let How::HasNoAddress(is_lost) = &self.how else { return Scene::of(stage, stage.config.clone()) };
+        let is_lost = match &self.how {
+            How::HasNoAddress(is_lost) => is_lost,
+            // That they are not followed, and not inflated, is a matter of the built-in client.
+            How::Answers(Fault::Redirect(..) | Fault::CompressedBomb) => return Scene::with(stage, stage.config()),
+            _ => return Scene::of(stage),
+        };
         let address: SocketAddr = stage.mock.base_url().strip_prefix("http://").unwrap().parse().unwrap();
         let names = Arc::new(Names { address, is_lost: Arc::clone(is_lost) });
         let client = reqwest::Client::builder().no_proxy().dns_resolver(names).build().unwrap();
-        let config = (stage.configure)(stage.mock.config());
-        let config = config.base_url(format!("http://localhost:{}", address.port())).http_client(client);
-        Scene::of(stage, config.build().unwrap())
+        let config = stage.config().base_url(format!("http://localhost:{}", address.port()));
+        Scene::with(stage, config.http_client(client))
     }
 
     pub(super) async fn begin(&self, Scene { mock, .. }: &Scene, endpoint: Endpoint) {
