@@ -1,4 +1,4 @@
-//! The listening socket, which can be shut without losing its port.
+//! The listening socket, which can be closed without losing its port.
 
 use std::future::poll_fn;
 use std::io;
@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// Where connections come in, unless it is shut: they are refused then.
+/// Where connections come in, unless they are refused or not answered at all.
 #[derive(Debug)]
 pub(super) struct Door {
     address: SocketAddr,
@@ -25,8 +25,13 @@ struct State {
 #[derive(Debug)]
 enum Socket {
     Listening(TcpListener),
-    /// Bound, so that nobody else gets the port; not listening, so that it refuses. `None` only in between.
-    Shut(Option<TcpSocket>),
+    /// Bound, so that nobody else gets the port; not listening, so that it refuses.
+    Refusing(TcpSocket),
+    /// Listening, with a full queue from which nobody takes: the kernel drops every attempt to connect.
+    #[expect(dead_code, reason = "the two sockets only have to be there")]
+    Unreachable(TcpListener, std::net::TcpStream),
+    /// In between: the port cannot be bound twice.
+    Closed,
 }
 
 impl Door {
@@ -41,23 +46,48 @@ impl Door {
         self.address
     }
 
-    /// Shuts the door, or opens it again.
-    pub(super) fn set_shut(&self, shut: bool) -> io::Result<()> {
+    pub(super) fn set_refusing(&self, refusing: bool) -> io::Result<()> {
         let mut state = self.lock();
-        match &mut state.socket {
-            Socket::Listening(_) if shut => {
-                // The listener goes first: the port cannot be bound beside it.
-                state.socket = Socket::Shut(None);
-                state.socket = Socket::Shut(Some(self.bound()?));
+        let is_refusing = matches!(state.socket, Socket::Refusing(_));
+        match (is_refusing, refusing) {
+            (false, true) => {
+                state.socket = Socket::Closed;
+                state.socket = Socket::Refusing(self.bound()?);
+                Ok(())
             }
-            Socket::Shut(reserved) if !shut => {
-                let socket = reserved.take().map_or_else(|| self.bound(), Ok)?;
-                state.socket = Socket::Listening(socket.listen(BACKLOG)?);
-                if let Some(acceptor) = state.acceptor.take() {
-                    acceptor.wake();
-                }
+            (true, false) => self.reopen(&mut state),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn set_unreachable(&self, unreachable: bool) -> io::Result<()> {
+        let mut state = self.lock();
+        let is_unreachable = matches!(state.socket, Socket::Unreachable(..));
+        match (is_unreachable, unreachable) {
+            (false, true) => {
+                state.socket = Socket::Closed;
+                // Linux queues one connection more than it is told.
+                let listener = self.bound()?.listen(0)?;
+                let queued = std::net::TcpStream::connect(self.address)?;
+                state.socket = Socket::Unreachable(listener, queued);
+                Ok(())
             }
-            _ => {}
+            (true, false) => self.reopen(&mut state),
+            _ => Ok(()),
+        }
+    }
+
+    fn reopen(&self, state: &mut State) -> io::Result<()> {
+        let socket = match std::mem::replace(&mut state.socket, Socket::Closed) {
+            Socket::Refusing(reserved) => reserved,
+            closed => {
+                drop(closed);
+                self.bound()?
+            }
+        };
+        state.socket = Socket::Listening(socket.listen(BACKLOG)?);
+        if let Some(acceptor) = state.acceptor.take() {
+            acceptor.wake();
         }
         Ok(())
     }
@@ -68,7 +98,7 @@ impl Door {
             state.acceptor = Some(cx.waker().clone());
             match &state.socket {
                 Socket::Listening(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| stream),
-                Socket::Shut(_) => Poll::Pending,
+                Socket::Refusing(_) | Socket::Unreachable(..) | Socket::Closed => Poll::Pending,
             }
         })
         .await

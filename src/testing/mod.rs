@@ -331,6 +331,18 @@ impl MockCrossmint {
         self.0.server.set_refusing(refusing).expect("the port is still free");
     }
 
+    /// Leaves attempts to connect unanswered, as a network does that drops every packet, or answers them again. Open
+    /// connections are closed.
+    ///
+    /// This is what a connect time-out is for. The attempts are those of a full accept queue: Linux drops them.
+    ///
+    /// # Panics
+    ///
+    /// Panics as [`set_refusing`](Self::set_refusing) does.
+    pub fn set_unreachable(&self, unreachable: bool) {
+        self.0.server.set_unreachable(unreachable).expect("the port is still free");
+    }
+
     /// Accepts connections and says nothing on them, not even to a TLS handshake. Open ones are closed.
     ///
     /// A connection that was accepted in silence stays silent, also after `set_silent(false)`. Its calls do not arrive:
@@ -340,6 +352,8 @@ impl MockCrossmint {
     }
 
     /// Closes all open connections, as a server does with those that were idle for long.
+    ///
+    /// To know that the clients have noticed, wait for [`disconnected`](Self::disconnected).
     pub fn close_connections(&self) {
         self.0.server.close_connections();
     }
@@ -386,6 +400,19 @@ impl MockCrossmint {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.0.server.accepted()
+    }
+
+    /// Waits until `count` connections have been accepted since the start.
+    pub async fn connected(&self, count: usize) {
+        self.0.server.connected(count).await;
+    }
+
+    /// Waits until no connection is open at either end.
+    ///
+    /// A connection that the mock closes counts as open until the client has closed it as well: a client with a pool of
+    /// connections does not take it for a live one any more. A connection that the mock resets is gone at once.
+    pub async fn disconnected(&self) {
+        self.0.server.disconnected().await;
     }
 
     fn api(&self) -> &Api {

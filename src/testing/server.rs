@@ -14,8 +14,9 @@ use hyper::rt::{Executor, Read, ReadBufCursor, Write};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
+use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::answer::{Answer, AnswerBody, Delivery, Ending};
@@ -32,14 +33,20 @@ pub(super) struct Server {
     pub(super) calls: Calls,
     pub(super) switches: Switches,
     pub(super) door: Door,
+    connections: watch::Sender<Connections>,
     lines: Mutex<Lines>,
     /// `None` once the server has stopped. The tasks own the server in their turn: taking them out is what frees both.
     tasks: Mutex<Option<JoinSet<()>>>,
 }
 
 #[derive(Debug, Default)]
-struct Lines {
+struct Connections {
     accepted: usize,
+    open: usize,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
     down: bool,
     silent: bool,
     open: Vec<Weak<Line>>,
@@ -52,6 +59,7 @@ impl Server {
             calls: Calls::default(),
             switches: Switches::default(),
             door,
+            connections: watch::Sender::default(),
             lines: Mutex::default(),
             tasks: Mutex::new(Some(JoinSet::new())),
         });
@@ -66,7 +74,15 @@ impl Server {
     }
 
     pub(super) fn accepted(&self) -> usize {
-        self.lines().accepted
+        self.connections.borrow().accepted
+    }
+
+    pub(super) async fn connected(&self, count: usize) {
+        self.reached(|connections| connections.accepted >= count).await;
+    }
+
+    pub(super) async fn disconnected(&self) {
+        self.reached(|connections| connections.open == 0).await;
     }
 
     pub(super) fn set_down(&self, down: bool) {
@@ -86,9 +102,17 @@ impl Server {
     }
 
     pub(super) fn set_refusing(&self, refusing: bool) -> io::Result<()> {
-        self.door.set_shut(refusing)?;
+        self.door.set_refusing(refusing)?;
         if refusing {
             self.lines().end_all(Ending::Reset);
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_unreachable(&self, unreachable: bool) -> io::Result<()> {
+        self.door.set_unreachable(unreachable)?;
+        if unreachable {
+            self.lines().end_all(Ending::Close);
         }
         Ok(())
     }
@@ -119,13 +143,17 @@ impl Server {
     fn open_line(&self) -> Arc<Line> {
         let mut lines = self.lines();
         let line = Arc::new(Line { is_silent: lines.silent, ..Line::default() });
-        lines.accepted += 1;
         if lines.down {
             line.end(Ending::Reset);
         }
         lines.open.retain(|line| line.strong_count() > 0);
         lines.open.push(Arc::downgrade(&line));
         line
+    }
+
+    async fn reached(&self, condition: impl Fn(&Connections) -> bool) {
+        // An error would say that the sender is gone, which is here.
+        let _ = self.connections.subscribe().wait_for(condition).await;
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
@@ -150,7 +178,12 @@ async fn accept(server: Arc<Server>) {
         match server.door.accept().await {
             Ok(stream) => {
                 let line = server.open_line();
-                server.spawn(serve(Arc::clone(&server), stream, line));
+                let counted = Counted::new(Arc::clone(&server));
+                server.spawn(async move {
+                    serve(Arc::clone(&counted.0), stream, line).await;
+                    // The socket is closed by now.
+                    drop(counted);
+                });
             }
             // Out of file descriptors, or a client that was gone before it was accepted: the next one may do.
             Err(_) => tokio::task::yield_now().await,
@@ -159,26 +192,60 @@ async fn accept(server: Arc<Server>) {
 }
 
 async fn serve(server: Arc<Server>, stream: TcpStream, line: Arc<Line>) {
-    let socket = Socket { io: TokioIo::new(stream), line: Arc::clone(&line) };
+    let socket = Socket { io: Some(TokioIo::new(stream)), line: Arc::clone(&line) };
     if line.ending.get().is_some() {
         return;
     }
-    if line.is_silent {
-        return line.ended.notified().await;
+    {
+        let mut connection = pin!(converse(server, socket));
+        let mut ended = pin!(line.ended.notified());
+        poll_fn(|cx| {
+            // The connection first: it writes out what it has before the line ends.
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            ended.as_mut().poll(cx)
+        })
+        .await;
     }
+    if let Some(stream) = line.take_closing() {
+        close(stream).await;
+    }
+}
 
+/// Answers the calls of a connection, or none, until the client closes it.
+async fn converse(server: Arc<Server>, socket: Socket) {
+    let line = Arc::clone(&socket.line);
+    if line.is_silent {
+        if let Some(io) = &socket.io {
+            discard(io.inner()).await;
+        }
+        return;
+    }
     let protocols = auto::Builder::new(Spawner(Arc::clone(&server)));
     let service = service_fn(|request| respond(Arc::clone(&server), Arc::clone(&line), request));
-    let mut connection = pin!(protocols.serve_connection(socket, service));
-    let mut ended = pin!(line.ended.notified());
-    poll_fn(|cx| {
-        // The connection first: it writes out what it has before the line ends.
-        if connection.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+    // An error says that the client is gone, or that it does not speak HTTP.
+    let _ = protocols.serve_connection(socket, service).await;
+}
+
+/// Closes a connection as servers do that want their last words to arrive: after the client has closed its end.
+async fn close(mut stream: TcpStream) {
+    // An error says that the client is gone.
+    let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
+    discard(&stream).await;
+}
+
+/// Reads until there is no more.
+async fn discard(stream: &TcpStream) {
+    let mut buffer = [0; 4096];
+    while stream.readable().await.is_ok() {
+        match stream.try_read(&mut buffer) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
         }
-        ended.as_mut().poll(cx)
-    })
-    .await;
+    }
 }
 
 async fn respond(
@@ -242,6 +309,8 @@ pub(super) struct Line {
     is_silent: bool,
     ending: OnceLock<Ending>,
     ended: Notify,
+    /// The socket of a connection that is over, if it is to be closed with care.
+    closing: Mutex<Option<TcpStream>>,
 }
 
 impl Line {
@@ -250,20 +319,59 @@ impl Line {
         self.ending.get_or_init(|| ending);
         self.ended.notify_one();
     }
+
+    fn take_closing(&self) -> Option<TcpStream> {
+        self.closing().take()
+    }
+
+    fn closing(&self) -> MutexGuard<'_, Option<TcpStream>> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// A connection that is reset, instead of closed, where its line says so.
+/// One of the open connections, until it is dropped.
+struct Counted(Arc<Server>);
+
+impl Counted {
+    fn new(server: Arc<Server>) -> Self {
+        server.connections.send_modify(|connections| {
+            connections.accepted += 1;
+            connections.open += 1;
+        });
+        Self(server)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.send_modify(|connections| connections.open -= 1);
+    }
+}
+
+/// A connection that is reset or closed as its line says.
 #[derive(Debug)]
 struct Socket {
-    io: TokioIo<TcpStream>,
+    /// `None` only once it was dropped.
+    io: Option<TokioIo<TcpStream>>,
     line: Arc<Line>,
+}
+
+impl Socket {
+    fn io(&mut self) -> Pin<&mut TokioIo<TcpStream>> {
+        Pin::new(self.io.as_mut().expect("nobody reads from or writes to what was dropped"))
+    }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.line.ending.get() == Some(&Ending::Reset) {
-            // A socket that cannot linger was reset by its peer.
-            let _ = self.io.inner().set_zero_linger();
+        let Some(io) = self.io.take() else { return };
+        match self.line.ending.get() {
+            Some(Ending::Close) => *self.line.closing() = Some(io.into_inner()),
+            Some(Ending::Reset) => {
+                // A socket that cannot linger was reset by its peer.
+                let _ = io.inner().set_zero_linger();
+            }
+            None => {}
         }
     }
 }
@@ -280,21 +388,21 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawner {
 
 impl Read for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        self.io().poll_read(cx, buf)
     }
 }
 
 impl Write for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        self.io().poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        self.io().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.io().poll_shutdown(cx)
     }
 }
 

@@ -1,6 +1,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+
 use super::super::{Fault, server::Server};
 use super::*;
 
@@ -131,9 +133,7 @@ async fn a_silent_service_accepts_and_says_nothing() {
     ended.unwrap();
     let mut silent = Raw::connect(&mock).await.unwrap();
     silent.send_keys().await.unwrap();
-    while mock.connections() < 2 {
-        tokio::task::yield_now().await;
-    }
+    mock.connected(2).await;
     mock.set_silent(false);
     assert_eq!(fetch(&mock, KEYS).await.status(), 200);
     assert_eq!(mock.calls(Endpoint::Keys), 2);
@@ -143,6 +143,66 @@ async fn a_silent_service_accepts_and_says_nothing() {
     drop(mock);
     assert_eq!(silent.receive_all().await.0, "");
     assert_freed(&server).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_service_leaves_attempts_to_connect_unanswered() {
+    let mock = MockCrossmint::start().await;
+    for round in 1..=3 {
+        let mut old = Raw::connect(&mock).await.unwrap();
+        old.send_keys().await.unwrap();
+        old.receive().await.unwrap();
+
+        mock.set_unreachable(true);
+        mock.set_unreachable(true);
+        let (_, ended) = old.receive_all().await;
+        ended.unwrap();
+        // The clock runs as soon as everybody waits.
+        let attempt = tokio::time::timeout(Duration::from_secs(60), Raw::connect(&mock)).await;
+        assert!(attempt.is_err(), "{round}");
+        // That is another state, and not to be ended from here.
+        mock.set_refusing(false);
+        let attempt = tokio::time::timeout(Duration::from_secs(60), Raw::connect(&mock)).await;
+        assert!(attempt.is_err(), "{round}");
+
+        mock.set_unreachable(false);
+        mock.set_unreachable(false);
+        assert_eq!(fetch(&mock, KEYS).await.status(), 200, "{round}");
+        assert_eq!((mock.calls(Endpoint::Keys), mock.connections()), (2 * round, 2 * round));
+    }
+    mock.set_refusing(true);
+    mock.set_unreachable(true);
+    mock.set_refusing(true);
+    assert!(is_refused(mock.base_url()).await);
+    mock.set_refusing(false);
+    assert_eq!(fetch(&mock, KEYS).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_connection_counts_as_open_until_both_ends_have_closed_it() {
+    let mock = MockCrossmint::start().await;
+    mock.disconnected().await;
+    let mut raw = Raw::connect(&mock).await.unwrap();
+    raw.send_keys().await.unwrap();
+    raw.receive().await.unwrap();
+    assert!(mock.disconnected().now_or_never().is_none());
+    mock.close_connections();
+    let (_, ended) = raw.receive_all().await;
+    ended.unwrap();
+    assert!(mock.disconnected().now_or_never().is_none());
+    drop(raw);
+    mock.disconnected().await;
+
+    // A client that goes of its own accord, and one that was met with silence.
+    for silent in [false, true] {
+        mock.set_silent(silent);
+        let before = mock.connections();
+        let raw = Raw::connect(&mock).await.unwrap();
+        mock.connected(before + 1).await;
+        assert!(mock.disconnected().now_or_never().is_none(), "{silent}");
+        drop(raw);
+        mock.disconnected().await;
+    }
 }
 
 #[tokio::test]
