@@ -124,7 +124,8 @@ async fn a_stale_set_serves_at_once_while_one_reload_fails_behind_it() {
         pass(SOFT_TTL).await;
         let failed = async {
             all_pass().await;
-            until(|| stats().failed_reloads == 1).await;
+            scene.auth.wait_idle().await;
+            assert_eq!(stats().failed_reloads, 1, "{case}");
         };
         trouble.endured(&scene, (Endpoint::Keys, 1, KEYS_LIMIT), failed, all_pass).await;
         let loads = 1 + trouble.arrivals();
@@ -137,7 +138,8 @@ async fn a_stale_set_serves_at_once_while_one_reload_fails_behind_it() {
         trouble.end(&scene);
         pass(Duration::from_secs(trouble.requested_pause().max(1))).await;
         all_pass().await;
-        until(|| stats().reloads == 2).await;
+        scene.auth.wait_idle().await;
+        assert_eq!(stats().reloads, 2, "{case}");
         all_pass().await;
         assert_eq!(scene.calls(), [loads + 1, 0, 0], "{case}");
     }
@@ -169,6 +171,7 @@ async fn a_handshake_that_fails_is_an_outage() {
         ("refused", How::Refuses),
         ("reset", How::Resets),
         ("stalled", How::IsSilent),
+        ("unreachable", How::IsUnreachable),
     ] {
         let trouble = Trouble { name, how, verdict: Verdict::Nothing };
         let scene = Scene::with(&stage, stage.config().base_url(&base_url));

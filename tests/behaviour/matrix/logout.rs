@@ -61,7 +61,8 @@ async fn a_client_that_goes_is_signed_out_all_the_same() {
         gone.abort();
         assert!(gone.await.unwrap_err().is_cancelled());
         held.release();
-        until(|| !stage.mock.is_live(alice.refresh_token())).await;
+        scene.auth.wait_idle().await;
+        assert!(!stage.mock.is_live(alice.refresh_token()));
         scene.get(&alice).await.assert_ended(ENDED, "");
         assert_eq!(scene.calls(), [1, 0, 1]);
     }

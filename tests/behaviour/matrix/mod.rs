@@ -15,7 +15,6 @@ use axum::Router;
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::json;
-use tokio::task::yield_now;
 use tower_crossmint_auth::{
     CrossmintAuth, CrossmintAuthConfigBuilder, OutagePolicy,
     testing::{Endpoint, Fault, MockCrossmint, MockSession},
@@ -122,20 +121,6 @@ fn assert_no_verdict(answer: &Answer, policy: OutagePolicy, case: &str) {
             assert!((1..=60).contains(&pause), "{case}: {pause}");
         }
         _ => answer.assert_ended(TRY_LATER, case),
-    }
-}
-
-/// Waits for what the mock's and the client's tasks bring about without any more time.
-async fn until(condition: impl Fn() -> bool) {
-    while !condition() {
-        yield_now().await;
-    }
-}
-
-/// Lets every task see that a connection or a time limit has ended.
-async fn settled() {
-    for _ in 0..32 {
-        yield_now().await;
     }
 }
 

@@ -70,7 +70,7 @@ fn a_runtime_that_ends_takes_its_calls_with_it_and_no_session() {
         assert_eq!((scene.calls(), scene.reused()), ([calls[0], calls[1] + 1, 0], 0), "{case}");
         alive.block_on(async {
             mock.close_connections();
-            settled().await;
+            mock.disconnected().await;
         });
     }
 }

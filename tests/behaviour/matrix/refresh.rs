@@ -79,7 +79,7 @@ async fn a_failed_refresh(trouble: &Trouble, stage: &Stage, policy: OutagePolicy
 
     if trouble.lasts() {
         pass(LATE).await;
-        settled().await;
+        scene.auth.wait_idle().await;
     }
     trouble.end(&scene);
     if verdict.memory() > 0 {
@@ -132,7 +132,7 @@ async fn places_that_all_hang_hold_up_nobody_who_needs_none() {
     );
 
     pass(LATE).await;
-    settled().await;
+    scene.auth.wait_idle().await;
     hang.end(&scene);
     for (index, bob) in bobs.iter().enumerate() {
         scene.get(bob).await.assert_renewed("bob", &format!("{index}, after the hang"));
@@ -172,14 +172,14 @@ async fn a_connection_that_was_closed_while_it_was_idle_goes_unnoticed() {
         let case = &round.to_string();
         scene.get(&expired(mock, "alice")).await.assert_renewed("alice", case);
         mock.close_connections();
-        settled().await;
+        mock.disconnected().await;
         scene.get(&expired(mock, "bob")).await.assert_renewed("bob", case);
         mock.close_connections();
-        settled().await;
+        mock.disconnected().await;
         let logout = scene.post(LOGOUT_ROUTE, &mock.sign_in("carol").cookie_header()).await;
         assert_eq!(logout.status, 200, "{case}");
         mock.close_connections();
-        settled().await;
+        mock.disconnected().await;
         pass(Duration::from_secs(60 * 60)).await;
         scene.get(&mock.sign_in("dave")).await.assert_passed("dave", case);
         assert_eq!((scene.calls(), scene.reused()), ([1 + round, 2 * round, round], 0), "{case}");

@@ -9,6 +9,7 @@ use std::{
 };
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::time::Instant;
 
 use super::*;
 
@@ -29,6 +30,8 @@ pub(super) enum How {
     Resets,
     /// Accepts connections and says nothing.
     IsSilent,
+    /// Leaves attempts to connect unanswered.
+    IsUnreachable,
     /// Its name is not resolved while this is set.
     HasNoAddress(Arc<AtomicBool>),
 }
@@ -49,8 +52,10 @@ impl Trouble {
     pub(super) fn scene(&self, stage: &Stage) -> Scene {
         let is_lost = match &self.how {
             How::HasNoAddress(is_lost) => is_lost,
-            // That they are not followed, and not inflated, is a matter of the built-in client.
-            How::Answers(Fault::Redirect(..) | Fault::CompressedBomb) => return Scene::with(stage, stage.config()),
+            // The built-in client is what follows none, inflates none, and does not wait for long.
+            How::Answers(Fault::Redirect(..) | Fault::CompressedBomb) | How::IsUnreachable => {
+                return Scene::with(stage, stage.config());
+            }
             _ => return Scene::of(stage),
         };
         let address: SocketAddr = stage.mock.base_url().strip_prefix("http://").unwrap().parse().unwrap();
@@ -61,6 +66,11 @@ impl Trouble {
     }
 
     pub(super) async fn begin(&self, Scene { mock, .. }: &Scene, endpoint: Endpoint) {
+        if self.arrivals() == 0 {
+            // It is new connections that get into trouble.
+            mock.close_connections();
+            mock.disconnected().await;
+        }
         match &self.how {
             How::Answers(fault) => mock.inject(endpoint, fault.clone()),
             How::Edits(edits) => {
@@ -71,12 +81,9 @@ impl Trouble {
             How::Refuses => mock.set_refusing(true),
             How::Resets => mock.set_down(true),
             How::IsSilent => mock.set_silent(true),
-            How::HasNoAddress(is_lost) => {
-                is_lost.store(true, Ordering::Relaxed);
-                mock.close_connections();
-            }
+            How::IsUnreachable => mock.set_unreachable(true),
+            How::HasNoAddress(is_lost) => is_lost.store(true, Ordering::Relaxed),
         }
-        settled().await;
     }
 
     pub(super) fn end(&self, Scene { mock, .. }: &Scene) {
@@ -87,6 +94,7 @@ impl Trouble {
             How::Refuses => mock.set_refusing(false),
             How::Resets => mock.set_down(false),
             How::IsSilent => mock.set_silent(false),
+            How::IsUnreachable => mock.set_unreachable(false),
             How::HasNoAddress(is_lost) => is_lost.store(false, Ordering::Relaxed),
         }
     }
@@ -98,7 +106,10 @@ impl Trouble {
 
     /// Tells whether it lasts until a time limit.
     pub(super) fn lasts(&self) -> bool {
-        matches!(self.how, How::IsSilent | How::Answers(Fault::Hang | Fault::HangAfterCommit | Fault::SlowBody))
+        matches!(
+            self.how,
+            How::IsSilent | How::IsUnreachable | How::Answers(Fault::Hang | Fault::HangAfterCommit | Fault::SlowBody)
+        )
     }
 
     /// Tells whether calls have their effect all the same.
@@ -106,7 +117,7 @@ impl Trouble {
         match &self.how {
             How::Answers(fault) => fault.commits(),
             How::Edits(_) | How::Suffixes(_) => true,
-            How::Refuses | How::Resets | How::IsSilent | How::HasNoAddress(_) => false,
+            How::Refuses | How::Resets | How::IsSilent | How::IsUnreachable | How::HasNoAddress(_) => false,
         }
     }
 
@@ -131,13 +142,22 @@ impl Trouble {
         answers: impl Future<Output = T>,
         meanwhile: impl AsyncFnOnce(),
     ) -> T {
+        if matches!(self.how, How::IsUnreachable) {
+            // Nothing shows that there are attempts. The clock runs by itself as soon as everybody waits for them.
+            tokio::time::pause();
+            let start = Instant::now();
+            let (answers, ()) = tokio::join!(answers, meanwhile());
+            assert_eq!(start.elapsed().as_secs(), CONNECT_LIMIT.as_secs(), "{}", self.name);
+            tokio::time::resume();
+            return answers;
+        }
         let (arrived, connected) = (mock.calls(endpoint) + calls, mock.connections() + calls);
         let clock = async {
             if !self.lasts() {
                 return;
             }
             if self.arrivals() == 0 {
-                until(|| mock.connections() >= connected).await;
+                mock.connected(connected).await;
             } else {
                 mock.called(endpoint, arrived).await;
             }
@@ -163,12 +183,15 @@ impl Verdict {
     pub(super) fn memory(self) -> u64 {
         match self {
             Self::Nothing => 0,
-            Self::Unusable => 1,
+            Self::Unusable => UNUSABLE_PAUSE,
             Self::Later(pause) => pause,
             Self::Refused => 30,
         }
     }
 }
+
+/// For how many seconds a token is not sent again whose answer could not be used, the first time.
+const UNUSABLE_PAUSE: u64 = 1;
 
 /// Everything that can go wrong with a call to any endpoint.
 pub(super) fn troubles() -> Vec<Trouble> {
@@ -184,6 +207,7 @@ pub(super) fn troubles() -> Vec<Trouble> {
         ("refused", Refuses, Nothing),
         ("reset as soon as it is accepted", Resets, Nothing),
         ("accepted, then silence", IsSilent, Nothing),
+        ("unreachable", IsUnreachable, Nothing),
         ("a hang", Answers(Fault::Hang), Nothing),
         ("a hang after the fact", Answers(Fault::HangAfterCommit), Nothing),
         ("a byte a second", Answers(Fault::SlowBody), Nothing),
@@ -242,6 +266,7 @@ pub(super) fn typical(troubles: Vec<Trouble>) -> impl Iterator<Item = Trouble> {
     let names = [
         "refused",
         "accepted, then silence",
+        "unreachable",
         "a hang after the fact",
         "a body cut off",
         "401",
