@@ -3,6 +3,7 @@
 //! Each cell asserts the outcome, and which calls were made for it: of the key set, of refreshes, of logouts.
 
 mod clients;
+mod http2;
 mod keys;
 mod logout;
 mod process;
