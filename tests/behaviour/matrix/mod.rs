@@ -8,6 +8,7 @@ mod keys;
 mod logout;
 mod process;
 mod refresh;
+mod tls;
 mod troubles;
 
 use std::time::Duration;
