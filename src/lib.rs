@@ -79,6 +79,7 @@
 
 mod api_key;
 mod auth;
+mod clock;
 mod config;
 mod cookie_options;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, Method, Request, Response, header::CONTENT_TYPE};
 use http_body::Body;
 use tower_service::Service;
 
@@ -65,7 +65,8 @@ where
             method: request.method(),
             uri: request.uri(),
             headers: request.headers(),
-            has_body: !request.body().is_end_stream(),
+            // Only a preflight is told by it.
+            has_body: request.method() == Method::OPTIONS && !request.body().is_end_stream(),
         };
         match self.auth.admit(&head) {
             Admission::Decided(Verdict::Forward(passage)) => {

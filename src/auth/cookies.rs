@@ -16,6 +16,7 @@ use http::{
 };
 
 use crate::{
+    clock,
     cookie_options::{CookieOptions, NamePair, NamePairs, SameSite, Unscoped, check_domain, has_prefix},
     error::{AuthError, AuthErrorKind},
     secret::Secret,
@@ -431,7 +432,7 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
 /// Reads Crossmint's date. One that is odd or past is left out: a session cookie loses less than a lost token.
 fn parse_date(text: &str) -> Option<OffsetDateTime> {
     let date = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    (date > OffsetDateTime::now_utc()).then_some(date)
+    (date > OffsetDateTime::from(clock::now())).then_some(date)
 }
 
 fn header(cookie: &Cookie<'_>) -> Result<HeaderValue, &'static str> {

@@ -14,7 +14,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
@@ -24,7 +24,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{sync::watch, time::Instant};
 
-use crate::error::{AuthError, AuthErrorKind};
+use crate::{
+    clock,
+    error::{AuthError, AuthErrorKind},
+};
 
 /// The current key set and the state of its reloads.
 #[derive(Debug)]
@@ -161,7 +164,7 @@ impl Keys {
                 self.generation.fetch_add(1, Ordering::AcqRel);
             }
         }
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.loaded_at_unix.store(unix.as_secs(), Ordering::Release);
         self.loaded_at.store(self.millis(), Ordering::Release);
     }

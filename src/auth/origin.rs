@@ -18,7 +18,7 @@ pub(crate) struct RequestHead<'a> {
     pub(crate) method: &'a Method,
     pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
-    /// Whether anything may follow the head.
+    /// Whether anything may follow the head; filled in for `OPTIONS` only.
     pub(crate) has_body: bool,
 }
 

@@ -4,7 +4,7 @@ use std::{
     error::Error,
     pin::pin,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use tokio::{sync::watch, time::timeout};
@@ -20,6 +20,7 @@ use super::{
     upstream::RefreshAnswer,
 };
 use crate::{
+    clock,
     error::{AuthError, AuthErrorKind, OutagePolicy},
     secret::Secret,
     session::{AuthMaterial, RefreshToken, Session, User, Verified},
@@ -450,7 +451,7 @@ fn usable_text(token: &[u8]) -> Result<&str, AuthError> {
 
 fn now() -> u64 {
     // A clock that is out of order makes every token an expired one.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs())
+    clock::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs())
 }
 
 #[cfg(test)]
