@@ -314,6 +314,12 @@ impl CrossmintAuthConfigBuilder {
         self
     }
 
+    /// The former name of [`rotation_grace`](Self::rotation_grace).
+    #[doc(hidden)]
+    pub fn successor_window(self, period: Duration) -> Self {
+        self.rotation_grace(period)
+    }
+
     /// Sets how much memory rotated refresh tokens may take during their grace period, in bytes. The default is 16 MiB,
     /// the minimum 64 KiB.
     ///
