@@ -304,11 +304,11 @@ impl CrossmintAuthConfigBuilder {
     ///
     /// Requests that left the browser before the new cookies arrived are served from it: sending their token to Crossmint
     /// again would end the session. The period starts when the last response that carries the new cookies is on its way
-    /// (its head, not the end of its body) or its client is gone, and ends 300 s after the rotation at the latest. It
+    /// (its head, not the end of its body) or its client is gone, and ends 300 s after the first of them at the latest. It
     /// starts at once for a [`CrossmintAuth`](crate::CrossmintAuth) method, which cannot tell when its result arrives.
     ///
-    /// A refresh token that could not be handed out, since the JWT beside it was expired or otherwise not usable, is kept
-    /// for an hour, and sent in place of the rotated one.
+    /// A refresh token that no response has delivered is kept for an hour: its client was gone, it came too late, or the
+    /// JWT beside it could not be used.
     pub fn rotation_grace(mut self, window: Duration) -> Self {
         self.rotation_grace = window;
         self

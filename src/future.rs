@@ -143,6 +143,6 @@ fn pass_on<B>(response: Response<B>, set_cookie: &mut SetCookie) -> Response<Res
     // The response is on its way when its head is: taken, so that a future that is kept around holds nothing.
     let set_cookie = std::mem::take(set_cookie);
     let mut response = response.map(ResponseBody::inner);
-    response::add_cookies(response.headers_mut(), set_cookie.fields());
+    response::add_cookies(response.headers_mut(), &set_cookie.into_fields());
     response
 }

@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 use serde::Serialize;
 
 use crate::{
-    auth::{self, Handout, Rejection},
+    auth::{self, Rejection, Renewal},
     session::User,
 };
 
@@ -128,7 +128,7 @@ pub(crate) fn rejected(rejection: Rejection, is_grpc: bool) -> Response<Bytes> {
 }
 
 /// Answers the refresh route, in the shape that the browser SDK reads.
-pub(crate) fn refreshed(renewal: &Handout, exposes_secret: bool) -> Response<Bytes> {
+pub(crate) fn refreshed(renewal: &Renewal, exposes_secret: bool) -> Response<Bytes> {
     let material = renewal.session.material();
     let body = RefreshedBody {
         jwt: material.jwt(),
@@ -138,13 +138,14 @@ pub(crate) fn refreshed(renewal: &Handout, exposes_secret: bool) -> Response<Byt
         },
         user: material.user(),
     };
-    json(StatusCode::OK, &body, renewal.set_cookie())
+    json(StatusCode::OK, &body, &renewal.set_cookie)
 }
 
 /// Answers the logout route.
 pub(crate) fn logged_out(set_cookie: &[HeaderValue]) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
-    add_cookies(response.headers_mut(), set_cookie);
+    auth::add_cookies(response.headers_mut(), set_cookie);
+    vary_by_cookie(response.headers_mut());
     response
 }
 
@@ -195,13 +196,8 @@ fn vary_by_cookie(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::{
-        auth::Renewal,
-        session::{AuthMaterial, RefreshToken, Session, Verified},
-    };
+    use crate::session::{AuthMaterial, RefreshToken, Session, Verified};
 
     #[test]
     fn no_response_prints_what_it_carries() {
@@ -209,7 +205,7 @@ mod tests {
         let session = Session::new(verified, AuthMaterial::new("the-jwt", RefreshToken::new("the-secret")));
         let mut field = HeaderValue::from_static("jwt=the-jwt");
         field.set_sensitive(true);
-        let renewal = Handout::without_grace(Arc::new(Renewal::new(session, [field.clone(), field], 0)));
+        let renewal = Renewal::new(session, [field.clone(), field], 0);
         let response: Response<ResponseBody<()>> = refreshed(&renewal, true).map(ResponseBody::own);
         let printed = format!("{response:?} {response:#?} {renewal:?}");
         assert!(!printed.contains("the-"), "{printed}");

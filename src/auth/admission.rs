@@ -1,6 +1,6 @@
 //! What happens to a request: the decision, and what it needs to be carried out.
 
-use std::error::Error;
+use std::{error::Error, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use http::{
@@ -11,6 +11,7 @@ use http::{
 use super::{
     Credentials, CrossmintAuth,
     cookies::{ClearScope, Cookies, Presented},
+    grace::Renewal,
     origin::{RequestHead, Site},
     renewal::{Failure, Handout},
     sessions::{Judgement, Resolved, usable_secret},
@@ -51,7 +52,7 @@ impl CrossmintAuth {
             Admission::Refresh(RefreshCall { auth: self.clone(), cookie, scope })
         } else {
             // Whoever may call this route wants the session to end, whether or not its cookies came along.
-            let scope = ClearScope::new(presented.carried, head.uri, head.headers);
+            let scope = ClearScope::new(presented.carried, head.uri, head.headers).for_logout();
             Admission::Logout(self.log_out(&presented, &scope))
         }
     }
@@ -209,10 +210,10 @@ pub(crate) enum SetCookie {
 }
 
 impl SetCookie {
-    pub(crate) fn fields(&self) -> &[HeaderValue] {
+    pub(crate) fn into_fields(self) -> Vec<HeaderValue> {
         match self {
-            Self::Nothing => &[],
-            Self::Renewed(renewal) => renewal.set_cookie(),
+            Self::Nothing => Vec::new(),
+            Self::Renewed(handout) => handout.deliver().map_or_else(Vec::new, |latest| latest.set_cookie.to_vec()),
             Self::Fields(fields) => fields,
         }
     }
@@ -234,7 +235,7 @@ pub(crate) struct RefreshCall {
 
 impl RefreshCall {
     /// Renews the session that the body's token stands for, or else the cookie's.
-    pub(crate) async fn run(self, body: Result<Option<String>, AuthErrorKind>) -> Result<Handout, Rejection> {
+    pub(crate) async fn run(self, body: Result<Option<String>, AuthErrorKind>) -> Result<Arc<Renewal>, Rejection> {
         let Self { auth, cookie, scope } = self;
         let outcome = async {
             let secret = match body? {
@@ -242,7 +243,8 @@ impl RefreshCall {
                 None => cookie?.ok_or(AuthErrorKind::MissingRefreshToken)?,
             };
             auth.ensure_keys().await?;
-            auth.renew(secret).await
+            // Nothing to deliver: the session has been signed out meanwhile.
+            auth.renew(secret).await?.deliver().ok_or_else(|| AuthErrorKind::Refused.into())
         };
         outcome.await.map_err(|failure: Failure| auth.rejection(failure, &scope))
     }

@@ -3,14 +3,14 @@
 //! All tokens that one session has had are a *family*. Crossmint takes only its current token; the rotated ones resolve to
 //! that one until their grace period has passed, and are never sent again meanwhile.
 //!
-//! 1. The period of a rotated token starts when the last [`Hold`] on its family is dropped: a response that still has to
+//! 1. The period of a rotated token starts when the last hold on its family is dropped: a response that still has to
 //!    deliver the successor holds the family, and so does the refresh of the successor.
-//! 2. It ends [`MAX_GRACE`] after the rotation, whoever holds the family.
-//! 3. A successor that could not be delivered is the only copy of a good token. Its family is kept for
+//! 2. It ends [`MAX_GRACE`] after the successor was first delivered, whoever holds the family.
+//! 3. A successor that no response has delivered is the only copy of a good token. Its family is kept for
 //!    [`MAX_UNDELIVERED`], and the periods start when one of its successors is delivered.
 //! 4. Finding a family takes one hash look-up, however long it is.
 //! 5. When memory runs short, the least recently rotated families lose their session first: their current token, which is
-//!    small, can be refreshed. Only then are whole families evicted.
+//!    small, can be refreshed. Only then are whole families evicted, those with a delivered successor first.
 //! 6. A logout ends the whole family, whichever token it comes with.
 
 use std::{
@@ -58,6 +58,8 @@ pub(crate) struct Grace {
     families: LruCache<FamilyId, Family>,
     /// Those of them that have a session, in the same order.
     with_session: LruCache<FamilyId, ()>,
+    /// Those of them whose current token was delivered, in the same order.
+    delivered: LruCache<FamilyId, ()>,
     /// When to look at which family again.
     deadlines: BTreeSet<(Instant, FamilyId)>,
     bytes: usize,
@@ -67,7 +69,14 @@ pub(crate) struct Grace {
 struct Member {
     family: FamilyId,
     /// `None` for a current token that has never been rotated.
-    rotated_at: Option<Instant>,
+    rotated: Option<Rotation>,
+}
+
+/// When a token was rotated, and since when its successor is on its way to the browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rotation {
+    at: Instant,
+    delivered_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -79,10 +88,6 @@ struct Family {
     /// Oldest first.
     rotated: VecDeque<Rotated>,
     rotated_bytes: usize,
-    /// Whether the current token is on its way to the browser, or there already.
-    is_delivered: bool,
-    /// When it was delivered for the first time after others could not be.
-    delivered_at: Instant,
     holds: usize,
     /// When the last hold was released.
     released_at: Instant,
@@ -96,7 +101,7 @@ struct Family {
 #[derive(Debug)]
 struct Rotated {
     digest: Digest,
-    at: Instant,
+    rotation: Rotation,
     /// The JWT that came with the token, for a logout.
     jwt: Option<Secret>,
 }
@@ -121,9 +126,19 @@ pub(crate) struct EndedFamily {
     pub(crate) jwts: Vec<Secret>,
 }
 
+/// What a response delivers in place of the session that it was made with.
+#[derive(Debug)]
+pub(crate) enum Latest {
+    /// That session.
+    Same,
+    Other(Arc<Renewal>),
+    /// There was a logout, or there is no session that could be delivered.
+    Nothing,
+}
+
 /// What a rotation has brought about.
 #[derive(Debug)]
-pub(crate) struct Rotation {
+pub(crate) struct Outcome {
     pub(crate) family: FamilyId,
     /// How many families had to be evicted although their grace period had not passed.
     pub(crate) evicted: usize,
@@ -138,6 +153,7 @@ impl Grace {
             members: HashMap::new(),
             families: LruCache::unbounded(),
             with_session: LruCache::unbounded(),
+            delivered: LruCache::unbounded(),
             deadlines: BTreeSet::new(),
             bytes: 0,
         }
@@ -151,34 +167,35 @@ impl Grace {
     pub(crate) fn find(&self, digest: &Digest, now: Instant) -> Option<Known<'_>> {
         let member = self.members.get(digest)?;
         let family = self.families.peek(&member.family)?;
-        let expires_at = match (family.ended_until, member.rotated_at) {
+        let expires_at = match (family.ended_until, member.rotated) {
             (Some(until), _) => until,
-            (None, Some(at)) => family.expires_at(at, self.period),
+            (None, Some(rotation)) => family.expires_at(rotation, self.period),
             // The current token is known for as long as another one leads to it.
-            (None, None) => family.expires_at(family.rotated.back()?.at, self.period),
+            (None, None) => family.expires_at(family.rotated.back()?.rotation, self.period),
         };
         (now < expires_at).then(|| Known {
             family: member.family,
             current: family.current,
             token: &family.token,
             is_ended: family.ended_until.is_some(),
-            renewal: family.renewal.as_ref().filter(|_| member.rotated_at.is_some()),
+            renewal: family.renewal.as_ref().filter(|_| member.rotated.is_some()),
         })
     }
 
-    /// Replaces a token by its successor, which comes with a session unless it cannot be delivered yet.
+    /// Replaces a token by its successor, which comes with a session unless it cannot be used yet.
     pub(crate) fn rotate(
         &mut self,
         digest: Digest,
         (successor, token): (Digest, Secret),
         renewal: Option<Arc<Renewal>>,
         now: Instant,
-    ) -> Rotation {
+    ) -> Outcome {
         let known = self.find(&digest, now).filter(|known| !known.is_ended).map(|known| known.family);
         let id = known.unwrap_or_else(|| self.add(digest, now));
-        self.members.insert(digest, Member { family: id, rotated_at: Some(now) });
+        let rotation = Rotation { at: now, delivered_at: None };
+        self.members.insert(digest, Member { family: id, rotated: Some(rotation) });
         if successor != digest {
-            self.members.insert(successor, Member { family: id, rotated_at: None });
+            self.members.insert(successor, Member { family: id, rotated: None });
         }
         self.families.promote(&id);
         if renewal.is_some() {
@@ -186,18 +203,61 @@ impl Grace {
         } else {
             self.with_session.pop(&id);
         }
-        self.change(id, |family| {
+        self.delivered.pop(&id);
+        let too_old = self.change(id, |family| {
             let jwt = family.renewal.take().map(|renewal| renewal.session.material().jwt_secret().clone());
-            let rotated = Rotated { digest, at: now, jwt };
+            let rotated = Rotated { digest, rotation, jwt };
             family.rotated_bytes += rotated.size();
             family.rotated.push_back(rotated);
-            if renewal.is_some() && !family.is_delivered {
-                family.delivered_at = now;
-            }
-            family.is_delivered = renewal.is_some();
             (family.current, family.token, family.renewal) = (successor, token, renewal);
+            (family.rotated.len() > MAX_ROTATED).then(|| family.pop_oldest()).flatten()
         });
-        Rotation { family: id, evicted: self.fit(now) }
+        if let Some(oldest) = too_old.flatten() {
+            self.forget(id, &oldest);
+        }
+        Outcome { family: id, evicted: self.fit(now) }
+    }
+
+    /// Notes that a response takes the session of a token to the browser. Returns the session that has replaced it
+    /// meanwhile: what the response says is the last word, and must not bring a rotated token back.
+    pub(crate) fn deliver(&mut self, digest: &Digest, now: Instant) -> Latest {
+        let Some(known) = self.find(digest, now) else { return Latest::Same };
+        let (id, is_same) = (known.family, known.current == *digest);
+        if known.is_ended {
+            return Latest::Nothing;
+        }
+        let Some(family) = self.families.peek(&id) else { return Latest::Same };
+        let latest = match &family.renewal {
+            _ if is_same => Latest::Same,
+            Some(renewal) => Latest::Other(Arc::clone(renewal)),
+            None => return Latest::Nothing,
+        };
+        self.start_periods(id, now);
+        latest
+    }
+
+    fn start_periods(&mut self, id: FamilyId, now: Instant) {
+        if self.delivered.contains(&id) {
+            return;
+        }
+        self.delivered.put(id, ());
+        let started = self.change(id, |family| {
+            let undelivered =
+                family.rotated.iter_mut().rev().take_while(|rotated| rotated.rotation.delivered_at.is_none());
+            let started = undelivered.map(|rotated| {
+                let before = rotated.rotation;
+                rotated.rotation.delivered_at = Some(now);
+                (rotated.digest, before, rotated.rotation)
+            });
+            started.collect::<Vec<_>>()
+        });
+        for (digest, before, after) in started.unwrap_or_default() {
+            if let Some(member) = self.members.get_mut(&digest)
+                && member.rotated == Some(before)
+            {
+                member.rotated = Some(after);
+            }
+        }
     }
 
     /// Keeps the grace period of a family from starting, until [`release`](Self::release).
@@ -251,8 +311,6 @@ impl Grace {
             renewal: None,
             rotated: VecDeque::new(),
             rotated_bytes: 0,
-            is_delivered: true,
-            delivered_at: now,
             holds: 0,
             released_at: now,
             is_ended: Arc::new(AtomicBool::new(false)),
@@ -288,23 +346,27 @@ impl Grace {
         }
         let mut expired = Vec::new();
         if family.ended_until.is_none() {
-            while family.rotated.front().is_some_and(|oldest| family.expires_at(oldest.at, period) <= now) {
-                let oldest = family.rotated.pop_front();
-                family.rotated_bytes -= oldest.as_ref().map_or(0, Rotated::size);
-                expired.extend(oldest);
+            while family.rotated.front().is_some_and(|oldest| family.expires_at(oldest.rotation, period) <= now) {
+                expired.extend(family.pop_oldest());
             }
         }
         let is_empty = family.rotated.is_empty();
-        for Rotated { digest, at, .. } in expired {
-            // A token that came back since then has another date, or is the current one.
-            if self.members.get(&digest).is_some_and(|member| (member.family, member.rotated_at) == (id, Some(at))) {
-                self.members.remove(&digest);
-            }
+        for rotated in &expired {
+            self.forget(id, rotated);
         }
         if is_empty {
             self.remove(id);
         } else {
             self.change(id, |_| ());
+        }
+    }
+
+    /// Forgets what a token leads to that its family has given up.
+    fn forget(&mut self, id: FamilyId, rotated: &Rotated) {
+        // A token that came back since then has another date, or is the current one.
+        let is_it = |member: &Member| (member.family, member.rotated) == (id, Some(rotated.rotation));
+        if self.members.get(&rotated.digest).is_some_and(is_it) {
+            self.members.remove(&rotated.digest);
         }
     }
 
@@ -316,6 +378,7 @@ impl Grace {
             }
         }
         self.with_session.pop(&id);
+        self.delivered.pop(&id);
         self.deadlines.remove(&(family.deadline, id));
         self.bytes -= family.bytes;
     }
@@ -326,31 +389,35 @@ impl Grace {
         while self.bytes > self.max_bytes {
             if let Some((id, ())) = self.with_session.pop_lru() {
                 self.change(id, Family::take_jwts);
-            } else if let Some((&id, family)) = self.families.peek_lru() {
-                evicted += usize::from(family.ended_until.is_none() && now < family.deadline);
-                self.remove(id);
-            } else {
-                break;
+                continue;
             }
+            let delivered = self.delivered.peek_lru().map(|(id, ())| *id);
+            let Some(id) = delivered.or_else(|| self.families.peek_lru().map(|(id, _)| *id)) else { break };
+            let is_early = |family: &Family| family.ended_until.is_none() && now < family.deadline;
+            evicted += usize::from(self.families.peek(&id).is_some_and(is_early));
+            self.remove(id);
         }
         evicted
     }
 }
 
 impl Family {
-    /// Returns when the grace period of a token that was rotated at `at` is over.
-    fn expires_at(&self, at: Instant, period: Duration) -> Instant {
-        if !self.is_delivered {
-            return at + MAX_UNDELIVERED;
-        }
-        let start = at.max(self.delivered_at);
+    /// Returns when the grace period of a token is over.
+    fn expires_at(&self, Rotation { at, delivered_at }: Rotation, period: Duration) -> Instant {
+        let Some(start) = delivered_at else { return at + MAX_UNDELIVERED };
         let latest = start + MAX_GRACE;
         if self.holds > 0 { latest } else { latest.min(self.released_at.max(start) + period) }
     }
 
     fn next_deadline(&self, period: Duration) -> Instant {
-        let oldest = || self.rotated.front().map(|oldest| self.expires_at(oldest.at, period));
+        let oldest = || self.rotated.front().map(|oldest| self.expires_at(oldest.rotation, period));
         self.ended_until.or_else(oldest).unwrap_or(self.released_at)
+    }
+
+    fn pop_oldest(&mut self) -> Option<Rotated> {
+        let oldest = self.rotated.pop_front();
+        self.rotated_bytes -= oldest.as_ref().map_or(0, Rotated::size);
+        oldest
     }
 
     /// Gives up the sessions, and returns their JWTs.
@@ -380,6 +447,9 @@ pub(crate) const MAX_GRACE: Duration = Duration::from_secs(300);
 
 /// For how long a successor is kept that could not be delivered: time for an operator to mend a clock or a configuration.
 pub(crate) const MAX_UNDELIVERED: Duration = Duration::from_secs(3600);
+
+/// How many rotated tokens a family has at most: one client must not take the memory, nor the time, of all others.
+const MAX_ROTATED: usize = 1024;
 
 /// More than what one operation adds, so that the backlog shrinks.
 const MAX_SWEPT: usize = 16;

@@ -28,8 +28,6 @@ use tokio::{sync::Semaphore, time::timeout};
 
 #[cfg(feature = "axum")]
 pub(crate) use self::admission::NoSession;
-#[cfg(test)]
-pub(crate) use self::grace::Renewal;
 pub use self::stats::Stats;
 use self::{
     admission::set_cookies,
@@ -38,7 +36,7 @@ use self::{
     jwt::Expectations,
     keys::{Keys, Reason},
     places::Places,
-    renewal::{Ended, Renewals, Revocation},
+    renewal::{Ended, Handout, Renewals, Revocation},
     sessions::{Judgement, Resolved, usable_secret},
     stats::{Counters, RefusalRun},
     tasks::{Tasks, runtime},
@@ -47,9 +45,9 @@ use self::{
 };
 pub(crate) use self::{
     admission::{Admission, RefreshCall, Rejection, SetCookie, Verdict, add_cookies},
+    grace::Renewal,
     handles::SharedHandle,
     origin::RequestHead,
-    renewal::Handout,
     stats::Throttle,
 };
 use crate::{
@@ -182,7 +180,7 @@ impl CrossmintAuth {
             Judgement::Valid(session) => Ok(session),
             Judgement::Open(pair) => match self.resolve(pair).await {
                 Ok(Resolved::Known(session)) => Ok(session),
-                Ok(Resolved::Renewed(renewal)) => Ok(renewal.session.clone()),
+                Ok(Resolved::Renewed(handout)) => self.delivered(&handout),
                 Err(failure) => Err(failure.error),
             },
         }
@@ -200,7 +198,7 @@ impl CrossmintAuth {
         let secret = usable_secret(secret.as_bytes())?;
         self.ensure_keys().await?;
         let renewal = self.renew(secret).await.map_err(|failure| failure.error)?;
-        Ok(renewal.session.material().clone())
+        Ok(self.delivered(&renewal)?.material().clone())
     }
 
     /// Signs out: ends the session at Crossmint and forgets it here.
@@ -316,6 +314,12 @@ impl CrossmintAuth {
     #[must_use]
     pub fn jwks_uri(&self) -> &str {
         self.0.upstream.jwks_uri()
+    }
+
+    /// Takes a session for delivered that a method returns: what becomes of it cannot be told.
+    fn delivered(&self, handout: &Handout) -> Result<Session, AuthError> {
+        let latest = handout.deliver().ok_or_else(|| AuthError::of(AuthErrorKind::Refused))?;
+        Ok(latest.session.clone())
     }
 
     fn present<'a>(&self, credentials: Credentials<'a>) -> Presented<'a> {

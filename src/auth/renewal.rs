@@ -27,7 +27,7 @@ use http::HeaderValue;
 use lru::LruCache;
 use tokio::{sync::watch, time::Instant};
 
-use super::grace::{Digest, FamilyId, Grace, Renewal};
+use super::grace::{Digest, FamilyId, Grace, Latest, Renewal};
 use crate::{
     error::{AuthError, AuthErrorKind},
     secret::Secret,
@@ -43,19 +43,26 @@ pub(crate) struct Handout(Arc<Delivery>);
 
 struct Delivery {
     renewal: Arc<Renewal>,
-    is_ended: Arc<AtomicBool>,
-    _hold: Option<Hold>,
+    /// `None` where nothing is remembered.
+    hold: Option<Hold>,
 }
 
 impl Handout {
     /// Hands out what will not be remembered.
     pub(crate) fn without_grace(renewal: Arc<Renewal>) -> Self {
-        Self(Arc::new(Delivery { renewal, is_ended: Arc::default(), _hold: None }))
+        Self(Arc::new(Delivery { renewal, hold: None }))
     }
 
-    /// Returns the fields for a response that is about to be sent: none if there was a logout meanwhile.
-    pub(crate) fn set_cookie(&self) -> &[HeaderValue] {
-        if self.0.is_ended.load(Ordering::Acquire) { &[] } else { &self.0.renewal.set_cookie }
+    /// Returns what a response that is about to be sent delivers: the latest session of the family, since a slow response
+    /// must not replace newer cookies, and nothing if there was a logout meanwhile.
+    pub(crate) fn deliver(&self) -> Option<Arc<Renewal>> {
+        let Delivery { renewal, hold } = &*self.0;
+        let latest = hold.as_ref().map_or(Latest::Same, Hold::deliver);
+        match latest {
+            Latest::Same => Some(Arc::clone(renewal)),
+            Latest::Other(latest) => Some(latest),
+            Latest::Nothing => None,
+        }
     }
 
     fn is_of(&self, renewal: &Arc<Renewal>) -> bool {
@@ -81,6 +88,18 @@ impl fmt::Debug for Handout {
 struct Hold {
     renewals: Arc<Renewals>,
     family: FamilyId,
+    /// The token that is handed out.
+    digest: Digest,
+    is_ended: Arc<AtomicBool>,
+}
+
+impl Hold {
+    fn deliver(&self) -> Latest {
+        let now = Instant::now();
+        let latest = self.renewals.state().grace.deliver(&self.digest, now);
+        // The family of a token is forgotten sooner or later, and a logout with it.
+        if self.is_ended.load(Ordering::Acquire) { Latest::Nothing } else { latest }
+    }
 }
 
 impl Drop for Hold {
@@ -235,7 +254,7 @@ impl Renewals {
             && !expired.is_some_and(|expired| expired.is_of(renewal))
         {
             let (renewal, family) = (Arc::clone(renewal), known.family);
-            return Entry::Renewed(self.hand_out(&mut state, renewal, family, now));
+            return Entry::Renewed(self.hand_out(&mut state, renewal, (family, digest), now));
         }
         if let Some((error, until)) = pause
             .map(|pause| (&pause.error, pause.until))
@@ -253,7 +272,7 @@ impl Renewals {
         let (sender, receiver) = watch::channel(None);
         let pending = Pending(receiver);
         state.under_way.insert(digest, Flight { pending: pending.clone(), logged_out: false });
-        let hold = family.map(|family| self.hold(&mut state, family, now));
+        let hold = family.map(|family| self.hold(&mut state, (family, digest), now));
         Entry::Yours(Ticket { renewals: Arc::clone(self), digest, token, sender: Some(sender), _hold: hold }, pending)
     }
 
@@ -282,15 +301,20 @@ impl Renewals {
         Ended { jwts, revocation }
     }
 
-    fn hand_out(self: &Arc<Self>, state: &mut State, renewal: Arc<Renewal>, family: FamilyId, now: Instant) -> Handout {
-        let is_ended = state.grace.is_ended(family).unwrap_or_default();
-        let hold = self.hold(state, family, now);
-        Handout(Arc::new(Delivery { renewal, is_ended, _hold: Some(hold) }))
+    fn hand_out(
+        self: &Arc<Self>,
+        state: &mut State,
+        renewal: Arc<Renewal>,
+        current: (FamilyId, Digest),
+        now: Instant,
+    ) -> Handout {
+        Handout(Arc::new(Delivery { renewal, hold: Some(self.hold(state, current, now)) }))
     }
 
-    fn hold(self: &Arc<Self>, state: &mut State, family: FamilyId, now: Instant) -> Hold {
+    fn hold(self: &Arc<Self>, state: &mut State, (family, digest): (FamilyId, Digest), now: Instant) -> Hold {
         state.grace.hold(family, now);
-        Hold { renewals: Arc::clone(self), family }
+        let is_ended = state.grace.is_ended(family).unwrap_or_default();
+        Hold { renewals: Arc::clone(self), family, digest, is_ended }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -421,9 +445,10 @@ impl Ticket {
                 let renewal = Arc::new(renewal);
                 Ok(match remembered {
                     Some(successor) => {
-                        let rotation = state.grace.rotate(self.digest, successor, Some(Arc::clone(&renewal)), now);
-                        settled.evicted = rotation.evicted;
-                        renewals.hand_out(&mut state, renewal, rotation.family, now)
+                        let digest = successor.0;
+                        let outcome = state.grace.rotate(self.digest, successor, Some(Arc::clone(&renewal)), now);
+                        settled.evicted = outcome.evicted;
+                        renewals.hand_out(&mut state, renewal, (outcome.family, digest), now)
                     }
                     None => Handout::without_grace(renewal),
                 })

@@ -410,6 +410,55 @@ async fn a_request_that_takes_its_successor_late_has_it_to_itself_all_the_while(
     assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
 }
 
+#[tokio::test]
+async fn a_slow_response_does_not_bring_a_rotated_token_back() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let (slow, entered, go) = slow_handler();
+    let app = Router::new().route("/slow", slow).fallback(any(who)).layer(CrossmintAuthLayer::from(auth));
+    let cookie = expired(&mock, "alice").cookie_header();
+    let waiting = tokio::spawn({
+        let (app, cookie) = (app.clone(), cookie.clone());
+        async move { get(&app, "/slow", &cookie).await }
+    });
+    drop(entered.acquire().await);
+    let quick = get(&app, "/", &cookie).await;
+    let newer = post(&app, "/api/auth/refresh", &only_refresh_token(&quick)).await;
+    go.close();
+    let slow = waiting.await.unwrap();
+    // The browser keeps what came last.
+    assert_eq!(refresh_token(&slow), refresh_token(&newer));
+    pass(Duration::from_secs(60)).await;
+    get(&app, "/", &only_refresh_token(&slow)).await.assert_renewed("alice", "a minute later");
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (3, 0));
+}
+
+#[tokio::test]
+async fn a_successor_that_reached_nobody_is_there_when_its_user_comes_back() {
+    for (case, is_late) in [("the client is gone", false), ("the answer was late", true)] {
+        let mock = MockCrossmint::start().await;
+        let auth = CrossmintAuth::new(mock.config().on_outage(OutagePolicy::KeepSession).build().unwrap());
+        auth.warm_up().await.unwrap();
+        let app = app(&auth);
+        let cookie = expired(&mock, "alice").cookie_header();
+        let hold = mock.hold(Endpoint::Refresh);
+        let request = start(&app, &cookie);
+        mock.called(Endpoint::Refresh, 1).await;
+        if is_late {
+            pass(Duration::from_secs(10)).await;
+            assert_eq!(request.await.unwrap().status, 503);
+        } else {
+            request.abort();
+            assert!(request.await.unwrap_err().is_cancelled());
+        }
+        hold.release();
+        auth.wait_idle().await;
+        pass(Duration::from_secs(600)).await;
+        get(&app, "/", &cookie).await.assert_renewed("alice", case);
+        assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0), "{case}");
+    }
+}
+
 /// What can be wrong with an answer whose refresh token is good, and how it is mended.
 type Cause = (&'static str, fn(&MockCrossmint), fn(&MockCrossmint));
 

@@ -14,6 +14,16 @@ impl Grace {
             assert!(self.deadlines.contains(&(family.deadline, *id)));
             assert_eq!(family.deadline, family.next_deadline(self.period));
             assert_eq!(self.with_session.contains(id), family.renewal.is_some());
+            let is_delivered = family.rotated.back().is_some_and(|last| last.rotation.delivered_at.is_some());
+            assert_eq!(self.delivered.contains(id), is_delivered);
+            for rotated in &family.rotated {
+                let member = self.members.get(&rotated.digest);
+                let is_later = |member: &Member| {
+                    member.family != *id || member.rotated.is_none_or(|it| it.at >= rotated.rotation.at)
+                };
+                // Where tokens come back, another family may have had it, and gone.
+                assert!(member.is_none_or(|member| member.rotated == Some(rotated.rotation) || is_later(member)));
+            }
             bytes += family.bytes;
         }
         assert_eq!((self.bytes, self.deadlines.len()), (bytes, self.families.len()));
@@ -37,7 +47,9 @@ fn renewal(token: &str) -> Option<Arc<Renewal>> {
 
 /// Rotates `from`, and returns how many families had to go for it.
 fn rotate(grace: &mut Grace, from: usize, to: usize, now: Instant) -> usize {
-    grace.rotate(digest(from), (digest(to), "token".into()), renewal("token"), now).evicted
+    let evicted = grace.rotate(digest(from), (digest(to), "token".into()), renewal("token"), now).evicted;
+    assert!(matches!(grace.deliver(&digest(to), now), Latest::Same | Latest::Nothing));
+    evicted
 }
 
 /// Says what a token resolves to: its successor, and whether there is a session.
@@ -81,6 +93,29 @@ fn an_expired_family_that_makes_room_is_no_eviction() {
     };
     assert_eq!(rotations(&mut grace, 0, now), 0);
     assert_eq!(rotations(&mut grace, 1000, now + PERIOD), 0);
+}
+
+#[test]
+fn what_was_delivered_is_evicted_before_the_only_copies() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 64 << 10);
+    grace.rotate(digest(1), (digest(2), "token".into()), None, now);
+    for number in 10..1000 {
+        rotate(&mut grace, 2 * number, 2 * number + 1, now);
+    }
+    assert_eq!(find(&grace, 1, now), Some((digest(2), false)));
+    grace.check();
+}
+
+#[test]
+fn a_family_has_a_bounded_number_of_rotated_tokens() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 16 << 20);
+    for number in 0..2 * MAX_ROTATED {
+        rotate(&mut grace, number, number + 1, now);
+    }
+    assert_eq!((grace.check(), grace.members.len()), (1, MAX_ROTATED + 1));
+    assert_eq!(find(&grace, 2 * MAX_ROTATED - 1, now), Some((digest(2 * MAX_ROTATED), true)));
 }
 
 #[test]

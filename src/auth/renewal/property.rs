@@ -66,9 +66,6 @@ struct User {
     mishap_until: Instant,
     /// The token that is not to be sent before then: its last answer was of no use.
     pause: Option<(usize, Instant)>,
-    /// Whether its latest token could be handed out, and since when.
-    is_delivered: bool,
-    delivered_at: Instant,
     /// When the last one let go who still had to get a successor.
     released_at: Instant,
     was_held: bool,
@@ -98,6 +95,8 @@ struct Successor {
     token: usize,
     since: Instant,
     valid_until: Option<u64>,
+    /// Since when a response takes it, or a later one, to the browser.
+    delivered_at: Option<Instant>,
     /// Its grace period has passed.
     is_over: bool,
 }
@@ -176,8 +175,6 @@ impl World {
             logout_is_lost: false,
             mishap_until: now,
             pause: None,
-            is_delivered: true,
-            delivered_at: now,
             released_at: now,
             was_held: false,
         };
@@ -328,21 +325,28 @@ impl World {
                 self.seen.count("has a successor that cannot be used");
                 self.users[user].mishap_until = now + MAX_MISHAP_PAUSE;
                 self.users[user].pause = Some((child, now + MIN_MISHAP_PAUSE));
-                successor = Some(Successor { token: child, since: now, valid_until: None, is_over: false });
+                successor =
+                    Some(Successor { token: child, since: now, valid_until: None, delivered_at: None, is_over: false });
                 let rescued = Rescued { token: name(child).as_str().into(), set_cookie: None };
                 Err(Failure { rescued: Some(Arc::new(rescued)), ..AuthErrorKind::UnusableAnswer.into() })
             }
             (5, Some(Ok(child))) => {
                 self.seen.count("is rescued");
-                successor = Some(Successor { token: child, since: now, valid_until: None, is_over: false });
+                successor =
+                    Some(Successor { token: child, since: now, valid_until: None, delivered_at: None, is_over: false });
                 let rescued = Rescued { token: name(child).as_str().into(), set_cookie: Some(set_cookie()) };
                 Err(Failure { rescued: Some(Arc::new(rescued)), ..AuthErrorKind::Unavailable.into() })
             }
             (_, Some(Ok(child))) => {
                 self.seen.count("is renewed");
                 let valid_until = self.now() + self.random.below(90);
-                successor =
-                    Some(Successor { token: child, since: now, valid_until: Some(valid_until), is_over: false });
+                successor = Some(Successor {
+                    token: child,
+                    since: now,
+                    valid_until: Some(valid_until),
+                    delivered_at: None,
+                    is_over: false,
+                });
                 Ok(self.renewal(child, valid_until))
             }
             (_, Some(Err(()))) => {
@@ -370,11 +374,6 @@ impl World {
             if let Some(successor) = successor {
                 self.tokens[token].successor = Some(successor);
                 self.tokens[successor.token].handed_out |= expected != Err(AuthErrorKind::UnusableAnswer);
-                let user = &mut self.users[user];
-                if expected.is_ok() && !user.is_delivered {
-                    user.delivered_at = now;
-                }
-                user.is_delivered = expected.is_ok();
             }
         }
         let expected = if logged_out { Err(AuthErrorKind::Refused) } else { expected };
@@ -416,12 +415,25 @@ impl World {
     fn respond(&mut self) {
         let Some(index) = self.random.index(self.responses.len()) else { return };
         let Response { handout, token, .. } = self.responses.swap_remove(index);
-        let user = &mut self.users[self.tokens[token].user];
-        if handout.set_cookie().is_empty() {
-            assert!(user.refused || user.rotation != Rotation::Single, "the cookies of {token} are withheld");
-        } else {
-            assert!(!user.logged_out, "the cookies of {token} outlive the logout");
-            user.cookie = token;
+        let (user, now) = (self.tokens[token].user, Instant::now());
+        let Some(latest) = handout.deliver() else {
+            let is_newer = self.tokens[token].successor.is_some();
+            let user = self.users[user];
+            assert!(
+                user.refused || user.rotation != Rotation::Single || is_newer,
+                "the cookies of {token} are withheld"
+            );
+            return;
+        };
+        let latest = number(latest.session.refresh_token().secret());
+        assert!(!self.users[user].logged_out, "the cookies of {latest} outlive the logout");
+        assert!(!self.is_superseded(latest), "{token} brings {latest} back, which was rotated");
+        self.seen.count(if latest == token { "is delivered" } else { "delivers what is newer" });
+        self.users[user].cookie = latest;
+        for token in self.tokens.iter_mut().filter(|token| token.user == user) {
+            if let Some(successor) = &mut token.successor {
+                successor.delivered_at.get_or_insert(now);
+            }
         }
     }
 
@@ -516,13 +528,10 @@ impl World {
         }
         for token in &mut self.tokens {
             let (user, Some(successor)) = (self.users[token.user], &mut token.successor) else { continue };
-            let start = successor.since.max(user.delivered_at);
-            let expires_at = if !user.is_delivered {
-                successor.since + MAX_UNDELIVERED
-            } else if user.was_held {
-                start + MAX_GRACE
-            } else {
-                (start + MAX_GRACE).min(start.max(user.released_at) + WINDOW)
+            let expires_at = match successor.delivered_at {
+                None => successor.since + MAX_UNDELIVERED,
+                Some(start) if user.was_held => start + MAX_GRACE,
+                Some(start) => (start + MAX_GRACE).min(start.max(user.released_at) + WINDOW),
             };
             successor.is_over |= expires_at <= now;
         }
@@ -548,7 +557,10 @@ impl World {
     fn is_superseded(&self, token: usize) -> bool {
         let user = self.user_of(token);
         let Some(successor) = self.tokens[token].successor else { return false };
-        user.rotation == Rotation::Single && !user.logged_out && !user.logout_is_lost && !successor.is_over
+        // A session that is over at Crossmint may have been ended here by a logout with a token that is known for longer than
+        // it has to be.
+        let is_over = user.logged_out || user.logout_is_lost || user.revoked;
+        user.rotation == Rotation::Single && !is_over && !successor.is_over
     }
 
     fn leads_to_a_valid_session(&self, token: usize) -> bool {
@@ -651,5 +663,5 @@ const MEMORY: usize = 1 << 20;
 const MAX_UNDER_WAY: usize = 4;
 const USERS: usize = 6;
 /// How many kinds of them there are.
-const EVENTS: usize = 19;
+const EVENTS: usize = 21;
 const STEPS_PER_WORLD: usize = 2000;

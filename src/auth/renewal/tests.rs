@@ -1,3 +1,4 @@
+use futures_util::FutureExt as _;
 use tokio::time::advance;
 
 use super::*;
@@ -54,13 +55,21 @@ fn settle(ticket: Ticket, outcome: Result<Renewal, Failure>) {
     assert!(ticket.settle(outcome).revoked.is_none());
 }
 
-/// Renews a token for a client that is gone by then.
+/// Renews a token for a client that gets its response at once.
 fn renew(renewals: &Arc<Renewals>, token: &str, successor: &str) {
-    settle(ticket(renewals, token), renewed_to(successor));
+    let (ticket, pending) = start(renewals, token);
+    settle(ticket, renewed_to(successor));
+    let handout = pending.outcome().now_or_never().expect("it has ended").unwrap();
+    assert_eq!(token_of(handout.deliver()), successor);
+}
+
+/// Returns the refresh token that a response delivers.
+fn token_of(delivered: Option<Arc<Renewal>>) -> String {
+    delivered.map_or_else(String::new, |renewal| renewal.session.refresh_token().secret().to_owned())
 }
 
 /// Renews a token for a client whose response takes its time.
-async fn deliver(renewals: &Arc<Renewals>, token: &str, successor: &str) -> Handout {
+async fn slowly(renewals: &Arc<Renewals>, token: &str, successor: &str) -> Handout {
     let (ticket, pending) = start(renewals, token);
     settle(ticket, renewed_to(successor));
     pending.outcome().await.unwrap()
@@ -231,10 +240,10 @@ async fn everything_is_bounded() {
 /// Nobody asks in between: it is the response that starts the grace period, when it is delivered or dropped.
 #[tokio::test(start_paused = true)]
 async fn the_grace_period_starts_when_the_last_response_is_delivered() {
-    for (held, known_for) in [(31, 30), (59, 30), (61, 30), (270, 30), (299, 1), (400, 0)] {
+    for (held, known_for) in [(31, 30), (59, 30), (61, 30), (270, 30), (299, 30), (400, 30)] {
         let renewals = renewals();
         let [first, last] = [
-            deliver(&renewals, "a", "b").await,
+            slowly(&renewals, "a", "b").await,
             match renewals.enter("a".into(), None) {
                 Entry::Renewed(handout) => handout,
                 other => panic!("{other:?}"),
@@ -243,16 +252,18 @@ async fn the_grace_period_starts_when_the_last_response_is_delivered() {
         advance(Duration::from_secs(held / 2)).await;
         drop(first);
         advance(Duration::from_secs(held - held / 2)).await;
+        assert_eq!(token_of(last.deliver()), "b");
         drop(last);
-        if known_for > 0 {
+        {
             advance(Duration::from_secs(known_for) - Duration::from_millis(1)).await;
             assert_eq!(outcome(&renewals, "a"), "b", "held for {held} s");
         }
     }
     for held in [0, 31, 61, 299] {
         let renewals = renewals();
-        let handout = deliver(&renewals, "a", "b").await;
+        let handout = slowly(&renewals, "a", "b").await;
         advance(Duration::from_secs(held)).await;
+        handout.deliver();
         drop(handout);
         advance(PERIOD).await;
         assert_eq!(outcome(&renewals, "a"), "sends a", "held for {held} s, and then released");
@@ -287,10 +298,24 @@ async fn a_token_stays_known_while_its_successor_is_being_renewed() {
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_never_ends_keeps_a_successor_for_five_minutes() {
     let renewals = renewals();
-    let handout = deliver(&renewals, "a", "b").await;
+    let handout = slowly(&renewals, "a", "b").await;
+    // Another response was quicker.
+    let Entry::Renewed(other) = renewals.enter("a".into(), None) else { panic!("it is not known") };
+    other.deliver();
+    drop(other);
     advance(5 * MINUTE).await;
     assert_eq!(outcome(&renewals, "a"), "sends a");
     drop(handout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_that_nobody_has_got_is_kept_for_an_hour() {
+    let renewals = renewals();
+    drop(slowly(&renewals, "a", "b").await);
+    advance(59 * MINUTE).await;
+    assert_eq!(outcome(&renewals, "a"), "b");
+    advance(MINUTE).await;
+    assert_eq!(outcome(&renewals, "a"), "sends a");
 }
 
 #[tokio::test(start_paused = true)]
@@ -298,7 +323,7 @@ async fn what_has_expired_is_not_revived_by_a_later_renewal() {
     let renewals = renewals();
     renew(&renewals, "a", "b");
     advance(PERIOD).await;
-    let handout = deliver(&renewals, "b", "c").await;
+    let handout = slowly(&renewals, "b", "c").await;
     assert_eq!((outcome(&renewals, "a"), outcome(&renewals, "b")), ("sends a".into(), "c".into()));
     drop(handout);
 }
@@ -321,7 +346,7 @@ async fn a_successor_that_cannot_be_used_is_sent_after_the_pause_in_place_of_the
     settle(ticket, renewed_to("d"));
     advance(MINUTE).await;
     assert_eq!(["a", "b", "c"].map(|token| outcome(&renewals, token)), ["d"; 3], "the response is not delivered yet");
-    drop(pending);
+    pending.outcome().await.unwrap().deliver();
     advance(PERIOD).await;
     assert_eq!(["a", "b", "c"].map(|token| outcome(&renewals, token)), ["sends a", "sends b", "sends c"]);
 }
@@ -369,11 +394,12 @@ async fn no_window_no_memory() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_response_holds_the_whole_family() {
     let renewals = renewals();
-    let slow = deliver(&renewals, "a", "b").await;
+    let slow = slowly(&renewals, "a", "b").await;
     advance(PERIOD / 2).await;
     renew(&renewals, "b", "c");
     advance(3 * PERIOD).await;
     assert_eq!((outcome(&renewals, "a"), outcome(&renewals, "b")), ("c".into(), "c".into()));
+    assert_eq!(token_of(slow.deliver()), "c", "it does not bring the rotated token back");
     drop(slow);
     advance(PERIOD).await;
     assert_eq!((outcome(&renewals, "a"), outcome(&renewals, "b")), ("sends a".into(), "sends b".into()));
@@ -391,10 +417,10 @@ async fn a_logout_outlasts_a_renewal_that_is_dropped() {
 #[tokio::test(start_paused = true)]
 async fn a_logout_reaches_all_renewals_of_a_token_that_is_not_replaced() {
     let renewals = renewals();
-    let slow = deliver(&renewals, "a", "a").await;
+    let slow = slowly(&renewals, "a", "a").await;
     settle(renew_expired(&renewals, "a"), renewed_to("a"));
     let _ = renewals.end("a".into());
-    assert!(slow.set_cookie().is_empty());
+    assert!(slow.deliver().is_none());
 }
 
 #[tokio::test(start_paused = true)]

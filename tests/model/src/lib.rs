@@ -6,6 +6,7 @@ extern crate self as aws_lc_rs;
 #[expect(dead_code, reason = "the renewals need not all of it")]
 mod error;
 #[path = "../../../src/auth/grace.rs"]
+#[expect(dead_code, reason = "no cookies are set")]
 mod grace;
 #[path = "../../../src/auth/renewal.rs"]
 #[expect(dead_code, reason = "what a logout leaves to do elsewhere is not looked at")]
