@@ -255,12 +255,15 @@ pub fn refresh_token(headers: &HeaderMap, body: &[u8]) -> Result<Option<String>,
 /// otherwise is absent.
 pub fn answer(body: &[u8]) -> Result<Answer, Refused> {
     let answer = Members::parse(body)?;
-    let jwt = answer.value("jwt")?.as_ref().and_then(Value::as_str).map(Into::into);
+    let lenient = |members: &Members<'_>, name| -> Result<Option<Value>, Refused> {
+        Ok(members.raw(name)?.and_then(|value| serde_json::from_str(value.get()).ok()))
+    };
+    let jwt = lenient(&answer, "jwt")?.as_ref().and_then(Value::as_str).map(Into::into);
     let refresh = Members::parse(answer.raw("refresh")?.ok_or(Refused)?.get().as_bytes())?;
     let secret = refresh.text("secret")?.filter(|secret| !secret.is_empty()).ok_or(Refused)?;
-    let date = refresh.value("expiresAt")?;
+    let date = lenient(&refresh, "expiresAt")?;
     let expires_at = date.as_ref().and_then(Value::as_str).filter(|date| date.len() <= 64).map(Into::into);
-    let user_id = answer.value("user")?.and_then(|user| user["id"].as_str().map(Into::into));
+    let user_id = lenient(&answer, "user")?.and_then(|user| user["id"].as_str().map(Into::into));
     Ok(Answer { jwt, secret, expires_at, user_id })
 }
 

@@ -41,7 +41,7 @@ impl RequestHead<'_> {
         self.method == Method::OPTIONS
             && !self.has_body
             && [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD].iter().all(|name| self.headers.contains_key(name))
-            && ![CONTENT_TYPE, COOKIE, AUTHORIZATION].iter().any(|name| self.headers.contains_key(name))
+            && ![CONTENT_TYPE, COOKIE, AUTHORIZATION, UPGRADE].iter().any(|name| self.headers.contains_key(name))
     }
 
     /// Tells whether the request opens a WebSocket, or another two-way stream, which CORS does not cover.
@@ -239,6 +239,7 @@ mod tests {
             ("a content type", Method::OPTIONS, &ASKS, Some("content-type"), false, false),
             ("a cookie", Method::OPTIONS, &ASKS, Some("cookie"), false, false),
             ("authorization", Method::OPTIONS, &ASKS, Some("authorization"), false, false),
+            ("a protocol", Method::OPTIONS, &ASKS, Some("upgrade"), false, false),
         ];
         for (name, method, fields, added, has_body, expected) in cases {
             let headers = headers(fields.iter().copied().chain(added.map(|name| (name, "x"))));
