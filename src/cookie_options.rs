@@ -78,8 +78,10 @@ impl CookieOptions {
     /// # Security
     ///
     /// With or without a domain, a sibling subdomain can plant cookies for the shared parent domain. Where they
-    /// contradict the user's, the request is refused, and all of them are deleted. Where the user has none, they count:
-    /// only names that begin with `__Host-` ([`CookieNames::Custom`]) keep others from planting cookies.
+    /// contradict the user's, the request is refused, and all are deleted that the request's host and path can name. A
+    /// proxy or a nested router may hide these: with [`secure`](Self::secure), the user's refresh token is overwritten, so
+    /// that planted cookies that were missed go on being refused. Where the user has none, they count: only names that
+    /// begin with `__Host-` ([`CookieNames::Custom`]) keep others from planting cookies.
     #[must_use]
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());

@@ -61,14 +61,16 @@ impl Cookies {
             }
         }
         let carried = Carried {
-            jwt: written.jwt != Slot::Absent,
-            refresh_token: written.refresh_token != Slot::Absent,
-            other_jwt: other.jwt != Slot::Absent,
-            other_refresh_token: other.refresh_token != Slot::Absent,
-            is_ambiguous: written.is_ambiguous(),
-            is_other_ambiguous: other.is_ambiguous(),
+            jwt: written.jwt.into(),
+            refresh_token: written.refresh_token.into(),
+            other_jwt: other.jwt.into(),
+            other_refresh_token: other.refresh_token.into(),
             may_be_partial: false,
         };
+        // Once it is alone, it is deleted as usual.
+        if written.refresh_token == Slot::One(CONTRADICTED.as_bytes()) {
+            written.refresh_token = Slot::Ambiguous;
+        }
         let unscoped_jwt = match self.names.unscoped() {
             Some(Unscoped::Written) => written.jwt,
             Some(Unscoped::Other) => other.jwt,
@@ -96,21 +98,19 @@ impl Cookies {
         let carried = &mut presented.carried;
         match self.names.unscoped() {
             Some(Unscoped::Other) => {
-                if !carried.refresh_token {
+                if carried.refresh_token == Came::No {
                     presented.refresh_token = Slot::Absent;
                 }
-                if !carried.jwt {
+                if carried.jwt == Came::No {
                     presented.jwt = Slot::Absent;
                 }
-                carried.other_jwt = false;
-                carried.other_refresh_token = false;
-                carried.is_other_ambiguous = false;
+                carried.other_jwt = Came::No;
+                carried.other_refresh_token = Came::No;
             }
             Some(Unscoped::Written) => {
                 (presented.jwt, presented.refresh_token) = (Slot::Absent, Slot::Absent);
-                carried.jwt = false;
-                carried.refresh_token = false;
-                carried.is_ambiguous = false;
+                carried.jwt = Came::No;
+                carried.refresh_token = Came::No;
                 carried.may_be_partial = true;
             }
             None => {}
@@ -141,60 +141,85 @@ impl Cookies {
 
     /// Builds the `Set-Cookie` fields that delete what the request carried.
     ///
-    /// The configured pair always, unless the request may be partial; the other pair if it came along. Where cookies of
-    /// one name contradict each other, they are deleted wherever they can have been set.
+    /// The configured pair always, unless the request may be partial; the other pair if it came along.
+    ///
+    /// A sibling subdomain can plant cookies for each parent domain, and with any path. Where cookies of one name
+    /// contradict each other, they are deleted wherever they can have been set: one that is left over would be taken for
+    /// the user's own from then on. Proxies and nested routers hide hosts and paths, and browsers partition cookies. So the
+    /// user's refresh token is not deleted but overwritten, where cookies are `Secure`: while a planted one is left, it goes
+    /// on contradicting it. Without that, nothing is deleted unless everything can be.
     pub(crate) fn clear(&self, scope: &ClearScope) -> Vec<HeaderValue> {
         let carried = scope.carried;
-        let is_cleared = |came: bool| came || !carried.may_be_partial;
-        let mut cleared = Vec::new();
-        cleared.extend(is_cleared(carried.jwt).then(|| self.cookie(&self.names.written.jwt, "")));
-        cleared.extend(is_cleared(carried.refresh_token).then(|| self.refresh_cookie(&self.names.written)));
+        let is_cleared = |came: Came| came != Came::No || !carried.may_be_partial;
+        let is_overwritten = self.options.secure && [carried.jwt, carried.refresh_token].contains(&Came::Differing);
+        let mut cleared = Vec::with_capacity(4);
+        if is_cleared(carried.jwt) {
+            cleared.push((self.cookie(&self.names.written.jwt, ""), carried.jwt));
+        }
+        if is_cleared(carried.refresh_token) {
+            cleared.push((self.refresh_cookie(&self.names.written), carried.refresh_token));
+        }
         if let Some(other) = &self.names.other {
-            cleared.extend(carried.other_jwt.then(|| self.cookie(&other.jwt, "")));
-            cleared.extend(carried.other_refresh_token.then(|| self.refresh_cookie(other)));
+            let others = [(self.cookie(&other.jwt, ""), carried.other_jwt)];
+            let others = others.into_iter().chain([(self.refresh_cookie(other), carried.other_refresh_token)]);
+            cleared.extend(others.filter(|(_, came)| *came != Came::No));
         }
-        match &scope.reach {
-            Reach::Configured => {}
-            Reach::Wide { domains, paths } => self.widen(&mut cleared, domains, paths),
-            Reach::TooWide => cleared.clear(),
+        cleared.iter_mut().for_each(|(cookie, _)| cookie.set_expires(OffsetDateTime::UNIX_EPOCH));
+        let mut fields: Vec<HeaderValue> = cleared.iter().filter_map(|(cookie, _)| header(cookie).ok()).collect();
+        let is_complete = match &scope.reach {
+            Reach::Configured => true,
+            Reach::Wide { domains, paths } => self.widen(&cleared, domains, paths, &mut fields),
+            Reach::TooWide => false,
+        };
+        if is_overwritten {
+            // Behind the deletions: some clients take a cookie for the host as a domain for the same one.
+            let mut overwritten = self.refresh_cookie(&self.names.written);
+            overwritten.set_value(CONTRADICTED);
+            fields.extend(header(&overwritten));
         }
-        for cookie in &mut cleared {
-            cookie.set_expires(OffsetDateTime::UNIX_EPOCH);
-        }
-        cleared.iter().filter_map(|cookie| header(cookie).ok()).collect()
+        if is_complete || is_overwritten || scope.is_logout { fields } else { Vec::new() }
     }
 
-    /// Adds deletions for all places where a cookie may have been set that came along.
-    ///
-    /// A sibling subdomain can set cookies for each parent domain, and with any path. If one of them were left over, it
-    /// would be taken for the user's own from then on: where they are too many, all stay, and go on refusing requests.
-    fn widen(&self, cleared: &mut Vec<Cookie<'_>>, domains: &[String], paths: &[String]) {
-        if self.options.domain.is_none() && domains.is_empty() {
-            return;
-        }
-        // Browsers keep no others of these names.
-        let bare: Vec<_> = cleared.iter().filter(|cookie| !has_prefix(cookie.name(), "__Host-")).cloned().collect();
+    /// Adds deletions for other places in which a cookie may have been set that came along. Tells whether they are all.
+    fn widen(
+        &self,
+        cleared: &[(Cookie<'_>, Came)],
+        domains: &[String],
+        paths: &[String],
+        fields: &mut Vec<HeaderValue>,
+    ) -> bool {
         let configured = self.options.domain.as_deref().map(|domain| domain.trim_start_matches('.'));
         let others = domains
             .iter()
             .map(String::as_str)
             .filter(|domain| configured.is_none_or(|configured| !configured.eq_ignore_ascii_case(domain)));
-        let domains: Vec<_> = std::iter::once(None).chain(configured.map(Some)).chain(others.map(Some)).collect();
-        for path in std::iter::once("/").chain(paths.iter().map(String::as_str)) {
-            for domain in domains.iter().filter(|domain| path != "/" || **domain != configured) {
-                cleared.extend(bare.iter().cloned().map(|mut cookie| {
-                    cookie.set_path(path.to_owned());
-                    match domain {
-                        Some(domain) => cookie.set_domain((*domain).to_owned()),
-                        None => cookie.unset_domain(),
-                    }
-                    cookie
-                }));
+        let domains = || std::iter::once(None).chain(configured.map(Some)).chain(others.clone().map(Some));
+        let paths = std::iter::once("/").chain(paths.iter().map(String::as_str));
+        let places = paths.flat_map(|path| domains().map(move |domain| (path, domain)));
+        let mut bytes = 0;
+        for (path, domain) in places.filter(|place| *place != ("/", configured)) {
+            // An earlier configuration may have set all of them for this host, at `/`.
+            let is_own = (path, domain) == ("/", None);
+            for (cookie, came) in cleared {
+                // Browsers keep no cookies of such names elsewhere.
+                if has_prefix(cookie.name(), "__Host-") || !(is_own || *came == Came::Differing) {
+                    continue;
+                }
+                let mut cookie = cookie.clone();
+                cookie.set_path(path.to_owned());
+                match domain {
+                    Some(domain) => cookie.set_domain(domain.to_owned()),
+                    None => cookie.unset_domain(),
+                }
+                let Ok(field) = header(&cookie) else { continue };
+                bytes += field.len();
+                if bytes > MAX_WIDENED {
+                    return false;
+                }
+                fields.push(field);
             }
         }
-        if cleared.len() > MAX_CLEARED {
-            cleared.clear();
-        }
+        true
     }
 
     /// Tells whether two `Set-Cookie` fields are about cookies of one name.
@@ -262,13 +287,30 @@ impl<'a> Presented<'a> {
 /// Which cookies came along.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Carried {
-    jwt: bool,
-    refresh_token: bool,
-    other_jwt: bool,
-    other_refresh_token: bool,
-    is_ambiguous: bool,
-    is_other_ambiguous: bool,
+    jwt: Came,
+    refresh_token: Came,
+    other_jwt: Came,
+    other_refresh_token: Came,
     may_be_partial: bool,
+}
+
+/// Whether cookies of one name came along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Came {
+    #[default]
+    No,
+    Once,
+    Differing,
+}
+
+impl From<Slot<'_>> for Came {
+    fn from(slot: Slot<'_>) -> Self {
+        match slot {
+            Slot::Absent => Self::No,
+            Slot::One(_) => Self::Once,
+            Slot::Ambiguous => Self::Differing,
+        }
+    }
 }
 
 /// What is to be deleted when the session ends.
@@ -276,6 +318,7 @@ pub(crate) struct Carried {
 pub(crate) struct ClearScope {
     carried: Carried,
     reach: Reach,
+    is_logout: bool,
 }
 
 /// Where the cookies are deleted that came along.
@@ -292,12 +335,16 @@ enum Reach {
 
 impl ClearScope {
     pub(crate) fn new(carried: Carried, uri: &Uri, headers: &HeaderMap) -> Self {
-        let reach = if carried.is_ambiguous || carried.is_other_ambiguous {
-            Reach::of(uri, headers)
-        } else {
-            Reach::Configured
-        };
-        Self { carried, reach }
+        let Carried { jwt, refresh_token, other_jwt, other_refresh_token, .. } = carried;
+        let is_ambiguous = [jwt, refresh_token, other_jwt, other_refresh_token].contains(&Came::Differing);
+        let reach = if is_ambiguous { Reach::of(uri, headers) } else { Reach::Configured };
+        Self { carried, reach, is_logout: false }
+    }
+
+    /// Deletes the configured pair in any case: the user wants to leave.
+    pub(crate) fn for_logout(mut self) -> Self {
+        self.is_logout = true;
+        self
     }
 
     /// Leaves out what did not come along with a request from another site.
@@ -325,8 +372,9 @@ impl Reach {
         }
         let prefixes = slashes().flat_map(|slash| [&path[..slash], &path[..=slash]]);
         let whole = (!path.ends_with('/')).then_some(path);
-        // An attribute's value ends at a semicolon.
-        let prefixes = prefixes.chain(whole).filter(|path| path.starts_with('/') && !path.contains(';'));
+        // An attribute's value ends at a semicolon, and browsers ignore one of more than 1 KiB (RFC 6265bis section 5.6).
+        let is_kept = |path: &&str| path.starts_with('/') && !path.contains(';') && path.len() <= MAX_ATTRIBUTE;
+        let prefixes = prefixes.chain(whole).filter(is_kept);
         let paths = prefixes.map(ToOwned::to_owned).collect();
         Self::Wide { domains, paths }
     }
@@ -404,10 +452,6 @@ impl<'a> Found<'a> {
         }
         true
     }
-
-    fn is_ambiguous(&self) -> bool {
-        self.jwt == Slot::Ambiguous || self.refresh_token == Slot::Ambiguous
-    }
 }
 
 /// Tells whether all bytes are cookie-octets (RFC 6265bis section 4.1.1).
@@ -443,9 +487,13 @@ fn header(cookie: &Cookie<'_>) -> Result<HeaderValue, &'static str> {
 
 const NOT_WRITABLE: &str = "a token is empty, too long for a cookie, or has bytes that no cookie may have";
 
-/// How many deletions one response carries at most: about 10 KiB.
-const MAX_CLEARED: usize = 64;
+/// What the refresh token's cookie holds after cookies have contradicted each other. Never accepted, never sent.
+const CONTRADICTED: &str = "__contradicted__";
+
+/// How many bytes of deletions are added where cookies contradict each other: proxies take no heads of any size.
+const MAX_WIDENED: usize = 3 << 10;
 const MAX_SEGMENTS: usize = 16;
+const MAX_ATTRIBUTE: usize = 1024;
 const MAX_DOMAINS: usize = 16;
 
 /// Browsers drop a cookie whose name and value are longer (RFC 6265bis section 5.6).

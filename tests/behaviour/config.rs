@@ -371,6 +371,7 @@ async fn time_limits_are_as_documented_or_as_set() {
         assert_eq!(times_out_after(refresh, call, mock.called(Endpoint::Refresh, 1)).await, AuthErrorKind::Unavailable);
         // Until then, a late answer would still be taken.
         pass(refresh / 4).await;
+        auth.wait_idle().await;
         mock.inject(Endpoint::Logout, Fault::Hang);
         let call = {
             let auth = auth.clone();
