@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod cross_site;
+mod planted;
 mod site;
 mod web_socket;
 mod webdriver;
