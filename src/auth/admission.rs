@@ -213,7 +213,9 @@ impl SetCookie {
     pub(crate) fn into_fields(self) -> Vec<HeaderValue> {
         match self {
             Self::Nothing => Vec::new(),
-            Self::Renewed(handout) => handout.deliver().map_or_else(Vec::new, |latest| latest.set_cookie.to_vec()),
+            Self::Renewed(handout) => {
+                handout.deliver().map_or_else(|_| Vec::new(), |latest| latest.set_cookie.to_vec())
+            }
             Self::Fields(fields) => fields,
         }
     }
@@ -243,8 +245,7 @@ impl RefreshCall {
                 None => cookie?.ok_or(AuthErrorKind::MissingRefreshToken)?,
             };
             auth.ensure_keys().await?;
-            // Nothing to deliver: the session has been signed out meanwhile.
-            auth.renew(secret).await?.deliver().ok_or_else(|| AuthErrorKind::Refused.into())
+            Ok(auth.renew(secret).await?.deliver()?)
         };
         outcome.await.map_err(|failure: Failure| auth.rejection(failure, &scope))
     }

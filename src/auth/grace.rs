@@ -132,13 +132,15 @@ pub(crate) enum Latest {
     /// That session.
     Same,
     Other(Arc<Renewal>),
-    /// There was a logout, or there is no session that could be delivered.
-    Nothing,
+    /// There was a logout.
+    Ended,
+    /// The token was rotated, and there is no session that could be delivered.
+    Superseded,
 }
 
 /// What a rotation has brought about.
 #[derive(Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct RotateOutcome {
     pub(crate) family: FamilyId,
     /// How many families had to be evicted although their grace period had not passed.
     pub(crate) evicted: usize,
@@ -189,7 +191,7 @@ impl Grace {
         (successor, token): (Digest, Secret),
         renewal: Option<Arc<Renewal>>,
         now: Instant,
-    ) -> Outcome {
+    ) -> RotateOutcome {
         let known = self.find(&digest, now).filter(|known| !known.is_ended).map(|known| known.family);
         let id = known.unwrap_or_else(|| self.add(digest, now));
         let rotation = Rotation { at: now, delivered_at: None };
@@ -215,7 +217,7 @@ impl Grace {
         if let Some(oldest) = too_old.flatten() {
             self.forget(id, &oldest);
         }
-        Outcome { family: id, evicted: self.fit(now) }
+        RotateOutcome { family: id, evicted: self.fit(now) }
     }
 
     /// Notes that a response takes the session of a token to the browser. Returns the session that has replaced it
@@ -224,13 +226,13 @@ impl Grace {
         let Some(known) = self.find(digest, now) else { return Latest::Same };
         let (id, is_same) = (known.family, known.current == *digest);
         if known.is_ended {
-            return Latest::Nothing;
+            return Latest::Ended;
         }
         let Some(family) = self.families.peek(&id) else { return Latest::Same };
         let latest = match &family.renewal {
             _ if is_same => Latest::Same,
             Some(renewal) => Latest::Other(Arc::clone(renewal)),
-            None => return Latest::Nothing,
+            None => return Latest::Superseded,
         };
         self.start_periods(id, now);
         latest

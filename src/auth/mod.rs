@@ -318,7 +318,7 @@ impl CrossmintAuth {
 
     /// Takes a session for delivered that a method returns: what becomes of it cannot be told.
     fn delivered(&self, handout: &Handout) -> Result<Session, AuthError> {
-        let latest = handout.deliver().ok_or_else(|| AuthError::of(AuthErrorKind::Refused))?;
+        let latest = handout.deliver().map_err(AuthError::of)?;
         Ok(latest.session.clone())
     }
 

@@ -54,14 +54,18 @@ impl Handout {
     }
 
     /// Returns what a response that is about to be sent delivers: the latest session of the family, since a slow response
-    /// must not replace newer cookies, and nothing if there was a logout meanwhile.
-    pub(crate) fn deliver(&self) -> Option<Arc<Renewal>> {
+    /// must not replace newer cookies.
+    ///
+    /// # Errors
+    ///
+    /// When there was a logout meanwhile, and when the token was rotated and its successor has no session.
+    pub(crate) fn deliver(&self) -> Result<Arc<Renewal>, AuthErrorKind> {
         let Delivery { renewal, hold } = &*self.0;
-        let latest = hold.as_ref().map_or(Latest::Same, Hold::deliver);
-        match latest {
-            Latest::Same => Some(Arc::clone(renewal)),
-            Latest::Other(latest) => Some(latest),
-            Latest::Nothing => None,
+        match hold.as_ref().map_or(Latest::Same, Hold::deliver) {
+            Latest::Same => Ok(Arc::clone(renewal)),
+            Latest::Other(latest) => Ok(latest),
+            Latest::Ended => Err(AuthErrorKind::Refused),
+            Latest::Superseded => Err(AuthErrorKind::Unavailable),
         }
     }
 
@@ -98,7 +102,7 @@ impl Hold {
         let now = Instant::now();
         let latest = self.renewals.state().grace.deliver(&self.digest, now);
         // The family of a token is forgotten sooner or later, and a logout with it.
-        if self.is_ended.load(Ordering::Acquire) { Latest::Nothing } else { latest }
+        if self.is_ended.load(Ordering::Acquire) { Latest::Ended } else { latest }
     }
 }
 

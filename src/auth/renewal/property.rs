@@ -416,7 +416,7 @@ impl World {
         let Some(index) = self.random.index(self.responses.len()) else { return };
         let Response { handout, token, .. } = self.responses.swap_remove(index);
         let (user, now) = (self.tokens[token].user, Instant::now());
-        let Some(latest) = handout.deliver() else {
+        let Ok(latest) = handout.deliver() else {
             let is_newer = self.tokens[token].successor.is_some();
             let user = self.users[user];
             assert!(

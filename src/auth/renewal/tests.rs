@@ -64,8 +64,8 @@ fn renew(renewals: &Arc<Renewals>, token: &str, successor: &str) {
 }
 
 /// Returns the refresh token that a response delivers.
-fn token_of(delivered: Option<Arc<Renewal>>) -> String {
-    delivered.map_or_else(String::new, |renewal| renewal.session.refresh_token().secret().to_owned())
+fn token_of(delivered: Result<Arc<Renewal>, AuthErrorKind>) -> String {
+    delivered.map_or_else(|kind| format!("{kind:?}"), |renewal| renewal.session.refresh_token().secret().to_owned())
 }
 
 /// Renews a token for a client whose response takes its time.
@@ -263,7 +263,7 @@ async fn the_grace_period_starts_when_the_last_response_is_delivered() {
         let renewals = renewals();
         let handout = slowly(&renewals, "a", "b").await;
         advance(Duration::from_secs(held)).await;
-        handout.deliver();
+        assert_eq!(token_of(handout.deliver()), "b");
         drop(handout);
         advance(PERIOD).await;
         assert_eq!(outcome(&renewals, "a"), "sends a", "held for {held} s, and then released");
@@ -301,11 +301,21 @@ async fn a_handler_that_never_ends_keeps_a_successor_for_five_minutes() {
     let handout = slowly(&renewals, "a", "b").await;
     // Another response was quicker.
     let Entry::Renewed(other) = renewals.enter("a".into(), None) else { panic!("it is not known") };
-    other.deliver();
+    assert_eq!(token_of(other.deliver()), "b");
     drop(other);
     advance(5 * MINUTE).await;
     assert_eq!(outcome(&renewals, "a"), "sends a");
     drop(handout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_token_is_not_delivered_where_its_successor_cannot_be_used() {
+    let renewals = renewals();
+    let slow = slowly(&renewals, "a", "b").await;
+    settle(ticket(&renewals, "b"), unusable_to("c"));
+    assert_eq!(token_of(slow.deliver()), "Unavailable", "which ends no session");
+    let _ = renewals.end("a".into());
+    assert_eq!(token_of(slow.deliver()), "Refused");
 }
 
 #[tokio::test(start_paused = true)]
@@ -346,7 +356,7 @@ async fn a_successor_that_cannot_be_used_is_sent_after_the_pause_in_place_of_the
     settle(ticket, renewed_to("d"));
     advance(MINUTE).await;
     assert_eq!(["a", "b", "c"].map(|token| outcome(&renewals, token)), ["d"; 3], "the response is not delivered yet");
-    pending.outcome().await.unwrap().deliver();
+    assert_eq!(token_of(pending.outcome().await.unwrap().deliver()), "d");
     advance(PERIOD).await;
     assert_eq!(["a", "b", "c"].map(|token| outcome(&renewals, token)), ["sends a", "sends b", "sends c"]);
 }
@@ -420,7 +430,7 @@ async fn a_logout_reaches_all_renewals_of_a_token_that_is_not_replaced() {
     let slow = slowly(&renewals, "a", "a").await;
     settle(renew_expired(&renewals, "a"), renewed_to("a"));
     let _ = renewals.end("a".into());
-    assert!(slow.deliver().is_none());
+    assert_eq!(token_of(slow.deliver()), "Refused");
 }
 
 #[tokio::test(start_paused = true)]
