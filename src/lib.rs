@@ -77,44 +77,47 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod api_key;
 mod auth;
+mod authorize;
 mod clock;
 mod config;
-mod cookie_options;
+mod cookies;
 #[cfg(test)]
 mod corpus;
+mod csrf;
 #[cfg(test)]
 mod deep;
 mod error;
-#[cfg(feature = "axum")]
-mod extract;
-mod future;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+mod json;
+mod jwks;
 mod layer;
-mod refresh_body;
-mod response;
+mod refresh;
+mod registration;
 mod secret;
-mod service;
 mod session;
+mod stats;
 mod sync;
+mod task_tracker;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
+mod throttle;
+mod upstream;
+mod verify;
 
-#[cfg(fuzzing)]
-#[doc(hidden)]
-pub use self::auth::fuzzing;
 pub use self::{
-    api_key::{ApiKey, Environment, IntoApiKey, KeyOrigin},
-    auth::{Credentials, CrossmintAuth, Stats},
-    config::{ConfigError, CorsPreflights, CrossmintAuthConfig, CrossmintAuthConfigBuilder, Unauthenticated},
-    cookie_options::{CookieNames, CookieOptions, SameSite},
-    error::{AuthError, AuthErrorKind, OutagePolicy},
-    future::ResponseFuture,
-    layer::CrossmintAuthLayer,
-    response::ResponseBody,
-    service::CrossmintAuthService,
+    auth::{Credentials, CrossmintAuth},
+    config::{
+        ApiKey, CookieNames, CookieOptions, CorsPreflights, CrossmintAuthConfig, CrossmintAuthConfigBuilder,
+        Environment, IntoApiKey, KeyOrigin, OutagePolicy, SameSite, Unauthenticated,
+    },
+    error::{AuthError, AuthErrorKind, ConfigError},
+    layer::{CrossmintAuthLayer, CrossmintAuthService, ResponseBody, ResponseFuture},
     session::{AuthMaterial, RefreshToken, Session, Twitter, User},
+    stats::Stats,
 };
 
 /// Compiles the README's examples.

@@ -32,54 +32,29 @@ use crate::secret::Secret;
 pub struct Session(Arc<Inner>);
 
 struct Inner {
+    verified: Verified,
     material: AuthMaterial,
-    user_id: Box<str>,
-    expires_at: u64,
-    generation: u64,
-    renewed: bool,
+    is_refreshed: bool,
 }
 
 impl Session {
-    /// Joins a verified JWT with the refresh token that came with it.
+    /// Joins a verified JWT with the refresh token that belongs to it.
+    ///
+    /// Leaves the user out: only a refresh returns one, and the cache holds sessions by the thousand.
     pub(crate) fn new(verified: Verified, material: AuthMaterial) -> Self {
-        let Verified { user_id, expires_at, generation } = verified;
-        Self(Arc::new(Inner { material, user_id, expires_at, generation, renewed: false }))
+        let material = AuthMaterial { user: None, ..material };
+        Self(Arc::new(Inner { verified, material, is_refreshed: false }))
     }
 
-    /// Returns the same session as one that has just been renewed.
-    pub(crate) fn into_renewed(self) -> Self {
-        Self(Arc::new(Inner { renewed: true, ..self.parts() }))
-    }
-
-    /// Returns the same session as one that has been known before, without what only a renewal tells.
-    pub(crate) fn into_known(self) -> Self {
-        let parts = self.parts();
-        let material = AuthMaterial { user: None, ..parts.material };
-        Self(Arc::new(Inner { renewed: false, material, ..parts }))
-    }
-
-    /// Returns the same JWT with another refresh token.
-    pub(crate) fn with_refresh_token(&self, secret: &str) -> Self {
-        let [jwt, secret] = Secret::pair(self.jwt(), secret);
-        let material = AuthMaterial::from_parts(jwt, RefreshToken::from_parts(secret, None), None);
-        Self(Arc::new(Inner { material, ..self.parts() }))
-    }
-
-    fn parts(&self) -> Inner {
-        let Inner { material, user_id, expires_at, generation, renewed } = &*self.0;
-        Inner {
-            material: material.clone(),
-            user_id: user_id.clone(),
-            expires_at: *expires_at,
-            generation: *generation,
-            renewed: *renewed,
-        }
+    /// Joins a verified JWT with what else a refresh has returned.
+    pub(crate) fn refreshed(verified: Verified, material: AuthMaterial) -> Self {
+        Self(Arc::new(Inner { verified, material, is_refreshed: true }))
     }
 
     /// Returns the user's ID: the JWT's `sub` claim.
     #[must_use]
     pub fn user_id(&self) -> &str {
-        &self.0.user_id
+        &self.0.verified.user_id
     }
 
     /// Returns the JWT, for calls to Crossmint's API in the user's name.
@@ -99,7 +74,7 @@ impl Session {
     /// Returns when the JWT expires.
     #[must_use]
     pub fn expires_at(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.expires_at)
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.exp())
     }
 
     /// Returns all claims of the JWT.
@@ -119,27 +94,35 @@ impl Session {
         decode_claims(self.jwt())
     }
 
-    /// Returns the new material if this very request renewed the session.
+    /// Returns whether the session comes from a refresh, so that the browser still needs its cookies.
     ///
-    /// The layer stores it in the cookies itself. Who calls [`get_session`](crate::CrossmintAuth::get_session) by
-    /// hand passes it to [`store_auth_material`](crate::CrossmintAuth::store_auth_material).
+    /// That holds for the request that caused the refresh, for those that waited for it, and for those that carry a rotated
+    /// refresh token during its grace period. The layer stores the cookies itself. A caller of
+    /// [`get_session`](crate::CrossmintAuth::get_session) passes [`material`](Self::material) to
+    /// [`store_auth_material`](crate::CrossmintAuth::store_auth_material).
     #[must_use]
-    pub fn renewed(&self) -> Option<&AuthMaterial> {
-        self.0.renewed.then_some(&self.0.material)
+    pub fn is_refreshed(&self) -> bool {
+        self.0.is_refreshed
     }
 
-    pub(crate) fn material(&self) -> &AuthMaterial {
+    /// Returns the JWT and the refresh token, and the user if the session [is refreshed](Self::is_refreshed).
+    #[must_use]
+    pub fn material(&self) -> &AuthMaterial {
         &self.0.material
+    }
+
+    pub(crate) fn verified(&self) -> &Verified {
+        &self.0.verified
     }
 
     /// Returns the JWT's `exp` in seconds since the epoch.
     pub(crate) fn exp(&self) -> u64 {
-        self.0.expires_at
+        self.0.verified.expires_at
     }
 
     /// Returns which key set the JWT was verified with.
     pub(crate) fn generation(&self) -> u64 {
-        self.0.generation
+        self.0.verified.generation
     }
 
     /// Returns about how many bytes this session holds.
@@ -163,7 +146,7 @@ pub(crate) fn decode_claims<T: DeserializeOwned>(jwt: &str) -> Result<T, serde_j
 }
 
 /// What verification has read from a JWT.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Verified {
     pub(crate) user_id: Box<str>,
     pub(crate) expires_at: u64,
@@ -186,6 +169,12 @@ impl AuthMaterial {
     #[must_use]
     pub fn new(jwt: impl Into<String>, refresh_token: RefreshToken) -> Self {
         Self { jwt: jwt.into().into(), refresh_token, user: None }
+    }
+
+    /// Copies both tokens into one allocation: one such pair is cached per session.
+    pub(crate) fn pair(jwt: &str, refresh_secret: &str) -> Self {
+        let [jwt, secret] = Secret::pair(jwt, refresh_secret);
+        Self::from_parts(jwt, RefreshToken::from_parts(secret, None), None)
     }
 
     pub(crate) fn from_parts(jwt: Secret, refresh_token: RefreshToken, user: Option<User>) -> Self {

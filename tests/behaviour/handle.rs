@@ -36,7 +36,7 @@ async fn a_session_is_found_by_headers_by_a_pair_and_by_material() {
         assert_eq!(session.user_id(), "alice", "{name}");
         assert_eq!((session.jwt(), session.refresh_token().secret()), (alice.jwt(), alice.refresh_token()), "{name}");
         assert_eq!(session.refresh_token().expires_at(), None, "{name}");
-        assert!(session.renewed().is_none(), "{name}");
+        assert!(!session.is_refreshed(), "{name}");
         assert_eq!(session.claims()["iss"], mock.issuer(), "{name}");
         let expiry = session.expires_at().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         assert_eq!(session.claims()["exp"], expiry, "{name}");
@@ -70,7 +70,8 @@ async fn a_renewed_session_says_so_once_and_can_be_stored() {
     mock.set_user(json!({"id": "alice", "email": "alice@example.com"}));
     let alice = expired(&mock, "alice");
     let session = auth.get_session(&headers(&alice.cookie_header())).await.unwrap();
-    let renewed = session.renewed().unwrap();
+    assert!(session.is_refreshed());
+    let renewed = session.material();
     assert_eq!(renewed.user().unwrap().email.as_deref(), Some("alice@example.com"));
     assert_eq!((renewed.jwt(), renewed.refresh_token().secret()), (session.jwt(), session.refresh_token().secret()));
     assert!(mock.is_live(renewed.refresh_token().secret()));
@@ -85,7 +86,7 @@ async fn a_renewed_session_says_so_once_and_can_be_stored() {
     assert_eq!(response.header("cache-control"), "no-store");
 
     let again = auth.get_session(&headers(&response.cookie_header())).await.unwrap();
-    assert_eq!((again.user_id(), again.renewed().is_none()), ("alice", true));
+    assert_eq!((again.user_id(), !again.is_refreshed()), ("alice", true));
     assert_eq!(mock.calls(Endpoint::Refresh), 1);
 }
 

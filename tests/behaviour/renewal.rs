@@ -64,7 +64,7 @@ async fn ten_thousand_requests_with_one_expired_session_share_one_refresh() {
         pairs.insert(answer.cookie_header());
     }
     let stats = auth.stats();
-    assert_eq!((pairs.len(), stats.renewals, stats.joined, stats.successor_hits), (1, 1, 9_999, 0));
+    assert_eq!((pairs.len(), stats.refreshes, stats.joined, stats.grace_hits), (1, 1, 9_999, 0));
     assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
 }
 
@@ -617,7 +617,7 @@ async fn where_memory_is_short_sessions_are_renewed_once_more_instead_of_being_l
         }
     }
     let stats = auth.stats();
-    assert_eq!((mock.reuse_detections(), stats.evicted_successors), (0, 0));
+    assert_eq!((mock.reuse_detections(), stats.grace_evictions), (0, 0));
     assert_eq!(mock.calls(Endpoint::Refresh), 80, "none of 40 sessions of 6 KiB fits in for long");
 }
 
@@ -736,7 +736,7 @@ async fn refreshes_beyond_the_limit_wait_and_beyond_the_queue_fail_at_once() {
         if call == 1 {
             assert_eq!(get(&app, "/", &cookies[9]).await.status, 401, "one place, and eight who wait");
         }
-        assert_eq!((auth.stats().renewals, mock.calls(Endpoint::Refresh)), (call as u64, call), "one at a time");
+        assert_eq!((auth.stats().refreshes, mock.calls(Endpoint::Refresh)), (call as u64, call), "one at a time");
         assert_eq!(get(&app, "/", &valid).await.status, 200, "valid sessions do not wait");
         let next = mock.hold(Endpoint::Refresh);
         std::mem::replace(&mut hold, next).release();

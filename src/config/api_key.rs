@@ -1,0 +1,277 @@
+//! Crossmint's API keys: `<origin>_<environment>_<payload>`, checked without a network call.
+
+use std::{fmt, str::FromStr};
+
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+
+use crate::{error::ConfigError, secret::Secret};
+
+/// A Crossmint API key, parsed and checked.
+///
+/// The payload of a key names its project and is signed by Crossmint, so that a mistyped key is found at start-up
+/// instead of at the first request. The project's ID is the audience of its JWTs and part of the cookies' names.
+///
+/// ```
+/// use tower_crossmint_auth::{ApiKey, Environment};
+///
+/// let error = "sk_production_oops".parse::<ApiKey>().unwrap_err();
+/// assert_eq!(error.option(), "api_key");
+///
+/// let key = ApiKey::unverified("my-project", Environment::Development);
+/// assert_eq!(key.project_id(), "my-project");
+/// ```
+#[derive(Clone)]
+pub struct ApiKey {
+    secret: Secret,
+    origin: KeyOrigin,
+    environment: Environment,
+    project_id: Box<str>,
+}
+
+impl ApiKey {
+    /// Makes up a key for tests and mocks. Crossmint does not accept it.
+    #[must_use]
+    pub fn unverified(project_id: &str, environment: Environment) -> Self {
+        let secret = format!("sk_{}_unverified-{project_id}", environment.name()).into();
+        Self { secret, origin: KeyOrigin::Server, environment, project_id: project_id.into() }
+    }
+
+    /// Returns whether the key is a server's or a browser's.
+    #[must_use]
+    pub fn origin(&self) -> KeyOrigin {
+        self.origin
+    }
+
+    /// Returns the environment that the key belongs to.
+    #[must_use]
+    pub fn environment(&self) -> Environment {
+        self.environment
+    }
+
+    /// Returns the ID of the project that the key belongs to.
+    #[must_use]
+    pub fn project_id(&self) -> &str {
+        &self.project_id
+    }
+
+    /// Returns the key itself, as Crossmint's `x-api-key` header wants it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.secret
+    }
+}
+
+impl FromStr for ApiKey {
+    type Err = ConfigError;
+
+    fn from_str(key: &str) -> Result<Self, ConfigError> {
+        let refuse = |why: &str| Err(ConfigError::new("api_key", why));
+        if key.is_empty() {
+            return refuse("it is empty: copy a server key (`sk_...`) from the Crossmint console");
+        }
+        if key.len() > MAX_LENGTH || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return refuse(
+                "it is too long, or has white space or other characters that no key has: copy it again from the console",
+            );
+        }
+        if key.starts_with("sk_live") || key.starts_with("sk_test") {
+            return refuse(
+                "it has the old format (`sk_live...` or `sk_test...`): create a new key in the Crossmint console",
+            );
+        }
+        let mut parts = key.splitn(3, '_');
+        let origin = match parts.next() {
+            Some("sk") => KeyOrigin::Server,
+            Some("ck") => KeyOrigin::Client,
+            _ => return refuse("it does not begin with `sk_` (a server key) or `ck_` (a client key)"),
+        };
+        let Some(environment) = parts.next().and_then(Environment::from_name) else {
+            return refuse(
+                "its environment is unknown: after `sk_` or `ck_` comes `development_`, `staging_` or `production_`",
+            );
+        };
+        let Some(payload) = parts.next().and_then(|payload| bs58::decode(payload).into_vec().ok()) else {
+            return refuse("the part after the environment is not base58: the key was not copied whole");
+        };
+        let Some((message, signature)) = split_payload(&payload) else {
+            return refuse("it names no project and signature: the key was not copied whole");
+        };
+        let signed = format!("{}_{}.{message}", origin.prefix(), environment.name());
+        let genuine = SIGNING_KEYS
+            .iter()
+            .filter_map(|key| bs58::decode(key).into_vec().ok())
+            .any(|key| UnparsedPublicKey::new(&ED25519, key).verify(signed.as_bytes(), &signature).is_ok());
+        if !genuine {
+            return refuse("its signature does not verify: the key was changed, or is not Crossmint's");
+        }
+        let project_id = message.split('.').next().unwrap_or_default().into();
+        Ok(Self { secret: key.into(), origin, environment, project_id })
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey")
+            .field("origin", &self.origin)
+            .field("environment", &self.environment)
+            .field("project_id", &self.project_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An [`ApiKey`], or a string with one: what [`CrossmintAuthConfig::builder`](crate::CrossmintAuthConfig::builder) takes.
+///
+/// It cannot be implemented for other types.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an API key",
+    label = "expected a `&str`, a `String` or an `ApiKey`"
+)]
+pub trait IntoApiKey: sealed::Sealed {}
+
+impl IntoApiKey for ApiKey {}
+impl IntoApiKey for &str {}
+impl IntoApiKey for String {}
+
+mod sealed {
+    use super::{ApiKey, ConfigError};
+
+    #[expect(unnameable_types, reason = "that is what seals the trait")]
+    pub trait Sealed {
+        fn into_api_key(self) -> Result<ApiKey, ConfigError>;
+    }
+
+    impl Sealed for ApiKey {
+        fn into_api_key(self) -> Result<ApiKey, ConfigError> {
+            Ok(self)
+        }
+    }
+
+    impl Sealed for &str {
+        fn into_api_key(self) -> Result<ApiKey, ConfigError> {
+            self.parse()
+        }
+    }
+
+    impl Sealed for String {
+        fn into_api_key(self) -> Result<ApiKey, ConfigError> {
+            self.parse()
+        }
+    }
+}
+
+/// Who an [`ApiKey`] is meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyOrigin {
+    /// `sk`: a server's key, the right one for this crate.
+    Server,
+    /// `ck`: a browser's key. Crossmint's SDK accepts it in a server too; some calls need a server key.
+    Client,
+}
+
+impl KeyOrigin {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Server => "sk",
+            Self::Client => "ck",
+        }
+    }
+}
+
+/// One of Crossmint's environments: it decides the base URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Environment {
+    /// `http://localhost:3000`, a Crossmint of your own. An application that listens there needs another port, or a
+    /// [`base_url`](crate::CrossmintAuthConfigBuilder::base_url).
+    Development,
+    /// `https://staging.crossmint.com`.
+    Staging,
+    /// `https://www.crossmint.com`.
+    Production,
+}
+
+impl Environment {
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Development, Self::Staging, Self::Production].into_iter().find(|environment| environment.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Staging => "staging",
+            Self::Production => "production",
+        }
+    }
+
+    pub(crate) fn base_url(self) -> &'static str {
+        match self {
+            Self::Development => "http://localhost:3000",
+            Self::Staging => "https://staging.crossmint.com",
+            Self::Production => "https://www.crossmint.com",
+        }
+    }
+}
+
+/// Splits `<projectId>.<random>:<signature>` into what is signed and the signature.
+fn split_payload(payload: &[u8]) -> Option<(&str, Vec<u8>)> {
+    let (message, signature) = std::str::from_utf8(payload).ok()?.rsplit_once(':')?;
+    let (project_id, _) = message.split_once('.')?;
+    let signature = bs58::decode(signature).into_vec().ok()?;
+    (!project_id.is_empty()).then_some((message, signature))
+}
+
+/// Production's, then staging's and development's. As in the SDK, any environment's key may verify under either.
+const SIGNING_KEYS: [&str; 2] =
+    ["8erZh8YApGck3iUSUHqATBxqMTM1Ukp9mHmvGgUWHtkK", "3hSfN4dWSwgCg1uf2yytBtK6KxK3ySFKasd2h9J2vSK5"];
+
+/// Several times the length of a real key: decoding base58 is quadratic.
+const MAX_LENGTH: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client key that Crossmint has published in its SDK's own tests.
+    const GENUINE: &str = "ck_development_A61UZQnvjSQcM5qVBaBactgqebxafWAVsNdD2xLkgBxoYuH5q2guM8r9DUmZQzE1WYyoByGVYpEG2o9gVSzAZFsrLbfKGERUJ6D5CW6S9AsJGAc3ctgrsD4n2ioekzGj7KPbLwT3SysDjMamYXLxEroUbQSdwf6aLF4zeEpECq2crkTUQeLFzxzmjWNxFDHFYefDrfrFPCURvBXJLf5pCxCQ";
+
+    #[test]
+    fn a_genuine_key_is_parsed() {
+        let key: ApiKey = GENUINE.parse().unwrap();
+        assert_eq!(key.origin(), KeyOrigin::Client);
+        assert_eq!(key.environment(), Environment::Development);
+        assert_eq!(key.project_id(), "dfb06708-a46f-4615-bd34-f614ae284e7b");
+        assert_eq!(key.expose(), GENUINE);
+    }
+
+    #[test]
+    fn each_fault_has_its_own_message() {
+        let payload = &GENUINE["ck_development_".len()..];
+        let cases = [
+            ("empty", String::new(), "is empty"),
+            ("old format", "sk_live_abc".into(), "old format"),
+            ("old format without an underscore", "sk_testabc".into(), "old format"),
+            ("wrong origin", format!("pk_development_{payload}"), "does not begin with `sk_`"),
+            ("unknown environment", format!("sk_prod_{payload}"), "environment is unknown"),
+            ("no environment", "sk".into(), "environment is unknown"),
+            ("no payload", "sk_staging".into(), "not base58"),
+            ("not base58", "sk_staging_0OIl".into(), "not base58"),
+            ("cut off", format!("ck_development_{}", &payload[..100]), "not copied whole"),
+            ("bad signature: another environment", format!("ck_staging_{payload}"), "does not verify"),
+            ("bad signature: another origin", format!("sk_development_{payload}"), "does not verify"),
+            ("line break", format!("{GENUINE}\n"), "white space"),
+            ("endless", "sk_staging_".to_owned() + &"1".repeat(1 << 20), "no key has"),
+        ];
+        for (name, key, expected) in cases {
+            let message = key.parse::<ApiKey>().unwrap_err().to_string();
+            assert!(message.contains(expected), "{name}: {message}");
+            assert!(!message.contains(&payload[..8]), "{name} shows the key");
+        }
+    }
+
+    #[test]
+    fn a_key_is_not_printed() {
+        let key: ApiKey = GENUINE.parse().unwrap();
+        assert!(!format!("{key:?}{key:#?}").contains(&GENUINE[15..40]));
+    }
+}

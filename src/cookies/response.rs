@@ -1,0 +1,63 @@
+//! The fields of a response that carries our cookies.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CACHE_CONTROL, SET_COOKIE, VARY},
+};
+
+/// Adds cookies to a response, except where the application has set a cookie of that name itself.
+pub(crate) fn add_to_response(headers: &mut HeaderMap, set_cookie: &[HeaderValue]) {
+    let is_free = |cookie: &&HeaderValue| {
+        !headers.get_all(SET_COOKIE).iter().any(|present| cookie_name(present) == cookie_name(cookie))
+    };
+    // Before the first is added: two that are cleared may differ in nothing but the domain.
+    let added: Vec<&HeaderValue> = set_cookie.iter().filter(is_free).collect();
+    for cookie in added {
+        headers.append(SET_COOKIE, cookie.clone());
+    }
+    forbid_caching(headers);
+}
+
+/// Keeps caches from storing a response with somebody's cookies, whatever the application has said.
+fn forbid_caching(headers: &mut HeaderMap) {
+    // Fields for one kind of cache take precedence over `Cache-Control` there (RFC 9213 section 2.2).
+    let is_targeted = |name: &&HeaderName| {
+        name.as_str().ends_with("-cache-control")
+            || ["surrogate-control", "x-accel-expires", "edge-control"].contains(&name.as_str())
+    };
+    let targeted: Vec<HeaderName> = headers.keys().filter(is_targeted).cloned().collect();
+    for name in targeted {
+        headers.remove(name);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+/// Sets cookies on a response, in place of those of the same names.
+pub(crate) fn replace_in_response(headers: &mut HeaderMap, set_cookie: &[HeaderValue]) {
+    let present: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
+    headers.remove(SET_COOKIE);
+    for cookie in
+        present.iter().filter(|present| !set_cookie.iter().any(|new| cookie_name(present) == cookie_name(new)))
+    {
+        headers.append(SET_COOKIE, cookie.clone());
+    }
+    add_to_response(headers, set_cookie);
+}
+
+/// Adds `Vary: cookie`, unless the response says so already (RFC 9110 section 12.5.5).
+pub(crate) fn vary_by_cookie(headers: &mut HeaderMap) {
+    let covers_cookie = |value: &HeaderValue| {
+        value.as_bytes().split(|byte| *byte == b',').any(|name| {
+            let name = name.trim_ascii();
+            name == b"*" || name.eq_ignore_ascii_case(b"cookie")
+        })
+    };
+    if !headers.get_all(VARY).iter().any(covers_cookie) {
+        headers.append(VARY, HeaderValue::from_static("cookie"));
+    }
+}
+
+fn cookie_name(set_cookie: &HeaderValue) -> &[u8] {
+    let end = memchr::memchr2(b'=', b';', set_cookie.as_bytes()).unwrap_or(set_cookie.len());
+    set_cookie.as_bytes()[..end].trim_ascii()
+}

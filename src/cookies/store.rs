@@ -1,0 +1,84 @@
+//! The `Set-Cookie` fields that store a session.
+
+use cookie::{
+    Cookie,
+    time::{OffsetDateTime, format_description::well_known::Rfc3339},
+};
+use http::HeaderValue;
+
+use super::Cookies;
+use crate::{
+    clock,
+    config::{NamePair, SameSite},
+    session::AuthMaterial,
+};
+
+impl Cookies {
+    /// Builds the `Set-Cookie` fields that store `material`.
+    ///
+    /// # Errors
+    ///
+    /// When a value is not made of cookie-octets (RFC 6265bis section 4.1.1) or too long for browsers to keep: written
+    /// anyway, it could add attributes, or vanish.
+    pub(crate) fn store(&self, material: &AuthMaterial) -> Result<[HeaderValue; 2], &'static str> {
+        let NamePair { jwt, refresh_token } = &self.names.written;
+        let secret = material.refresh_token().secret();
+        for (name, value) in [(jwt, material.jwt()), (refresh_token, secret)] {
+            if value.is_empty() || !is_cookie_value(value.as_bytes()) || name.len() + value.len() > MAX_COOKIE {
+                return Err(UNWRITABLE);
+            }
+        }
+        let mut refresh_cookie = self.refresh_cookie(&self.names.written, secret);
+        if let Some(expires_at) = material.refresh_token().expires_at().and_then(parse_date) {
+            refresh_cookie.set_expires(expires_at);
+        }
+        Ok([field(&self.cookie(jwt, material.jwt()))?, field(&refresh_cookie)?])
+    }
+
+    pub(super) fn refresh_cookie<'c>(&self, names: &'c NamePair, value: &'c str) -> Cookie<'c> {
+        let mut cookie = self.cookie(&names.refresh_token, value);
+        cookie.set_http_only(self.options.http_only);
+        cookie
+    }
+
+    pub(super) fn cookie<'c>(&self, name: &'c str, value: &'c str) -> Cookie<'c> {
+        let mut cookie = Cookie::new(name, value);
+        cookie.set_path("/");
+        cookie.set_secure(self.options.secure);
+        cookie.set_same_site(match self.options.same_site {
+            SameSite::Strict => cookie::SameSite::Strict,
+            SameSite::Lax => cookie::SameSite::Lax,
+            SameSite::None => cookie::SameSite::None,
+        });
+        if let Some(domain) = &self.options.domain {
+            cookie.set_domain(domain.clone());
+        }
+        cookie
+    }
+}
+
+/// Writes a `Set-Cookie` field, and marks it as sensitive: HTTP/2 must not index it (RFC 7541 section 7.1.3).
+pub(super) fn field(cookie: &Cookie<'_>) -> Result<HeaderValue, &'static str> {
+    let mut value = HeaderValue::try_from(cookie.to_string()).map_err(|_| UNWRITABLE)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Returns whether all bytes are cookie-octets (RFC 6265bis section 4.1.1).
+pub(crate) fn is_cookie_value(value: &[u8]) -> bool {
+    value.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x2B | 0x2D..=0x3A | 0x3C..=0x5B | 0x5D..=0x7E))
+}
+
+/// Parses Crossmint's date. An odd or past one is left out: a session cookie loses less than a lost token.
+fn parse_date(text: &str) -> Option<OffsetDateTime> {
+    let date = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    (date > OffsetDateTime::from(clock::now())).then_some(date)
+}
+
+const UNWRITABLE: &str = "a token is empty, too long for a cookie, or has bytes that no cookie may have";
+
+/// The value of the refresh token's cookie after cookies have contradicted each other. Never accepted, never sent.
+pub(super) const CONTRADICTED: &str = "__contradicted__";
+
+/// Browsers drop a cookie whose name and value are longer (RFC 6265bis section 5.6).
+pub(crate) const MAX_COOKIE: usize = 4096;

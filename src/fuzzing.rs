@@ -1,0 +1,106 @@
+//! What the targets in `fuzz/` call: the parsers, without a service around them. No part of the API.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use http::{HeaderMap, HeaderValue};
+
+use crate::{
+    config::{CookieNames, CookieOptions, check_route},
+    cookies::{Cookies, Slot},
+    error::AuthErrorKind,
+    jwks::KeySet,
+    layer,
+    session::{AuthMaterial, RefreshToken},
+    upstream::{self, RefreshAnswer},
+    verify::jwt::{Expectations, Unverified},
+};
+
+/// What a request's cookies hold: the JWT and the refresh token. Two values of one name are an error.
+pub fn read_cookies<'a>(headers: &'a HeaderMap, names: &CookieNames) -> [Result<Option<&'a [u8]>, Ambiguous>; 2] {
+    let credentials = cookies(names, CookieOptions::hardened()).read(headers);
+    [credentials.jwt, credentials.refresh_token].map(|slot| match slot {
+        Slot::Absent => Ok(None),
+        Slot::One(value) => Ok(Some(value)),
+        Slot::Ambiguous => Err(Ambiguous),
+    })
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Ambiguous;
+
+/// The two `Set-Cookie` fields, unless the tokens fit into none.
+pub fn set_cookie(
+    options: CookieOptions,
+    jwt: &str,
+    secret: &str,
+    expires_at: Option<&str>,
+) -> Option<[HeaderValue; 2]> {
+    let token = RefreshToken::from_parts(secret.into(), expires_at.map(Into::into));
+    cookies(&CookieNames::Scoped, options).store(&AuthMaterial::new(jwt, token)).ok()
+}
+
+fn cookies(names: &CookieNames, options: CookieOptions) -> Cookies {
+    Cookies::new(names.resolve(PROJECT, &options).expect("the names fit the options"), options)
+}
+
+/// What a JWT says, its signature unverified. It has to be for [`PROJECT`] and by [`ISSUER`].
+#[derive(Debug, PartialEq)]
+pub struct Jwt {
+    pub message: Vec<u8>,
+    pub signature: Vec<u8>,
+    pub key_id: Option<String>,
+    pub user_id: String,
+    pub expires_at: u64,
+    pub issued_at: u64,
+}
+
+pub fn read_jwt(token: &[u8], leeway: u64, now: u64) -> Option<Jwt> {
+    let leeway = Duration::from_secs(leeway);
+    let expected = Expectations { audience: Some(PROJECT.into()), issuer: Some(ISSUER.into()), leeway };
+    let Unverified { signed, user_id, expires_at, issued_at } = Unverified::read(token, &expected, now).ok()?;
+    let (message, signature) = (signed.message.to_vec(), signed.signature().to_vec());
+    Some(Jwt {
+        message,
+        signature,
+        key_id: signed.key_id.map(Into::into),
+        user_id: user_id.into(),
+        expires_at,
+        issued_at,
+    })
+}
+
+/// The IDs of the usable keys of a key set. There is one at least.
+pub fn key_ids(document: &[u8]) -> Option<BTreeSet<Option<String>>> {
+    let set = KeySet::parse(document).ok()?;
+    Some(set.ids().map(|id| id.map(Into::into)).collect())
+}
+
+pub fn refresh_token(headers: &HeaderMap, body: &[u8]) -> Result<Option<String>, AuthErrorKind> {
+    layer::refresh_token(headers, body)
+}
+
+/// What Crossmint's answer to a refresh holds.
+#[derive(Debug, PartialEq)]
+pub struct Answer {
+    pub jwt: Option<String>,
+    pub secret: String,
+    pub expires_at: Option<String>,
+    pub user_id: Option<String>,
+}
+
+pub fn read_answer(body: &[u8]) -> Option<Answer> {
+    let RefreshAnswer { jwt, secret, expires_at, user, bytes: _ } = RefreshAnswer::parse(body).ok()?;
+    let jwt = jwt.map(|jwt| (*jwt).into());
+    Some(Answer { jwt, secret: (*secret).into(), expires_at, user_id: user.map(|user| user.id) })
+}
+
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    upstream::retry_after(headers)
+}
+
+pub fn is_route(path: &str) -> bool {
+    check_route("refresh_route", path).is_ok()
+}
+
+pub const PROJECT: &str = "project";
+pub const ISSUER: &str = "crossmint";

@@ -1,0 +1,76 @@
+//! [`Session`] as an axum extractor.
+
+use axum_core::{
+    body::Body,
+    extract::{FromRequestParts, OptionalFromRequestParts},
+    response::{IntoResponse, Response},
+};
+use http::request::Parts;
+
+use super::rejection::rejected;
+use crate::{
+    authorize::{NoSession, Rejection},
+    error::{AuthError, AuthErrorKind},
+    session::Session,
+    throttle::{Throttle, throttled},
+};
+
+/// Extracts the session of the request.
+///
+/// A request without one is answered as by the layer: with 401, or in an outage under
+/// [`OutagePolicy::KeepSession`](crate::OutagePolicy::KeepSession) with 503. That happens under
+/// [`Unauthenticated::Allow`](crate::Unauthenticated::Allow) and
+/// [`AllowMissing`](crate::Unauthenticated::AllowMissing), and to CORS preflights. `Result<Session, AuthError>` extracts
+/// the reason instead of answering with it.
+///
+/// On a route that no layer is installed on, the answer is 500, and an event of the level `ERROR` says so.
+impl<S: Sync> FromRequestParts<S> for Session {
+    type Rejection = AuthError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AuthError> {
+        let extensions = &parts.extensions;
+        if let Some(session) = extensions.get::<Self>() {
+            return Ok(session.clone());
+        }
+        if extensions.get::<NoSession>().is_none() {
+            static LOG: Throttle = Throttle::new();
+            throttled!(LOG, error, "the layer is not installed on this route");
+            return Err(AuthError::of(AuthErrorKind::LayerMissing));
+        }
+        Err(extensions.get().cloned().unwrap_or_else(|| AuthError::of(AuthErrorKind::MissingCredentials)))
+    }
+}
+
+/// Extracts the session of the request, if it has one.
+///
+/// `None` does not tell a visitor from a user whose session could not be checked, nor from a missing layer.
+/// `Result<Session, AuthError>` does, by [`AuthError::kind`]:
+///
+/// ```
+/// use tower_crossmint_auth::{AuthError, AuthErrorKind, Session};
+///
+/// async fn home(session: Result<Session, AuthError>) -> Result<String, AuthError> {
+///     match session {
+///         Ok(session) => Ok(format!("Hello {}", session.user_id())),
+///         Err(error) if error.kind() == AuthErrorKind::MissingCredentials => Ok("Hello, whoever you are".to_owned()),
+///         Err(error) => Err(error),
+///     }
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(home));
+/// ```
+impl<S: Sync> OptionalFromRequestParts<S> for Session {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
+        Ok(parts.extensions.get().cloned())
+    }
+}
+
+/// Answers as the layer that refused the request does, without touching the cookies. An error of
+/// [`CrossmintAuth`](crate::CrossmintAuth) is answered as under
+/// [`OutagePolicy::KeepSession`](crate::OutagePolicy::KeepSession).
+impl IntoResponse for AuthError {
+    fn into_response(self) -> Response {
+        rejected(Rejection { error: self, set_cookie: Vec::new() }, false).map(Body::from)
+    }
+}

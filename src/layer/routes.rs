@@ -1,0 +1,244 @@
+//! The refresh and logout routes, in the shapes that the browser SDK sends and reads.
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use futures_util::ready;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{LengthLimitError, Limited};
+use pin_project_lite::pin_project;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::{
+    runtime::Handle,
+    time::{Sleep, sleep},
+};
+
+use super::rejection::{is_grpc, json, rejected};
+use crate::{
+    authorize::RefreshRequest,
+    cookies::{add_to_response, vary_by_cookie},
+    error::AuthErrorKind,
+    json::{media_type, object, trim},
+    refresh::Refreshed,
+    session::User,
+};
+
+/// Answers the refresh route.
+pub(super) async fn refresh(
+    request: RefreshRequest,
+    headers: HeaderMap,
+    body: Result<Vec<u8>, AuthErrorKind>,
+) -> Response<Bytes> {
+    let exposes_secret = request.exposes_secret();
+    match request.run(body.and_then(|body| refresh_token(&headers, &body))).await {
+        Ok(refreshed) => answer(&refreshed, exposes_secret),
+        Err(rejection) => rejected(rejection, is_grpc(&headers)),
+    }
+}
+
+/// Answers the logout route.
+pub(super) fn logged_out(set_cookie: &[HeaderValue]) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    add_to_response(response.headers_mut(), set_cookie);
+    vary_by_cookie(response.headers_mut());
+    response
+}
+
+fn answer(refreshed: &Refreshed, exposes_secret: bool) -> Response<Bytes> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body<'a> {
+        jwt: &'a str,
+        refresh_token: Token<'a>,
+        user: Option<&'a User>,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Token<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        secret: Option<&'a str>,
+        expires_at: &'a str,
+    }
+    let material = refreshed.session.material();
+    let token = material.refresh_token();
+    let body = Body {
+        jwt: material.jwt(),
+        refresh_token: Token {
+            secret: exposes_secret.then(|| token.secret()),
+            expires_at: token.expires_at().unwrap_or_default(),
+        },
+        user: material.user(),
+    };
+    json(StatusCode::OK, &body, &refreshed.set_cookie)
+}
+
+/// Finds the refresh token in a body; `None` where the cookie's is to be used.
+///
+/// # Errors
+///
+/// A token in another content type than `application/json` could come from a form on any site, without a preflight. A body
+/// that is neither empty nor a JSON object with a string (or no) `refresh` is an error rather than a reason to use the cookie.
+pub(crate) fn refresh_token(headers: &HeaderMap, body: &[u8]) -> Result<Option<String>, AuthErrorKind> {
+    #[derive(Deserialize)]
+    struct Fields {
+        #[serde(default)]
+        refresh: Option<String>,
+        /// Kept only for its depth: serde_json limits that of what it keeps, not of what it skips.
+        #[serde(flatten)]
+        _rest: HashMap<String, Value>,
+    }
+    if std::str::from_utf8(body).is_ok_and(|text| trim(text).is_empty()) {
+        return Ok(None);
+    }
+    match object(body) {
+        Some(Fields { refresh: None, .. }) => Ok(None),
+        _ if media_type(headers).as_deref() != Some("application/json") => Err(AuthErrorKind::UnsupportedMediaType),
+        Some(Fields { refresh, .. }) => Ok(refresh),
+        None => Err(AuthErrorKind::InvalidBody),
+    }
+}
+
+pin_project! {
+    /// Reads a body of at most [`MAX_BODY`] bytes within [`BODY_TIMEOUT`].
+    ///
+    /// One buffer grows with what has arrived, whatever the size of the frames it arrives in.
+    pub(super) struct ReadBody<B> {
+        #[pin]
+        body: Limited<B>,
+        // Set by the first poll: a service may be called outside of the runtime that polls its future.
+        #[pin]
+        deadline: Option<Sleep>,
+        buffer: Vec<u8>,
+    }
+}
+
+impl<B: Body> ReadBody<B> {
+    pub(super) fn new(body: B) -> Self {
+        Self { body: Limited::new(body, MAX_BODY), deadline: None, buffer: Vec::new() }
+    }
+}
+
+impl<B> Future for ReadBody<B>
+where
+    B: Body,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Output = Result<Vec<u8>, AuthErrorKind>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if this.body.size_hint().lower() > MAX_BODY as u64 {
+            return Poll::Ready(Err(AuthErrorKind::BodyTooLarge));
+        }
+        if this.deadline.is_none() {
+            // Tokio panics where it has no runtime.
+            if Handle::try_current().is_err() {
+                return Poll::Ready(Err(AuthErrorKind::Unavailable));
+            }
+            this.deadline.set(Some(sleep(BODY_TIMEOUT)));
+        }
+        if this.deadline.as_pin_mut().is_some_and(|deadline| deadline.poll(cx).is_ready()) {
+            return Poll::Ready(Err(AuthErrorKind::BodyTimeout));
+        }
+        loop {
+            let mut data = match ready!(this.body.as_mut().poll_frame(cx)) {
+                None => return Poll::Ready(Ok(std::mem::take(this.buffer))),
+                Some(Err(error)) if error.is::<LengthLimitError>() => {
+                    return Poll::Ready(Err(AuthErrorKind::BodyTooLarge));
+                }
+                Some(Err(_)) => return Poll::Ready(Err(AuthErrorKind::InvalidBody)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    Err(_trailers) => continue,
+                },
+            };
+            this.buffer.extend_from_slice(&data.copy_to_bytes(data.remaining()));
+        }
+    }
+}
+
+const MAX_BODY: usize = 16 << 10;
+
+/// Long enough for slow networks; a client that sends nothing holds a connection no longer.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use http::header::CONTENT_TYPE;
+
+    use super::{super::body::ResponseBody, *};
+    use crate::{
+        deep,
+        session::{AuthMaterial, RefreshToken, Session, Verified},
+    };
+
+    fn parse(content_type: Option<&'static str>, body: &[u8]) -> Result<Option<String>, AuthErrorKind> {
+        let value = content_type.map(|value| (CONTENT_TYPE, HeaderValue::from_static(value)));
+        refresh_token(&value.into_iter().collect(), body)
+    }
+
+    #[test]
+    fn a_body_is_a_token_or_nothing_or_refused() {
+        use AuthErrorKind::{InvalidBody, UnsupportedMediaType};
+        let json = Some("application/json");
+        type Case = (&'static str, Option<&'static str>, &'static [u8], Result<Option<String>, AuthErrorKind>);
+        let token = || Ok(Some("t".to_owned()));
+        let cases: &[Case] = &[
+            ("a token", json, br#"{"refresh":"t"}"#, token()),
+            ("a charset", Some("Application/JSON; charset=utf-8"), br#"{"refresh":"t"}"#, token()),
+            ("unknown members", json, br#" {"x":[{}],"refresh":"t"} "#, token()),
+            ("an empty object", json, b"{}", Ok(None)),
+            ("null", json, br#"{"refresh":null}"#, Ok(None)),
+            ("nothing", None, b"", Ok(None)),
+            ("white space", json, b" \r\n", Ok(None)),
+            ("an empty object of any type", Some("text/plain"), b"{}", Ok(None)),
+            ("a form", Some("text/plain"), br#"{"refresh":"t"}"#, Err(UnsupportedMediaType)),
+            ("no type", None, br#"{"refresh":"t"}"#, Err(UnsupportedMediaType)),
+            ("a trick", Some("text/plain; application/json"), br#"{"refresh":"t"}"#, Err(UnsupportedMediaType)),
+            ("a longer type", Some("application/jsonx"), br#"{"refresh":"t"}"#, Err(UnsupportedMediaType)),
+            ("an encoded form", Some("application/x-www-form-urlencoded"), b"refresh=t", Err(UnsupportedMediaType)),
+            ("a number", json, br#"{"refresh":5}"#, Err(InvalidBody)),
+            ("twice", json, br#"{"refresh":"t","refresh":"t"}"#, Err(InvalidBody)),
+            ("an array", json, br#"["t"]"#, Err(InvalidBody)),
+            ("a string", json, br#""t""#, Err(InvalidBody)),
+            ("cut off", json, br#"{"refresh":"t"#, Err(InvalidBody)),
+            ("more behind it", json, br#"{"refresh":"t"}x"#, Err(InvalidBody)),
+            ("white space that JSON does not know", json, "\u{3000}{\"refresh\":\"t\"}".as_bytes(), Err(InvalidBody)),
+            ("nothing but such", json, b"\x0b", Err(InvalidBody)),
+            ("bad UTF-8", json, b"{\"refresh\":\"\xff\"}", Err(InvalidBody)),
+        ];
+        for (name, content_type, body, expected) in cases {
+            assert_eq!(parse(*content_type, body), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_in_a_body_does_not_exhaust_the_stack() {
+        deep::on_a_small_stack(|| {
+            let deep = deep::arrays(8_000);
+            for body in [format!(r#"{{"x":{deep}}}"#), format!(r#"{{"refresh":{deep}}}"#), deep] {
+                assert_eq!(parse(Some("application/json"), body.as_bytes()), Err(AuthErrorKind::InvalidBody));
+            }
+        });
+    }
+
+    #[test]
+    fn no_response_prints_what_it_carries() {
+        let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
+        let session = Session::new(verified, AuthMaterial::new("the-jwt", RefreshToken::new("the-secret")));
+        let mut field = HeaderValue::from_static("jwt=the-jwt");
+        field.set_sensitive(true);
+        let refreshed = Refreshed::new(session, [field.clone(), field], 0);
+        let response: Response<ResponseBody<()>> = answer(&refreshed, true).map(ResponseBody::own);
+        let printed = format!("{response:?} {response:#?} {refreshed:?}");
+        assert!(!printed.contains("the-"), "{printed}");
+    }
+}

@@ -1,0 +1,154 @@
+use http::HeaderValue;
+
+use super::*;
+use crate::session::{AuthMaterial, RefreshToken, Session, Verified};
+
+const PERIOD: Duration = Duration::from_secs(30);
+
+impl Grace {
+    /// Asserts that all that is kept track of adds up, and returns how many families there are.
+    #[track_caller]
+    pub(crate) fn check(&self) -> usize {
+        let mut bytes = 0_usize;
+        for (id, family) in &self.families {
+            assert_eq!(family.rotated_bytes, family.rotated.iter().map(Rotated::size).sum::<usize>());
+            assert_eq!(family.bytes, family.size());
+            assert!(self.deadlines.contains(&(family.deadline, *id)));
+            assert_eq!(family.deadline, family.next_deadline(self.period));
+            assert_eq!(self.with_session.contains(id), family.refreshed.is_some());
+            let is_delivered = family.rotated.back().is_some_and(|last| last.rotation.delivered_at.is_some());
+            assert_eq!(self.delivered.contains(id), is_delivered);
+            for rotated in &family.rotated {
+                let member = self.members.get(&rotated.digest);
+                let is_later = |member: &Member| {
+                    member.family != *id || member.rotated.is_none_or(|it| it.at >= rotated.rotation.at)
+                };
+                // Where tokens come back, another family may have had it, and gone.
+                assert!(member.is_none_or(|member| member.rotated == Some(rotated.rotation) || is_later(member)));
+            }
+            bytes += family.bytes;
+        }
+        assert_eq!((self.bytes, self.deadlines.len()), (bytes, self.families.len()));
+        assert!(self.members.values().all(|member| self.families.contains(&member.family)));
+        assert!(self.bytes <= self.max_bytes);
+        self.families.len()
+    }
+}
+
+fn digest(number: usize) -> Digest {
+    let mut digest = [0; 32];
+    digest[..8].copy_from_slice(&number.to_le_bytes());
+    digest
+}
+
+fn refreshed(token: &str) -> Option<Arc<Refreshed>> {
+    let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
+    let session = Session::new(verified, AuthMaterial::new("j".repeat(700), RefreshToken::new(token)));
+    Some(Arc::new(Refreshed::new(session, [HeaderValue::from_static("c"), HeaderValue::from_static("c")], 1000)))
+}
+
+/// Rotates `from`, and returns how many families had to go for it.
+fn rotate(grace: &mut Grace, from: usize, to: usize, now: Instant) -> usize {
+    let evicted = grace.rotate(digest(from), (digest(to), "token".into()), refreshed("token"), now).evicted;
+    assert!(matches!(grace.deliver(&digest(to), now), Latest::Same | Latest::Superseded));
+    evicted
+}
+
+/// Says what a token resolves to: its successor, and whether there is a session.
+fn find(grace: &Grace, token: usize, now: Instant) -> Option<(Digest, bool)> {
+    grace.find(&digest(token), now).map(|known| (known.current, known.refreshed.is_some()))
+}
+
+#[test]
+fn under_pressure_sessions_go_before_families_and_the_oldest_first() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 64 << 10);
+    let mut evicted = 0;
+    for number in 0..1000 {
+        evicted += rotate(&mut grace, 2 * number, 2 * number + 1, now);
+        let families = grace.check();
+        assert_eq!(evicted, number + 1 - families, "each that is missing was counted");
+    }
+    let kept: Vec<_> = (0..1000).filter(|number| find(&grace, 2 * number, now).is_some()).collect();
+    assert!(kept.len() > 60, "{} families of less than 1 KiB", kept.len());
+    assert!(kept.iter().copied().eq(1000 - kept.len()..1000), "the youngest");
+}
+
+#[test]
+fn a_family_that_has_lost_its_session_keeps_its_successor() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 8 << 10);
+    rotate(&mut grace, 1, 2, now);
+    rotate(&mut grace, 3, 4, now);
+    rotate(&mut grace, 5, 6, now);
+    assert_eq!(find(&grace, 1, now), Some((digest(2), false)), "the oldest");
+    assert_eq!(find(&grace, 5, now), Some((digest(6), true)));
+    assert_eq!(find(&grace, 1, now + PERIOD), None, "it expires as others do");
+}
+
+#[test]
+fn an_expired_family_that_makes_room_is_no_eviction() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 64 << 10);
+    let rotations = |grace: &mut Grace, offset: usize, now| -> usize {
+        (offset..offset + 60).map(|number| rotate(grace, 2 * number, 2 * number + 1, now)).sum()
+    };
+    assert_eq!(rotations(&mut grace, 0, now), 0);
+    assert_eq!(rotations(&mut grace, 1000, now + PERIOD), 0);
+}
+
+#[test]
+fn delivered_successors_are_evicted_before_the_only_copies() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 64 << 10);
+    grace.rotate(digest(1), (digest(2), "token".into()), None, now);
+    for number in 10..1000 {
+        rotate(&mut grace, 2 * number, 2 * number + 1, now);
+    }
+    assert_eq!(find(&grace, 1, now), Some((digest(2), false)));
+    grace.check();
+}
+
+#[test]
+fn a_family_has_a_bounded_number_of_rotated_tokens() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 16 << 20);
+    for number in 0..2 * MAX_ROTATED {
+        rotate(&mut grace, number, number + 1, now);
+    }
+    assert_eq!((grace.check(), grace.members.len()), (1, MAX_ROTATED + 1));
+    assert_eq!(find(&grace, 2 * MAX_ROTATED - 1, now), Some((digest(2 * MAX_ROTATED), true)));
+}
+
+#[test]
+fn a_backlog_of_expired_families_is_cleared_in_steps() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 1 << 20);
+    for number in 0..100 {
+        rotate(&mut grace, 2 * number, 2 * number + 1, now);
+    }
+    let later = now + PERIOD;
+    assert!((0..100).all(|number| find(&grace, 2 * number, later).is_none()), "they are no longer known");
+    for left in [84, 68, 52, 36, 20, 4, 0] {
+        grace.sweep(later);
+        assert_eq!(grace.check(), left);
+    }
+    assert!(grace.members.is_empty() && grace.bytes == 0);
+}
+
+#[test]
+fn a_family_of_any_length_takes_one_look_up() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 1 << 20);
+    for number in 0..300 {
+        rotate(&mut grace, number, number + 1, now);
+    }
+    assert_eq!(grace.check(), 1);
+    assert!((0..300).all(|number| find(&grace, number, now) == Some((digest(300), true))));
+    assert_eq!(find(&grace, 300, now), Some((digest(300), false)), "the current token has replaced nothing");
+    let ended = grace.revoke(&digest(7), now + PERIOD, now).unwrap();
+    assert_eq!((ended.current, ended.jwts.len()), (digest(300), 300));
+    assert!(grace.find(&digest(299), now).unwrap().is_revoked);
+    grace.sweep(now + PERIOD);
+    assert_eq!(grace.check(), 0);
+}

@@ -1,0 +1,326 @@
+//! Back-pressure: how many calls to Crossmint are under way at once, and when none is made at all.
+//!
+//! 1. A fixed number of permits. Beyond them, eight times as many refreshes queue; beyond these, there is an error at once.
+//! 2. Where all permits are taken and none is returned for [a while](RefreshLimit::new), Crossmint hangs, and the circuit
+//!    breaker opens: the queue is cleared, and later refreshes fail at once.
+//! 3. While it is open, one refresh is let through in half of that while, until Crossmint has answered one, or ten such
+//!    whiles have passed: what was so long ago says nothing of now.
+//! 4. After [`MAX_CONSECUTIVE_429S`], no refresh at all is started for as long as Crossmint has asked for.
+
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::error::{AuthError, AuthErrorKind};
+
+/// Limits the refreshes.
+#[derive(Debug)]
+pub(crate) struct RefreshLimit {
+    queue: Arc<Semaphore>,
+    permits: Semaphore,
+    timeout: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    breaker: CircuitBreaker,
+    consecutive_429s: u32,
+    /// Since the last of too many 429s: until when no refresh is started.
+    paused: Option<(AuthError, Instant)>,
+}
+
+impl RefreshLimit {
+    /// Creates a limit. The while that opens the circuit breaker is a tenth of what a refresh may take: one second by default.
+    pub(crate) fn new(permits: usize, timeout: Duration) -> Self {
+        let breaker = CircuitBreaker {
+            stall: (timeout / 10).clamp(MIN_STALL, MAX_STALL),
+            last_progress: Instant::now(),
+            is_open: false,
+        };
+        Self {
+            queue: Arc::new(Semaphore::new(queue_size(permits))),
+            permits: Semaphore::new(permits),
+            timeout,
+            state: Mutex::new(State { breaker, consecutive_429s: 0, paused: None }),
+        }
+    }
+
+    /// Enters the queue for a refresh, until the result is dropped.
+    pub(crate) fn enqueue(&self) -> Result<OwnedSemaphorePermit, LimitError> {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.paused.take_if(|(_, until)| *until <= now);
+        if let Some((error, until)) = &state.paused {
+            return Err(LimitError::RateLimited(error.clone().with_retry_after(Some(*until - now))));
+        }
+        Arc::clone(&self.queue).try_acquire_owned().map_err(|_| LimitError::QueueFull)
+    }
+
+    /// Waits for a permit to send one token.
+    pub(crate) async fn acquire(&self) -> Result<Permit<'_>, LimitError> {
+        timeout(self.timeout, self.wait()).await.unwrap_or(Err(LimitError::CircuitOpen))
+    }
+
+    async fn wait(&self) -> Result<Permit<'_>, LimitError> {
+        // Kept from one round to the next: the semaphore is fair, and the turn is not to be lost.
+        let mut turn = pin!(self.permits.acquire());
+        let mut is_queued = false;
+        loop {
+            let deadline = {
+                let mut state = self.state();
+                let (breaker, now) = (&mut state.breaker, Instant::now());
+                breaker.check(now)?;
+                if !is_queued && let Ok(permit) = self.permits.try_acquire() {
+                    breaker.last_progress = now;
+                    return Ok(Permit { limit: self, _permit: permit });
+                }
+                breaker.trip(now)?
+            };
+            is_queued = true;
+            if let Ok(Ok(permit)) = timeout_at(deadline, turn.as_mut()).await {
+                self.state().breaker.last_progress = Instant::now();
+                return Ok(Permit { limit: self, _permit: permit });
+            }
+        }
+    }
+
+    /// Locked for a few comparisons, never while waiting.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Detects that Crossmint hangs.
+#[derive(Debug)]
+struct CircuitBreaker {
+    /// Without progress for so long, Crossmint hangs.
+    stall: Duration,
+    /// When a permit was last acquired, or Crossmint last answered.
+    last_progress: Instant,
+    is_open: bool,
+}
+
+impl CircuitBreaker {
+    /// Fails while the breaker is open and no probe is due.
+    fn check(&mut self, now: Instant) -> Result<(), LimitError> {
+        self.is_open &= now < self.last_progress + self.stall * 10;
+        if self.is_open && now < self.last_progress + self.stall / 2 { Err(LimitError::CircuitOpen) } else { Ok(()) }
+    }
+
+    /// Opens the breaker where there was no progress. Returns until when to wait for some.
+    fn trip(&mut self, now: Instant) -> Result<Instant, LimitError> {
+        let deadline = self.last_progress + self.stall;
+        self.is_open |= now >= deadline;
+        if self.is_open { Err(LimitError::CircuitOpen) } else { Ok(deadline) }
+    }
+
+    fn record_success(&mut self, now: Instant) {
+        self.last_progress = now;
+        self.is_open = false;
+    }
+}
+
+/// Leave to send one token, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Permit<'a> {
+    limit: &'a RefreshLimit,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Permit<'_> {
+    /// Records how Crossmint has answered.
+    pub(crate) fn record(&self, error: Option<&AuthError>) {
+        let now = Instant::now();
+        let mut state = self.limit.state();
+        if error.is_none_or(|error| error.kind() != AuthErrorKind::Unavailable) {
+            state.breaker.record_success(now);
+        }
+        match error.filter(|error| error.kind() == AuthErrorKind::RateLimited) {
+            Some(error) => {
+                state.consecutive_429s = state.consecutive_429s.saturating_add(1);
+                if state.consecutive_429s >= MAX_CONSECUTIVE_429S {
+                    state.paused = Some((error.clone(), now + error.retry_after()));
+                }
+            }
+            None => state.consecutive_429s = 0,
+        }
+    }
+}
+
+/// Limits the logouts: each holds memory on behalf of a client that may be gone.
+#[derive(Debug)]
+pub(crate) struct LogoutLimit {
+    queue: Semaphore,
+    permits: Semaphore,
+}
+
+impl LogoutLimit {
+    pub(crate) fn new(permits: usize) -> Self {
+        Self { queue: Semaphore::new(queue_size(permits)), permits: Semaphore::new(permits) }
+    }
+
+    /// Waits for a permit to end one session. Fails at once where the queue is full.
+    pub(crate) async fn acquire(&self) -> Result<[SemaphorePermit<'_>; 2], LimitError> {
+        let queued = self.queue.try_acquire().map_err(|_| LimitError::QueueFull)?;
+        let permit = self.permits.acquire().await.map_err(|_| LimitError::QueueFull)?;
+        Ok([queued, permit])
+    }
+}
+
+/// Why no call is made to Crossmint.
+#[derive(Clone, Debug)]
+pub(crate) enum LimitError {
+    QueueFull,
+    CircuitOpen,
+    RateLimited(AuthError),
+}
+
+impl From<LimitError> for AuthError {
+    fn from(error: LimitError) -> Self {
+        match error {
+            LimitError::QueueFull => Self::new(AuthErrorKind::Unavailable, "too many calls to Crossmint are waiting"),
+            LimitError::CircuitOpen => Self::new(AuthErrorKind::Unavailable, "Crossmint has stopped answering"),
+            LimitError::RateLimited(error) => error,
+        }
+    }
+}
+
+/// Returns how many calls there may be at once, those that wait for a permit included.
+fn queue_size(permits: usize) -> usize {
+    permits.saturating_mul(1 + QUEUED_PER_PERMIT)
+}
+
+const QUEUED_PER_PERMIT: usize = 8;
+const MAX_CONSECUTIVE_429S: u32 = 10;
+
+/// Shorter, and a garbage collection at Crossmint would open the breaker.
+const MIN_STALL: Duration = Duration::from_secs(1);
+const MAX_STALL: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, future::join_all};
+    use tokio::time::advance;
+
+    use super::*;
+
+    const STALL: Duration = Duration::from_secs(1);
+
+    fn at_once(limit: &RefreshLimit) -> Option<Option<Permit<'_>>> {
+        limit.acquire().now_or_never().map(Result::ok)
+    }
+
+    /// Takes both permits, and waits until a third one is refused.
+    async fn stalled(limit: &RefreshLimit) -> [Permit<'_>; 2] {
+        let taken = [(); 2].map(|()| at_once(limit).flatten().expect("a permit is free"));
+        advance(STALL).await;
+        assert!(matches!(at_once(limit), Some(None)));
+        taken
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_moves_as_permits_are_returned() {
+        let limit = RefreshLimit::new(2, STALL * 10);
+        // However long nothing has happened before.
+        advance(STALL * 100).await;
+        let served = join_all((0..20).map(|_| async {
+            let permit = limit.acquire().await.ok()?;
+            tokio::time::sleep(STALL * 9 / 10).await;
+            permit.record(None);
+            Some(())
+        }));
+        assert!(served.await.iter().all(Option::is_some));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_is_cleared_when_no_permit_is_returned() {
+        let limit = RefreshLimit::new(2, STALL * 10);
+        let _taken = [(); 2].map(|()| at_once(&limit));
+        advance(STALL / 2).await;
+        let start = Instant::now();
+        assert!(join_all((0..20).map(|_| limit.acquire())).await.iter().all(Result::is_err));
+        assert_eq!(start.elapsed().as_millis(), (STALL / 2).as_millis());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_breaker_lets_one_probe_through_at_a_time_until_one_is_answered() {
+        let limit = RefreshLimit::new(2, STALL * 10);
+        drop(stalled(&limit).await);
+        for _ in 0..3 {
+            let probe = at_once(&limit).flatten().expect("it is time for a probe");
+            assert!(matches!(at_once(&limit), Some(None)));
+            advance(STALL / 2).await;
+            drop(probe);
+        }
+        at_once(&limit).flatten().expect("it is time for a probe").record(None);
+        assert!(at_once(&limit).flatten().is_some(), "all is well again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_is_fair() {
+        let limit = RefreshLimit::new(1, STALL * 10);
+        let served = Mutex::new(Vec::new());
+        let (limit, served) = (&limit, &served);
+        join_all((0..16).map(|number| async move {
+            let permit = limit.acquire().await.expect("the queue moves");
+            served.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+            tokio::time::sleep(STALL * 3 / 5).await;
+            permit.record(None);
+        }))
+        .await;
+        assert_eq!(*served.lock().unwrap_or_else(PoisonError::into_inner), Vec::from_iter(0..16));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_outage_does_not_keep_the_breaker_open() {
+        let limit = RefreshLimit::new(2, STALL * 10);
+        drop(stalled(&limit).await);
+        advance(STALL * 10).await;
+        let both = [at_once(&limit), at_once(&limit)];
+        assert!(both.iter().all(|permit| matches!(permit, Some(Some(_)))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_closes_the_breaker() {
+        let limit = RefreshLimit::new(2, STALL * 10);
+        let [one, _other] = stalled(&limit).await;
+        one.record(None);
+        drop(one);
+        assert!(at_once(&limit).flatten().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_is_bounded() {
+        let limit = RefreshLimit::new(2, STALL * 10);
+        let queued: Vec<_> = (0..18).map(|_| limit.enqueue().unwrap()).collect();
+        assert!(matches!(limit.enqueue(), Err(LimitError::QueueFull)));
+        drop(queued);
+        assert!(limit.enqueue().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_ten_429s_in_a_row_no_refresh_is_started_before_crossmint_wants_one() {
+        let limit = RefreshLimit::new(2, STALL * 10);
+        let delay = Duration::from_secs(7);
+        let limited = AuthError::of(AuthErrorKind::RateLimited).with_retry_after(Some(delay));
+        let answer = |error: Option<&AuthError>| at_once(&limit).flatten().expect("a permit is free").record(error);
+        answer(Some(&limited));
+        answer(None);
+        for _ in 0..MAX_CONSECUTIVE_429S {
+            assert!(limit.enqueue().is_ok());
+            answer(Some(&limited));
+        }
+        let error = AuthError::from(limit.enqueue().unwrap_err());
+        assert_eq!((error.kind(), error.retry_after()), (AuthErrorKind::RateLimited, delay));
+        advance(delay).await;
+        assert!(limit.enqueue().is_ok());
+    }
+}

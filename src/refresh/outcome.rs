@@ -1,0 +1,60 @@
+//! What a refresh returns.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use crate::{
+    error::{AuthError, AuthErrorKind},
+    secret::Secret,
+    session::Session,
+};
+
+/// A refreshed session, and the `Set-Cookie` fields that deliver it to the browser.
+#[derive(Debug)]
+pub(crate) struct Refreshed {
+    pub(crate) session: Session,
+    pub(crate) set_cookie: [HeaderValue; 2],
+    /// The size of Crossmint's answer, of which the session holds some.
+    bytes: usize,
+}
+
+impl Refreshed {
+    pub(crate) fn new(session: Session, set_cookie: [HeaderValue; 2], bytes: usize) -> Self {
+        Self { session, set_cookie, bytes }
+    }
+
+    /// Returns about how many bytes this holds.
+    pub(crate) fn cost(&self) -> usize {
+        // The session's strings occur in the `Set-Cookie` fields once more.
+        self.bytes + 2 * self.session.cost()
+    }
+}
+
+/// A refresh that failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: AuthError,
+    /// The successor, if Crossmint has issued one nevertheless.
+    pub(crate) rescued: Option<Arc<Rescued>>,
+}
+
+/// A successor without a verified session.
+#[derive(Debug)]
+pub(crate) struct Rescued {
+    pub(crate) token: Secret,
+    /// Delivers a pair that only lacks a key to verify it. Without these fields, the JWT or the token cannot be used.
+    pub(crate) set_cookie: Option<[HeaderValue; 2]>,
+}
+
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        Self { error, rescued: None }
+    }
+}
+
+impl From<AuthErrorKind> for Failure {
+    fn from(kind: AuthErrorKind) -> Self {
+        AuthError::of(kind).into()
+    }
+}

@@ -1,0 +1,284 @@
+//! The calls to Crossmint: one place where answers become errors.
+//!
+//! An answer is read up to a limit and within a time limit, whatever Crossmint (or who poses as it) sends. 400 and 401
+//! with a JSON body are the API's verdict on a token; every other failure says nothing about it.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use reqwest::{Client, RequestBuilder, Response, Url};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, value::RawValue};
+
+use crate::{
+    config::Checked,
+    error::{AuthError, AuthErrorKind},
+    json,
+    secret::Secret,
+    session::User,
+};
+
+/// Crossmint's API, as one project sees it.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    client: Client,
+    base_url: String,
+    jwks_uri: String,
+    headers: HeaderMap,
+    keys_timeout: Duration,
+    refresh_timeout: Duration,
+    logout_timeout: Duration,
+}
+
+/// What a refresh brings.
+#[derive(Debug)]
+pub(crate) struct RefreshAnswer {
+    /// Absent if it is no string: the old token is spent all the same, and the new one the only good one.
+    pub(crate) jwt: Option<Secret>,
+    pub(crate) secret: Secret,
+    pub(crate) expires_at: Option<String>,
+    pub(crate) user: Option<User>,
+    /// The size of the whole answer.
+    pub(crate) bytes: usize,
+}
+
+impl RefreshAnswer {
+    /// Reads an answer. The refresh token is all that it must have: the old one is spent.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, AuthError> {
+        let answer: RefreshBody<'_> = object(body)?;
+        let refresh: RefreshField<'_> = object(answer.refresh.get().as_bytes())?;
+        if refresh.secret.is_empty() {
+            return Err(AuthError::new(UNUSABLE, "the refresh token in Crossmint's answer is empty"));
+        }
+        Ok(Self {
+            jwt: text(answer.jwt).map(Into::into),
+            secret: refresh.secret.into(),
+            expires_at: text(refresh.expires_at).filter(|date| date.len() <= MAX_DATE),
+            user: answer.user.and_then(lenient_user),
+            bytes: body.len(),
+        })
+    }
+}
+
+impl Upstream {
+    pub(crate) fn new(config: &Checked) -> Self {
+        let mut headers = HeaderMap::new();
+        // Keys are printable ASCII: `ApiKey` and `build` have checked that.
+        if let Ok(mut key) = HeaderValue::from_str(config.api_key.expose()) {
+            key.set_sensitive(true);
+            headers.insert("x-api-key", key);
+        }
+        headers.insert("x-client-name", HeaderValue::from_static(env!("CARGO_PKG_NAME")));
+        headers.insert("x-client-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let (base_url, settings) = (config.base_url.clone(), &config.settings);
+        Self {
+            client: config.client.clone(),
+            jwks_uri: format!("{base_url}/.well-known/jwks.json"),
+            base_url,
+            headers,
+            keys_timeout: settings.keys_timeout,
+            refresh_timeout: settings.refresh_timeout,
+            logout_timeout: settings.logout_timeout,
+        }
+    }
+
+    pub(crate) fn jwks_uri(&self) -> &str {
+        &self.jwks_uri
+    }
+
+    /// Loads the key set's document. The API key stays out of it.
+    pub(crate) async fn keys(self: Arc<Self>) -> Result<Vec<u8>, AuthError> {
+        let answer = send(self.client.get(&self.jwks_uri), self.keys_timeout).await?;
+        match answer.status() {
+            StatusCode::OK => read(answer, MAX_KEYS_BYTES).await,
+            status => Err(unexpected(status, &answer)),
+        }
+    }
+
+    /// Exchanges a refresh token, or a one-time secret, for new material. Never tries twice: the token may be spent.
+    /// Takes an answer that comes a little late.
+    pub(crate) async fn refresh(&self, token: &Secret) -> Result<RefreshAnswer, AuthError> {
+        let limit = self.refresh_timeout;
+        let answer = send(self.post("refresh", token), limit.saturating_add(limit / 4)).await?;
+        let body = match answer.status() {
+            status if status.is_success() => read(answer, MAX_ANSWER_BYTES).await?,
+            status @ (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) if is_json(answer.headers()) => {
+                return Err(AuthError::new(AuthErrorKind::Refused, format!("Crossmint answered {status}")));
+            }
+            status => return Err(unexpected(status, &answer)),
+        };
+        RefreshAnswer::parse(&body)
+    }
+
+    /// Ends a session. Crossmint that knows no such session has none to end: that is no failure, whatever the body.
+    pub(crate) async fn logout(&self, token: &Secret) -> Result<(), AuthError> {
+        let answer = send(self.post("logout", token), self.logout_timeout).await?;
+        match answer.status() {
+            status if status.is_success() => Ok(()),
+            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND => Ok(()),
+            status => Err(unexpected(status, &answer)),
+        }
+    }
+
+    /// Looks a user up.
+    pub(crate) async fn user(&self, id: &str) -> Result<User, AuthError> {
+        let mut url = Url::parse(&self.base_url).map_err(|error| AuthError::new(UNUSABLE, error))?;
+        // URLs drop control characters, and dot segments name another resource.
+        if let Ok(mut segments) = url.path_segments_mut()
+            && !matches!(id, "" | "." | "..")
+            && !id.contains(char::is_control)
+        {
+            segments.pop_if_empty().extend(["api", API_VERSION, "sdk", "auth", "user", id]);
+        } else {
+            return Err(AuthError::new(AuthErrorKind::UserUnavailable, "no user has this ID"));
+        }
+        let request = self.client.get(url).headers(self.headers.clone());
+        let answer = send(request, self.refresh_timeout).await?;
+        match answer.status() {
+            status if status.is_success() => object(&read(answer, MAX_ANSWER_BYTES).await?),
+            status if status.is_client_error() && is_json(answer.headers()) => {
+                let why =
+                    format!("Crossmint answered {status}: the user must exist, and the API key needs `users.read`");
+                Err(AuthError::new(AuthErrorKind::UserUnavailable, why))
+            }
+            status => Err(unexpected(status, &answer)),
+        }
+    }
+
+    fn post(&self, endpoint: &str, refresh: &Secret) -> RequestBuilder {
+        let url = format!("{}/api/{API_VERSION}/session/sdk/auth/{endpoint}", self.base_url);
+        let body = serde_json::to_vec(&RefreshRequest { refresh }).unwrap_or_default();
+        self.client.post(url).headers(self.headers.clone()).body(body)
+    }
+}
+
+#[derive(Serialize)]
+struct RefreshRequest<'a> {
+    refresh: &'a str,
+}
+
+/// Members that may be odd are not parsed beyond their grammar: they must not cost the refresh token beside them.
+#[derive(Deserialize)]
+struct RefreshBody<'a> {
+    #[serde(borrow, default)]
+    jwt: Option<&'a RawValue>,
+    /// A [`RefreshField`]. Serde alone would take an array for it as well.
+    #[serde(borrow)]
+    refresh: &'a RawValue,
+    #[serde(borrow, default)]
+    user: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RefreshField<'a> {
+    secret: String,
+    #[serde(borrow, default)]
+    expires_at: Option<&'a RawValue>,
+}
+
+fn text(value: Option<&RawValue>) -> Option<String> {
+    serde_json::from_str(value?.get()).ok()
+}
+
+/// Reads a user of whom only the ID has to be as expected. One without an ID is none: the JWT says whose it is.
+fn lenient_user(user: &RawValue) -> Option<User> {
+    serde_json::from_str(user.get()).ok().or_else(|| {
+        let members: Map<String, Value> = serde_json::from_str(user.get()).ok()?;
+        let mut user = User::with_id(members.get("id")?.as_str()?);
+        user.other = members.into_iter().filter(|(name, _)| name != "id").collect();
+        Some(user)
+    })
+}
+
+async fn send(request: RequestBuilder, limit: Duration) -> Result<Response, AuthError> {
+    request.timeout(limit).send().await.map_err(|error| AuthError::new(UNAVAILABLE, error.without_url()))
+}
+
+async fn read(mut answer: Response, limit: usize) -> Result<Vec<u8>, AuthError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|error| AuthError::new(UNAVAILABLE, error.without_url()))? {
+        if body.len() + chunk.len() > limit {
+            return Err(AuthError::new(UNUSABLE, format!("Crossmint's answer is larger than {} KiB", limit >> 10)));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, AuthError> {
+    json::object(body).ok_or_else(|| AuthError::new(UNUSABLE, "Crossmint's answer does not have the expected members"))
+}
+
+fn unexpected(status: StatusCode, answer: &Response) -> AuthError {
+    let kind = if status == StatusCode::TOO_MANY_REQUESTS { AuthErrorKind::RateLimited } else { UNAVAILABLE };
+    AuthError::new(kind, format!("Crossmint answered {status}")).with_retry_after(retry_after(answer.headers()))
+}
+
+/// Reads a delay in seconds. Dates (RFC 9110 section 10.2.3) are left to the default.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    // Rust's numbers may have a sign.
+    let seconds = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    json::media_type(headers)
+        .is_some_and(|media_type| media_type == "application/json" || media_type.ends_with("+json"))
+}
+
+const API_VERSION: &str = "2024-09-26";
+const MAX_KEYS_BYTES: usize = 256 << 10;
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+const MAX_DATE: usize = 64;
+const UNAVAILABLE: AuthErrorKind = AuthErrorKind::Unavailable;
+const UNUSABLE: AuthErrorKind = AuthErrorKind::UnusableAnswer;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deep;
+
+    #[test]
+    fn an_answer_is_made_of_objects() {
+        let good = br#" {"jwt":"j","refresh":{"secret":"s","expiresAt":"d"}}"#;
+        let answer = RefreshAnswer::parse(good).unwrap();
+        assert_eq!((answer.jwt.as_deref(), &*answer.secret, answer.expires_at.as_deref()), (Some("j"), "s", Some("d")));
+        for bad in [r#"["j",{"secret":"s"}]"#, r#"{"jwt":"j","refresh":["s","d"]}"#, r#"{"jwt":"j","refresh":"s"}"#] {
+            assert!(RefreshAnswer::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_delay_is_made_of_digits() {
+        for (text, seconds) in [("7", Some(7)), ("007", Some(7)), ("+7", None), ("-7", None), ("", None), ("7.5", None)]
+        {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(text))]);
+            assert_eq!(retry_after(&headers), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_in_an_answer_does_not_exhaust_the_stack() {
+        deep::on_a_small_stack(|| {
+            let deep = deep::arrays(30_000);
+            let answer = |refresh: &str, rest: &str| format!(r#"{{"jwt":"j","refresh":{refresh}{rest}}}"#);
+            let refresh = r#"{"secret":"s"}"#;
+            let cases = [
+                ("an unknown member", answer(refresh, &format!(r#","x":{deep}"#)), true),
+                ("a member of the refresh token", answer(&format!(r#"{{"secret":"s","x":{deep}}}"#), ""), true),
+                ("the refresh token", answer(&deep, ""), false),
+                ("the expiry", answer(&format!(r#"{{"secret":"s","expiresAt":{deep}}}"#), ""), true),
+                ("the user", answer(refresh, &format!(r#","user":{deep}"#)), true),
+                ("a member of the user", answer(refresh, &format!(r#","user":{{"id":"alice","x":{deep}}}"#)), true),
+                ("the JWT", format!(r#"{{"jwt":{deep},"refresh":{refresh}}}"#), true),
+            ];
+            for (name, answer, is_good) in cases {
+                let kind = RefreshAnswer::parse(answer.as_bytes()).err().map(|error| error.kind());
+                assert_eq!(kind, (!is_good).then_some(UNUSABLE), "{name}");
+            }
+        });
+    }
+}

@@ -1,0 +1,216 @@
+//! A JWT's grammar (RFC 7515) and claims (RFC 7519), read strictly: what is odd is refused before any key is touched.
+//!
+//! 1. Three parts of base64url without padding or stray bits, at most [`MAX_TOKEN`] bytes.
+//! 2. Header and claims are JSON objects in UTF-8; a member that matters must not come twice or have another type.
+//! 3. `alg` is `RS256`. Keys in the header (`jwk`, `jku`, `x5c`) are not looked at.
+//! 4. `crit`, `b64`, `zip` and `cty` are refused: this reader understands none of them (RFC 7515 section 4.1.11).
+//! 5. `exp` and `sub` are required; `nbf`, `aud` and `iss` are checked as configured.
+
+use std::{borrow::Cow, ops::Range, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde_json::value::RawValue;
+
+use crate::json;
+
+/// What a token must say, beyond being signed.
+#[derive(Debug)]
+pub(crate) struct Expectations {
+    pub(crate) audience: Option<String>,
+    pub(crate) issuer: Option<String>,
+    pub(crate) leeway: Duration,
+}
+
+/// A token whose claims hold, and whose signature is still to be verified.
+pub(crate) struct Unverified<'t> {
+    pub(crate) signed: Signed<'t>,
+    pub(crate) user_id: Box<str>,
+    pub(crate) expires_at: u64,
+    /// When it was issued, as the token itself says; zero if it does not.
+    pub(crate) issued_at: u64,
+}
+
+impl<'t> Unverified<'t> {
+    /// Reads a token and checks all that needs no key. `now` is in seconds since the epoch.
+    ///
+    /// # Errors
+    ///
+    /// Why the token is refused; without any part of it.
+    pub(crate) fn read(token: &'t [u8], expected: &Expectations, now: u64) -> Result<Self, &'static str> {
+        let signed = Signed::read(token)?;
+        let claims: Claims<'_> = json::object(signed.payload()).ok_or("the claims are not acceptable JSON")?;
+        claims.check(expected, now)?;
+        let (user_id, expires_at) = (claims.sub.into(), claims.exp as u64);
+        Ok(Self { user_id, expires_at, issued_at: claims.iat.unwrap_or_default() as u64, signed })
+    }
+}
+
+/// The parts of a token whose header holds.
+pub(crate) struct Signed<'t> {
+    /// The header and payload as they were signed.
+    pub(crate) message: &'t [u8],
+    pub(crate) key_id: Option<Box<str>>,
+    /// All three parts, decoded into one allocation.
+    decoded: Vec<u8>,
+    payload: Range<usize>,
+}
+
+impl<'t> Signed<'t> {
+    pub(crate) fn read(token: &'t [u8]) -> Result<Self, &'static str> {
+        if token.len() > MAX_TOKEN {
+            return Err("the token is too long");
+        }
+        let mut dots = memchr::memchr_iter(b'.', token);
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
+            return Err("the token does not have three parts");
+        };
+        let mut decoded = Vec::with_capacity(token.len());
+        let mut decode = |part: &[u8]| match URL_SAFE_NO_PAD.decode_vec(part, &mut decoded) {
+            Ok(()) => Ok(decoded.len()),
+            Err(_) => Err("a part of the token is not base64url"),
+        };
+        let payload = decode(&token[..first])?..decode(&token[first + 1..second])?;
+        let end = decode(&token[second + 1..])?;
+        if payload.is_empty() || payload.end == end {
+            return Err("a part of the token is empty");
+        }
+        let header: Header<'_> = json::object(&decoded[..payload.start]).ok_or("the header is not acceptable JSON")?;
+        Ok(Self { message: &token[..second], key_id: header.check()?, decoded, payload })
+    }
+
+    fn payload(&self) -> &[u8] {
+        &self.decoded[self.payload.clone()]
+    }
+
+    pub(crate) fn signature(&self) -> &[u8] {
+        &self.decoded[self.payload.end..]
+    }
+}
+
+#[derive(Deserialize)]
+struct Header<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    kid: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    typ: Option<Cow<'a, str>>,
+    #[serde(default, deserialize_with = "present")]
+    crit: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
+    b64: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
+    zip: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
+    cty: Option<IgnoredAny>,
+}
+
+impl Header<'_> {
+    fn check(self) -> Result<Option<Box<str>>, &'static str> {
+        if self.alg != "RS256" {
+            return Err("the algorithm is not RS256");
+        }
+        if self.crit.is_some() || self.b64.is_some() || self.zip.is_some() || self.cty.is_some() {
+            return Err("the header asks for an extension");
+        }
+        let is_jwt = |typ: &str| JWT_TYPES.iter().any(|known| typ.eq_ignore_ascii_case(known));
+        if self.typ.is_some_and(|typ| !is_jwt(&typ)) {
+            return Err("the token is of another type");
+        }
+        Ok(self.kid.map(Into::into))
+    }
+}
+
+#[derive(Deserialize)]
+struct Claims<'a> {
+    #[serde(borrow)]
+    sub: Cow<'a, str>,
+    exp: f64,
+    #[serde(default, deserialize_with = "present")]
+    nbf: Option<f64>,
+    #[serde(default, deserialize_with = "present")]
+    iat: Option<f64>,
+    #[serde(borrow, default)]
+    aud: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    iss: Option<&'a RawValue>,
+}
+
+impl Claims<'_> {
+    fn check(&self, expected: &Expectations, now: u64) -> Result<(), &'static str> {
+        if self.sub.is_empty() {
+            return Err("`sub` is empty");
+        }
+        if [Some(self.exp), self.nbf, self.iat].into_iter().flatten().any(|date| date.abs() > MAX_DATE) {
+            return Err("a date is not one");
+        }
+        let (now, leeway) = (now as f64, expected.leeway.as_secs() as f64);
+        if now >= self.exp + leeway {
+            return Err("the token is expired");
+        }
+        if self.nbf.is_some_and(|not_before| now + leeway < not_before) {
+            return Err("the token is not valid yet");
+        }
+        if let Some(audience) = &expected.audience
+            && !self.aud.is_some_and(|aud| names(aud, audience))
+        {
+            return Err("the token is for another audience");
+        }
+        if let Some(issuer) = &expected.issuer
+            && self.iss.and_then(text).is_none_or(|iss| iss != issuer.as_str())
+        {
+            return Err("the token is from another issuer");
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether a token, whoever has signed it and when, says that it is for others than `audience`.
+pub(crate) fn is_for_another_audience(token: &[u8], audience: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Audience<'a> {
+        #[serde(borrow)]
+        aud: &'a RawValue,
+    }
+    let Ok(signed) = Signed::read(token) else { return false };
+    json::object::<Audience<'_>>(signed.payload()).is_some_and(|Audience { aud }| {
+        let is_well_formed = text(aud).is_some() || serde_json::from_str::<Vec<Cow<'_, str>>>(aud.get()).is_ok();
+        is_well_formed && !names(aud, audience)
+    })
+}
+
+/// Returns whether an `aud` claim, a string or an array of strings (RFC 7519 section 4.1.3), names `audience`.
+fn names(aud: &RawValue, audience: &str) -> bool {
+    match text(aud) {
+        Some(one) => one == audience,
+        None => {
+            serde_json::from_str::<Vec<Cow<'_, str>>>(aud.get()).is_ok_and(|all| all.iter().any(|one| one == audience))
+        }
+    }
+}
+
+fn text(value: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<Text<'_>>(value.get()).ok().map(|text| text.0)
+}
+
+/// `Cow` borrows where it can only inside of a type that says so.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Keeps `null` from passing for an absent member.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Twice what fits into the largest cookie: the rest is for callers of `verify_jwt`.
+pub(crate) const MAX_TOKEN: usize = 8190;
+
+/// RFC 7515 section 4.1.9 and RFC 9068 section 2.1; without regard to case, as all media types.
+const JWT_TYPES: [&str; 3] = ["JWT", "application/jwt", "at+jwt"];
+
+/// The year 9999, in milliseconds to be lenient: beyond it, seconds are no date.
+const MAX_DATE: f64 = 253_402_300_799_000.0;
+
+#[cfg(test)]
+mod tests;

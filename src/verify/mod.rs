@@ -1,0 +1,204 @@
+//! Is a JWT good? Its grammar and claims, its signature, and a cache of those that were.
+
+pub(crate) mod jwt;
+mod token_cache;
+
+use std::{sync::Arc, time::UNIX_EPOCH};
+
+use self::{
+    jwt::{Expectations, Unverified, is_for_another_audience},
+    token_cache::TokenCache,
+};
+use crate::{
+    clock,
+    config::{Checked, OutagePolicy},
+    error::{AuthError, AuthErrorKind},
+    jwks::{JwksCache, ReloadReason, Reloaded},
+    session::{AuthMaterial, Session, Verified},
+    stats::Counters,
+};
+
+/// Verifies JWTs, and remembers the sessions of those that it has verified.
+pub(crate) struct Verifier {
+    expectations: Expectations,
+    on_outage: OutagePolicy,
+    cache: TokenCache,
+    jwks: Arc<JwksCache>,
+    counters: Arc<Counters>,
+}
+
+impl Verifier {
+    pub(crate) fn new(config: &Checked, jwks: Arc<JwksCache>, counters: Arc<Counters>) -> Self {
+        let settings = &config.settings;
+        let expectations = Expectations {
+            audience: config.audience().map(ToOwned::to_owned),
+            issuer: settings.issuer.clone(),
+            leeway: settings.leeway,
+        };
+        let cache = TokenCache::new(settings.token_cache_bytes);
+        Self { expectations, on_outage: settings.on_outage, cache, jwks, counters }
+    }
+
+    /// Finds the session of a JWT that was verified before, if its key is still in use. The JWT may have expired.
+    pub(crate) fn recall(&self, jwt: &[u8]) -> Option<Session> {
+        let generation = self.jwks.generation()?;
+        self.cache.get(jwt).filter(|session| session.generation() == generation)
+    }
+
+    /// Returns whether the JWT of a session has not expired.
+    pub(crate) fn is_live(&self, session: &Session) -> bool {
+        self.is_live_at(session, now())
+    }
+
+    fn is_live_at(&self, session: &Session, now: u64) -> bool {
+        now < session.exp().saturating_add(self.expectations.leeway.as_secs())
+    }
+
+    /// Verifies a JWT with the keys at hand.
+    pub(crate) fn check(&self, jwt: &[u8]) -> Result<Verified, Unverifiable> {
+        let token = Unverified::read(jwt, &self.expectations, now()).map_err(Unverifiable::Invalid)?;
+        let (keys, generation) = self.jwks.current().ok_or(Unverifiable::NoKeys)?;
+        let signed = &token.signed;
+        let key = keys.find(signed.key_id.as_deref()).ok_or(Unverifiable::UnknownKey { issued_at: token.issued_at })?;
+        self.counters.verifications.count();
+        if !key.verifies(signed.message, signed.signature()) {
+            return Err(Unverifiable::Invalid("the signature does not verify"));
+        }
+        Ok(Verified { user_id: token.user_id, expires_at: token.expires_at, generation })
+    }
+
+    /// Verifies a JWT that a request has presented, after a reload if its key is unknown and the policy allows one.
+    pub(crate) async fn verify(&self, jwt: &[u8]) -> Result<Verified, AuthError> {
+        let issued_at = match self.check(jwt) {
+            Err(Unverifiable::UnknownKey { issued_at }) => issued_at,
+            outcome => return outcome.map_err(Into::into),
+        };
+        let reloaded = self.jwks.reload(ReloadReason::UnknownKey).await?;
+        let outcome = self.check(jwt);
+        // A new key, while tokens of unknown keys use up the reloads: a refresh would spend a good refresh token on it.
+        // Where the alternative is to end the session, that is the lesser evil.
+        if let (Err(Unverifiable::UnknownKey { .. }), Reloaded::NotBefore(delay)) = (&outcome, reloaded)
+            && self.jwks.is_older_than(issued_at)
+            && self.on_outage == OutagePolicy::KeepSession
+        {
+            let why = "the key set may be older than the token's key";
+            return Err(AuthError::new(AuthErrorKind::Unavailable, why).with_retry_after(Some(delay)));
+        }
+        outcome.map_err(Into::into)
+    }
+
+    /// Verifies a JWT that Crossmint has just issued: its key may be newer than any reload.
+    pub(crate) async fn verify_issued(&self, jwt: &[u8]) -> Result<Verified, AuthError> {
+        let mut outcome = self.check(jwt);
+        // A reload that was joined may be older than the key.
+        for _ in 0..2 {
+            if !matches!(outcome, Err(Unverifiable::UnknownKey { .. })) {
+                break;
+            }
+            let reloaded = self.jwks.reload(ReloadReason::Issued).await?;
+            outcome = self.check(jwt);
+            if reloaded != Reloaded::Joined {
+                break;
+            }
+        }
+        outcome.map_err(Into::into)
+    }
+
+    /// Returns whether a session that was refreshed a while ago is still good. A new key set is no reason to refresh it again.
+    pub(crate) fn still_holds(&self, session: &Session) -> bool {
+        if !self.is_live(session) {
+            return false;
+        }
+        let jwt = session.jwt().as_bytes();
+        if self.jwks.generation() == Some(session.generation()) || self.recall(jwt).is_some() {
+            return true;
+        }
+        let verified = self.check(jwt);
+        verified.map(|verified| self.remember(verified, session.material().clone())).is_ok()
+    }
+
+    /// Caches the session of a verified JWT.
+    pub(crate) fn remember(&self, verified: Verified, material: AuthMaterial) -> Session {
+        let session = Session::new(verified, material);
+        self.cache.insert(session.clone());
+        session
+    }
+
+    /// Drops the session of a JWT from the cache.
+    pub(crate) fn forget(&self, jwt: &str) {
+        self.cache.remove(jwt.as_bytes());
+    }
+
+    /// Returns whether a JWT is for another project than ours, whoever has signed it.
+    pub(crate) fn is_foreign(&self, jwt: &[u8]) -> bool {
+        self.expectations.audience.as_deref().is_some_and(|audience| is_for_another_audience(jwt, audience))
+    }
+
+    /// Loads the key set if there is none that can be used.
+    pub(crate) async fn ensure_keys(&self) -> Result<(), AuthError> {
+        self.jwks.ensure_usable().await
+    }
+
+    /// Returns how many JWTs were found in the cache.
+    pub(crate) fn cache_hits(&self) -> u64 {
+        self.cache.hits()
+    }
+}
+
+/// Why a JWT could not be verified.
+pub(crate) enum Unverifiable {
+    /// The token is bad, whatever the keys.
+    Invalid(&'static str),
+    UnknownKey {
+        issued_at: u64,
+    },
+    NoKeys,
+}
+
+impl From<Unverifiable> for AuthError {
+    fn from(why: Unverifiable) -> Self {
+        match why {
+            Unverifiable::Invalid(why) => Self::new(AuthErrorKind::InvalidToken, why),
+            Unverifiable::UnknownKey { .. } => {
+                Self::new(AuthErrorKind::InvalidToken, "the token was signed with a key that is not in the key set")
+            }
+            Unverifiable::NoKeys => Self::of(AuthErrorKind::Unavailable),
+        }
+    }
+}
+
+fn now() -> u64 {
+    // With a clock before 1970, every token has expired.
+    clock::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        config::{ApiKey, CrossmintAuthConfig, Environment},
+        jwks::tests::loaded,
+    };
+
+    #[tokio::test]
+    async fn a_cached_session_ends_with_its_jwt_and_its_key_set() {
+        let key = ApiKey::unverified("project", Environment::Development);
+        let config = CrossmintAuthConfig::builder(key).leeway(Duration::from_secs(5)).build().unwrap();
+        let jwks = loaded();
+        let current = jwks.generation().unwrap();
+        let verifier = Verifier::new(config.checked(), jwks, Arc::default());
+        let remember = |jwt: &str, generation| {
+            let verified = Verified { user_id: "alice".into(), expires_at: 1000, generation };
+            verifier.remember(verified, AuthMaterial::pair(jwt, "r"))
+        };
+        let session = remember("a JWT of the current set", current);
+        assert!(verifier.is_live_at(&session, 1004));
+        assert!(!verifier.is_live_at(&session, 1005));
+        assert!(!verifier.is_live_at(&session, u64::MAX));
+        assert!(verifier.recall(session.jwt().as_bytes()).is_some());
+        let session = remember("a JWT of another set", current + 1);
+        assert!(verifier.recall(session.jwt().as_bytes()).is_none());
+    }
+}

@@ -1,0 +1,188 @@
+//! The cache of verified JWTs: what makes a request cheap.
+//!
+//! Only verified tokens are cached, so that junk evicts nothing. A hit requires the whole token to be equal; the caller
+//! checks expiry and key set.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use hashbrown::HashMap;
+
+use crate::session::Session;
+
+/// Sessions by JWT, bounded in bytes, and sharded so that threads rarely contend.
+pub(crate) struct TokenCache {
+    shards: Box<[Shard]>,
+    shard_bytes: usize,
+}
+
+struct Shard {
+    entries: RwLock<Entries>,
+    /// Counted here, where a thread has been anyway, and not in one place for all.
+    hits: AtomicU64,
+}
+
+#[derive(Default)]
+struct Entries {
+    sessions: HashMap<Tail, Session>,
+    /// The same tails, oldest first. A session that takes the place of another of the same JWT is as old as that one.
+    ages: VecDeque<Tail>,
+    bytes: usize,
+}
+
+impl TokenCache {
+    /// Creates a cache for about `bytes` of sessions. Zero holds none.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let shard = |_| Shard { entries: RwLock::default(), hits: AtomicU64::new(0) };
+        Self { shards: (0..SHARDS).map(shard).collect(), shard_bytes: bytes / SHARDS }
+    }
+
+    /// Returns the session of a token.
+    pub(crate) fn get(&self, token: &[u8]) -> Option<Session> {
+        let tail = tail(token)?;
+        let shard = self.shard(tail);
+        // Held for a look-up, a comparison and a reference count.
+        let entries = shard.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let session = entries.sessions.get(&tail).filter(|session| session.jwt().as_bytes() == token)?;
+        // Nothing is ordered by a counter.
+        shard.hits.fetch_add(1, Ordering::Relaxed);
+        Some(session.clone())
+    }
+
+    /// Returns how many tokens have been found.
+    pub(crate) fn hits(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.hits.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Caches a session, and evicts the oldest ones if memory runs short.
+    pub(crate) fn insert(&self, session: Session) {
+        let bytes = cost(&session);
+        let Some(tail) = tail(session.jwt().as_bytes()).filter(|_| bytes <= self.shard_bytes) else { return };
+        let mut entries = self.shard(tail).entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.bytes += bytes;
+        match entries.sessions.insert(tail, session) {
+            Some(replaced) => entries.bytes -= cost(&replaced),
+            None => entries.ages.push_back(tail),
+        }
+        // Oldest first, not least recently used: a hit must not write. Evicted sessions are verified again.
+        while entries.bytes > self.shard_bytes {
+            let Some(oldest) = entries.ages.pop_front() else { break };
+            entries.take(oldest);
+        }
+    }
+
+    /// Removes the session of a token.
+    pub(crate) fn remove(&self, token: &[u8]) {
+        let Some(tail) = tail(token) else { return };
+        let mut entries = self.shard(tail).entries.write().unwrap_or_else(PoisonError::into_inner);
+        if entries.take(tail)
+            && let Some(age) = entries.ages.iter().position(|other| *other == tail)
+        {
+            entries.ages.remove(age);
+        }
+    }
+
+    fn shard(&self, tail: Tail) -> &Shard {
+        // The characters of base64 are unevenly spread over the bytes; a sum of several is not.
+        let sum: u8 = tail.to_le_bytes()[..4].iter().fold(0, |sum, byte| sum.wrapping_add(*byte));
+        &self.shards[usize::from(sum) % SHARDS]
+    }
+}
+
+impl Entries {
+    /// Takes a session out of the table, and tells whether it was there.
+    fn take(&mut self, tail: Tail) -> bool {
+        let taken = self.sessions.remove(&tail);
+        self.bytes -= taken.as_ref().map_or(0, cost);
+        taken.is_some()
+    }
+}
+
+fn cost(session: &Session) -> usize {
+    ENTRY_BYTES + session.cost()
+}
+
+/// The end of a token's signature: as good as a hash of the token, without reading it all.
+///
+/// Nobody can make a verified token end like another; and an unverified one that does still has to equal it.
+type Tail = u128;
+
+fn tail(token: &[u8]) -> Option<Tail> {
+    token.last_chunk().copied().map(Tail::from_le_bytes)
+}
+
+const SHARDS: usize = 16;
+
+/// What an entry takes beside its session: reference counts, its places in the table and in the queue of ages.
+const ENTRY_BYTES: usize = 160;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{AuthMaterial, RefreshToken, Verified};
+
+    fn session(jwt: &str) -> Session {
+        let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
+        Session::new(verified, AuthMaterial::new(jwt, RefreshToken::new("r")))
+    }
+
+    fn token(number: usize) -> String {
+        format!("{number:0>720}{number:0>12}")
+    }
+
+    #[test]
+    fn a_hit_needs_the_whole_token() {
+        let cache = TokenCache::new(1 << 20);
+        let (jwt, twin) = (format!("a{}", "x".repeat(40)), format!("b{}", "x".repeat(40)));
+        cache.insert(session(&jwt));
+        assert_eq!(cache.get(jwt.as_bytes()).unwrap().jwt(), jwt);
+        assert!(cache.get(twin.as_bytes()).is_none());
+        assert!(cache.get(b"short").is_none());
+    }
+
+    #[test]
+    fn it_is_bounded_in_bytes_and_forgets_the_oldest() {
+        let cache = TokenCache::new(SHARDS * 10_000);
+        for number in 0..1_000 {
+            cache.insert(session(&token(number)));
+        }
+        assert!(cache.get(token(999).as_bytes()).is_some());
+        assert!(cache.get(token(0).as_bytes()).is_none());
+        for shard in &cache.shards {
+            let shard = shard.entries.read().unwrap();
+            assert!(
+                shard.ages.len() == shard.sessions.len()
+                    && shard.ages.iter().all(|tail| shard.sessions.contains_key(tail))
+            );
+            let held: usize = shard.sessions.values().map(cost).sum();
+            assert_eq!(shard.bytes, held);
+            assert!(held <= 10_000);
+        }
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_and_paid_back() {
+        let cache = TokenCache::new(1 << 20);
+        cache.insert(session(&token(1)));
+        cache.insert(session(&token(1)));
+        cache.remove(token(1).as_bytes());
+        cache.remove(token(2).as_bytes());
+        assert!(cache.get(token(1).as_bytes()).is_none());
+        assert!(cache.shards.iter().all(|shard| {
+            let entries = shard.entries.read().unwrap();
+            entries.bytes == 0 && entries.ages.is_empty()
+        }));
+    }
+
+    #[test]
+    fn without_room_it_holds_nothing() {
+        let cache = TokenCache::new(0);
+        cache.insert(session(&token(1)));
+        assert!(cache.get(token(1).as_bytes()).is_none());
+    }
+}
