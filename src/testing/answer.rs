@@ -1,107 +1,98 @@
-//! Answers, and the ways in which their bytes reach the client.
+//! Responses, and how they are delivered to the client.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use bytes::{Buf as _, Bytes};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Response, StatusCode};
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+};
 use hyper::body::{Body, Frame, SizeHint};
 use serde_json::Value;
 use tokio::time::{Interval, interval};
 
-use super::server::Line;
+use super::connection::{Connection, Ending};
 
-/// What a call is answered with.
+/// A response and the way in which it is delivered.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) response: Response<Bytes>,
-    pub(super) delivery: Delivery,
+pub(crate) struct Answer {
+    pub(crate) response: Response<Bytes>,
+    pub(crate) delivery: Delivery,
 }
 
-/// How an answer is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(crate) enum Delivery {
     /// As it is.
     Whole,
     /// Half of the body, then a reset.
     ResetHalfway,
-    /// The whole body under a `content-length` that promises more, then the connection closes.
+    /// The whole body under a `content-length` that announces more, then the connection closes.
     ClosedEarly,
-    /// One byte per second, then spaces.
+    /// One byte per second, then endless spaces at the same rate.
     Trickling,
-    /// Spaces without end.
+    /// The body, then endless spaces.
     Endless,
-    /// This many spaces.
+    /// The body, then this many spaces.
     Padding(usize),
-    /// Nothing, and the connection ends.
+    /// No response; the connection ends.
     Ended(Ending),
-    /// Nothing, and the connection stays.
+    /// No response; the connection stays open.
     Never,
 }
 
-/// How a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// TCP FIN.
-    Close,
-    /// TCP RST.
-    Reset,
-}
-
 impl Answer {
-    pub(super) fn whole(response: Response<Bytes>) -> Self {
+    pub(crate) fn whole(response: Response<Bytes>) -> Self {
         Self { response, delivery: Delivery::Whole }
     }
 
-    pub(super) fn none(delivery: Delivery) -> Self {
-        Self { response: Response::default(), delivery }
-    }
-
-    /// Makes the response that hyper sends over a line, or `None` where the client is to get none.
-    pub(super) fn over(self, line: &Arc<Line>) -> Option<Response<AnswerBody>> {
+    /// Builds the response that hyper sends over a connection, or returns `None` if the client gets none.
+    pub(crate) fn into_response(self, connection: &Arc<Connection>) -> Option<Response<AnswerBody>> {
         let (mut head, mut bytes) = self.response.into_parts();
-        let rest = match self.delivery {
+        let end = |ending| Tail::End(Arc::clone(connection), ending);
+        let tail = match self.delivery {
             Delivery::Whole => match head.headers.get(CONTENT_LENGTH) {
-                Some(length) if length != HeaderValue::from(bytes.len()) => Rest::End(Arc::clone(line), Ending::Close),
-                _ => Rest::Nothing,
+                Some(length) if length != HeaderValue::from(bytes.len()) => end(Ending::Close),
+                _ => Tail::Padding(0),
             },
             Delivery::ResetHalfway => {
                 head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
                 bytes.truncate(bytes.len() / 2);
-                Rest::End(Arc::clone(line), Ending::Reset)
+                end(Ending::Reset)
             }
             Delivery::ClosedEarly => {
                 head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len() + MISSING));
-                Rest::End(Arc::clone(line), Ending::Close)
+                end(Ending::Close)
             }
-            Delivery::Trickling => Rest::Trickle(interval(TRICKLE)),
-            Delivery::Endless => Rest::Endless,
-            Delivery::Padding(size) => Rest::Padding(size),
+            Delivery::Trickling => Tail::Trickle(interval(TRICKLE)),
+            Delivery::Endless => Tail::Endless,
+            Delivery::Padding(size) => Tail::Padding(size),
             Delivery::Ended(ending) => {
-                line.end(ending);
+                connection.end(ending);
                 return None;
             }
             Delivery::Never => return None,
         };
-        Some(Response::from_parts(head, AnswerBody { bytes, rest }))
+        Some(Response::from_parts(head, AnswerBody { bytes, tail }))
     }
 }
 
-/// The body of an answer: its bytes, and what becomes of it afterwards.
+/// The body of a response: its bytes, and what follows them.
 #[derive(Debug)]
-pub(super) struct AnswerBody {
+pub(crate) struct AnswerBody {
     bytes: Bytes,
-    rest: Rest,
+    tail: Tail,
 }
 
 #[derive(Debug)]
-enum Rest {
-    Nothing,
-    End(Arc<Line>, Ending),
+enum Tail {
+    End(Arc<Connection>, Ending),
     Trickle(Interval),
     Endless,
     Padding(usize),
@@ -112,22 +103,22 @@ impl Body for AnswerBody {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Self { bytes, rest } = &mut *self;
-        let data = match rest {
-            Rest::Trickle(ticks) => {
-                std::task::ready!(ticks.poll_tick(cx));
+        let Self { bytes, tail } = &mut *self;
+        let data = match tail {
+            Tail::Trickle(ticks) => {
+                ready!(ticks.poll_tick(cx));
                 if bytes.is_empty() { Bytes::from_static(b" ") } else { bytes.split_to(1) }
             }
-            _ if bytes.has_remaining() => std::mem::take(bytes),
-            Rest::Nothing | Rest::Padding(0) => return Poll::Ready(None),
-            // Both protocols of hyper write out what they have before the connection's own poll returns, which is
-            // before the line looks at whether it has ended.
-            Rest::End(line, ending) => {
-                line.end(*ending);
+            _ if !bytes.is_empty() => mem::take(bytes),
+            // For both protocols, hyper flushes its buffers before its connection future returns `Pending`, and only
+            // then is the connection's ending observed.
+            Tail::End(connection, ending) => {
+                connection.end(*ending);
                 return Poll::Pending;
             }
-            Rest::Endless => Bytes::from_static(&SPACES),
-            Rest::Padding(left) => {
+            Tail::Endless => Bytes::from_static(&SPACES),
+            Tail::Padding(0) => return Poll::Ready(None),
+            Tail::Padding(left) => {
                 let chunk = SPACES.len().min(*left);
                 *left -= chunk;
                 Bytes::from_static(&SPACES[..chunk])
@@ -137,15 +128,14 @@ impl Body for AnswerBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.rest {
-            Rest::Nothing => SizeHint::with_exact(self.bytes.len() as u64),
-            Rest::Padding(left) => SizeHint::with_exact(left as u64),
-            Rest::End(..) | Rest::Trickle(_) | Rest::Endless => SizeHint::new(),
+        match self.tail {
+            Tail::Padding(left) => SizeHint::with_exact((self.bytes.len() + left) as u64),
+            Tail::End(..) | Tail::Trickle(_) | Tail::Endless => SizeHint::new(),
         }
     }
 }
 
-pub(super) fn json_response(status: StatusCode, body: &Value) -> Response<Bytes> {
+pub(crate) fn json_response(status: StatusCode, body: &Value) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body.to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

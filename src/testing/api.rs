@@ -1,115 +1,109 @@
-//! What the endpoints answer when nothing is wrong with them.
+//! The endpoints and their state.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use cookie::time::OffsetDateTime;
-use cookie::time::format_description::well_known::Rfc3339;
-use http::header::ALLOW;
-use http::{HeaderValue, Method, Response, StatusCode};
+use cookie::time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use http::{HeaderValue, Method, Response, StatusCode, header::ALLOW};
 use serde_json::{Map, Value, json};
 
-use super::answer::json_response;
-use super::calls::{Endpoint, RecordedRequest};
-use super::keys::{Keyring, SigningKey};
-use super::ledger::{Ledger, Redeemed, Refusal};
-use super::session::JwtShape;
+use super::{
+    answer::json_response,
+    calls::{Endpoint, RecordedRequest},
+    jwt::JwtTemplate,
+    keys::Keyring,
+    ledger::{Ledger, Redeemed},
+};
 
 /// The state of the service.
-#[derive(Debug)]
-pub(super) struct Api {
+pub(crate) struct Api {
     api_key: String,
     keyring: Keyring,
     ledger: Mutex<Ledger>,
     users: Mutex<HashMap<String, Value>>,
-    renewal: Mutex<Renewal>,
+    refresh_options: Mutex<RefreshOptions>,
 }
 
-/// How the answers of the refresh endpoint look.
+/// Determines the responses of the refresh endpoint.
 #[derive(Clone)]
-struct Renewal {
-    shape: JwtShape,
+struct RefreshOptions {
+    jwt: JwtTemplate,
     edit: Arc<dyn Fn(&mut Value) + Send + Sync>,
 }
 
-impl fmt::Debug for Renewal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Renewal").field("shape", &self.shape).finish_non_exhaustive()
-    }
-}
-
 impl Api {
-    pub(super) fn new(api_key: &str) -> Self {
+    pub(crate) fn new(api_key: &str) -> Self {
         Self {
             api_key: api_key.to_owned(),
             keyring: Keyring::new(),
             ledger: Mutex::new(Ledger::new()),
             users: Mutex::default(),
-            renewal: Mutex::new(Renewal { shape: JwtShape::default(), edit: Arc::new(|_| ()) }),
+            refresh_options: Mutex::new(RefreshOptions { jwt: JwtTemplate::default(), edit: Arc::new(|_| ()) }),
         }
     }
 
-    pub(super) fn api_key(&self) -> &str {
+    pub(crate) fn api_key(&self) -> &str {
         &self.api_key
     }
 
-    pub(super) fn keyring(&self) -> &Keyring {
+    pub(crate) fn keyring(&self) -> &Keyring {
         &self.keyring
     }
 
-    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn open_session(&self, user_id: &str) -> String {
-        self.admit_user(user_id);
+    pub(crate) fn open_session(&self, user_id: &str) -> String {
+        self.add_user(user_id);
         self.ledger().open(user_id)
     }
 
-    pub(super) fn one_time_secret(&self, user_id: &str) -> String {
-        self.admit_user(user_id);
+    pub(crate) fn one_time_secret(&self, user_id: &str) -> String {
+        self.add_user(user_id);
         self.ledger().one_time_secret(user_id)
     }
 
-    pub(super) fn mint(&self, user_id: &str, shape: &JwtShape) -> String {
-        let key: Arc<SigningKey> = self.keyring.current();
-        key.sign(json!({ "typ": "JWT" }), &shape.claims_for(user_id))
+    pub(crate) fn mint(&self, user_id: &str, template: &JwtTemplate) -> String {
+        self.keyring.current().sign(json!({ "typ": "JWT" }), &template.claims_for(user_id))
     }
 
-    pub(super) fn set_user(&self, id: String, user: Value) {
+    pub(crate) fn set_user(&self, id: String, user: Value) {
         self.users().insert(id, user);
     }
 
-    pub(super) fn set_renewed_lifetime(&self, seconds: i64) {
-        self.renewal().shape.lifetime = seconds;
+    pub(crate) fn set_renewed_jwt_lifetime(&self, seconds: i64) {
+        self.refresh_options().jwt.lifetime = seconds;
     }
 
-    pub(super) fn set_renewed_claim(&self, name: &str, value: Value) {
-        self.renewal().shape.claims.insert(name.to_owned(), value);
+    pub(crate) fn set_renewed_claim(&self, name: &str, value: Value) {
+        self.refresh_options().jwt.claims.insert(name.to_owned(), value);
     }
 
-    pub(super) fn edit_renewals(&self, edit: Arc<dyn Fn(&mut Value) + Send + Sync>) {
-        self.renewal().edit = edit;
+    pub(crate) fn edit_refresh_answers(&self, edit: impl Fn(&mut Value) + Send + Sync + 'static) {
+        self.refresh_options().edit = Arc::new(edit);
     }
 
-    /// Carries a call out.
-    pub(super) fn answer(&self, endpoint: Endpoint, request: &RecordedRequest) -> Response<Bytes> {
+    /// Executes a call.
+    pub(crate) fn respond(&self, endpoint: Endpoint, request: &RecordedRequest) -> Response<Bytes> {
         let method = match endpoint {
             Endpoint::Keys | Endpoint::User => Method::GET,
             Endpoint::Refresh | Endpoint::Logout => Method::POST,
             Endpoint::Elsewhere => return failure(StatusCode::NOT_FOUND, "no such endpoint"),
         };
         if request.method != method {
-            let mut response = failure(StatusCode::METHOD_NOT_ALLOWED, "this endpoint has another method");
+            let mut response = failure(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not support this method");
             let allowed = if method == Method::GET { "GET" } else { "POST" };
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
             return response;
         }
         if endpoint != Endpoint::Keys && request.header("x-api-key") != Some(&self.api_key) {
-            return failure(StatusCode::UNAUTHORIZED, "the API key is missing or not valid");
+            return failure(StatusCode::UNAUTHORIZED, "the API key is missing or invalid");
         }
 
         match endpoint {
@@ -126,24 +120,24 @@ impl Api {
         };
         let redeemed = self.ledger().redeem(&secret);
         match redeemed {
-            Ok(redeemed) => json_response(StatusCode::OK, &self.renewed(&redeemed)),
-            Err(refusal) => failure(StatusCode::UNAUTHORIZED, refusal.message()),
+            Ok(redeemed) => json_response(StatusCode::OK, &self.refreshed(&redeemed)),
+            Err(error) => failure(StatusCode::UNAUTHORIZED, error.message()),
         }
     }
 
-    fn renewed(&self, redeemed: &Redeemed) -> Value {
-        let renewal = self.renewal().clone();
+    fn refreshed(&self, redeemed: &Redeemed) -> Value {
+        let options = self.refresh_options().clone();
         let expiry = OffsetDateTime::now_utc() + REFRESH_TOKEN_LIFETIME;
         let expiry = expiry.replace_nanosecond(0).unwrap_or(expiry);
         let mut answer = json!({
-            "jwt": self.mint(&redeemed.user_id, &renewal.shape),
+            "jwt": self.mint(&redeemed.user_id, &options.jwt),
             "refresh": {
                 "secret": redeemed.secret,
-                "expiresAt": expiry.format(&Rfc3339).expect("this century's dates have an RFC 3339 form"),
+                "expiresAt": expiry.format(&Rfc3339).expect("RFC 3339 can represent dates of this century"),
             },
             "user": self.users().get(&redeemed.user_id),
         });
-        (renewal.edit)(&mut answer);
+        (options.edit)(&mut answer);
         answer
     }
 
@@ -163,7 +157,7 @@ impl Api {
         }
     }
 
-    fn admit_user(&self, id: &str) {
+    fn add_user(&self, id: &str) {
         self.users().entry(id.to_owned()).or_insert_with(|| json!({ "id": id }));
     }
 
@@ -171,13 +165,19 @@ impl Api {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn renewal(&self) -> MutexGuard<'_, Renewal> {
-        self.renewal.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refresh_options(&self) -> MutexGuard<'_, RefreshOptions> {
+        self.refresh_options.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api").finish_non_exhaustive()
     }
 }
 
 impl Endpoint {
-    pub(super) fn at(path: &str) -> Self {
+    pub(crate) fn at(path: &str) -> Self {
         match path {
             "/.well-known/jwks.json" => Self::Keys,
             "/api/2024-09-26/session/sdk/auth/refresh" => Self::Refresh,
@@ -186,16 +186,6 @@ impl Endpoint {
                 Some(id) if !id.is_empty() && !id.contains('/') => Self::User,
                 _ => Self::Elsewhere,
             },
-        }
-    }
-}
-
-impl Refusal {
-    fn message(self) -> &'static str {
-        match self {
-            Self::Unknown => "Refresh token is not known",
-            Self::Revoked => "Refresh token has been revoked",
-            Self::Reused => "Refresh token has been used",
         }
     }
 }
@@ -210,7 +200,7 @@ fn refresh_secret(body: &[u8]) -> Option<String> {
     Some(members.get("refresh")?.as_str()?.to_owned())
 }
 
-/// Decodes a path segment (RFC 3986, section 2.1), or says that it is none.
+/// Decodes a percent-encoded path segment (RFC 3986, section 2.1); `None` if it is malformed.
 fn percent_decoded(segment: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(segment.len());
     let mut bytes = segment.bytes();

@@ -1,8 +1,10 @@
-//! The record of calls that arrived, and waiting for them.
+//! The log of the calls that have arrived.
 
-use std::collections::VecDeque;
-use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -13,37 +15,38 @@ use tokio::sync::Notify;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
-    /// The JSON Web Key Set, `GET /.well-known/jwks.json`.
+    /// Returns the JSON Web Key Set, `GET /.well-known/jwks.json`.
     Keys,
-    /// The exchange of a refresh token, `POST /api/2024-09-26/session/sdk/auth/refresh`.
+    /// Exchanges a refresh token, `POST /api/2024-09-26/session/sdk/auth/refresh`.
     Refresh,
-    /// The end of a session, `POST /api/2024-09-26/session/sdk/auth/logout`.
+    /// Revokes a session, `POST /api/2024-09-26/session/sdk/auth/logout`.
     Logout,
-    /// A user's profile, `GET /api/2024-09-26/sdk/auth/user/<id>`.
+    /// Returns a user's profile, `GET /api/2024-09-26/sdk/auth/user/<id>`.
     User,
-    /// Every other path, answered with 404.
+    /// Every other path; responds with 404.
     ///
-    /// A redirect to it with [`Fault::Redirect`](super::Fault::Redirect) shows whether redirects are followed.
+    /// Use it as the target of a [`Fault::Redirect`](crate::testing::Fault::Redirect) to detect whether redirects are
+    /// followed.
     Elsewhere,
 }
 
 impl Endpoint {
-    pub(super) fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self as usize
     }
 
-    pub(super) const COUNT: usize = Self::Elsewhere as usize + 1;
+    pub(crate) const COUNT: usize = Self::Elsewhere as usize + 1;
 }
 
-/// A call as it arrived at the mock.
+/// A request that the mock has received.
 ///
-/// Its `Debug` output names the headers, but shows no header's value and nothing of the body: they carry secrets.
+/// Its `Debug` output lists the names of the headers, and redacts their values and the body, which contain secrets.
 #[derive(Clone)]
 pub struct RecordedRequest {
-    pub(super) method: Method,
-    pub(super) path: String,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl RecordedRequest {
@@ -53,7 +56,7 @@ impl RecordedRequest {
         &self.method
     }
 
-    /// Returns the path, percent-encoded as it arrived, and the query where there was one.
+    /// Returns the path and query, percent-encoded as received.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
@@ -65,19 +68,19 @@ impl RecordedRequest {
         &self.headers
     }
 
-    /// Returns the first value of a header, or `None` where it is absent or not visible ASCII.
+    /// Returns the first value of a header, or `None` if it is absent or not visible ASCII.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Returns the body; empty where it was above the limit of 64 KiB.
+    /// Returns the body; empty if it exceeded the limit of 64 KiB.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// Returns the body as JSON, or `None` where it is none.
+    /// Returns the body as JSON, or `None` if it is not valid JSON.
     #[must_use]
     pub fn json(&self) -> Option<Value> {
         serde_json::from_slice(&self.body).ok()
@@ -89,32 +92,32 @@ impl fmt::Debug for RecordedRequest {
         f.debug_struct("RecordedRequest")
             .field("method", &self.method)
             .field("path", &self.path)
-            // `keys()` itself would print the values as well.
+            // The `Debug` output of `keys()` itself includes the values.
             .field("headers", &self.headers.keys().collect::<Vec<_>>())
             .field("body", &"***")
             .finish()
     }
 }
 
-/// What arrived, by endpoint.
+/// The calls, by endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Calls {
-    logs: Mutex<[Log; Endpoint::COUNT]>,
+pub(crate) struct CallLog {
+    endpoints: Mutex<[EndpointLog; Endpoint::COUNT]>,
     arrived: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Log {
+struct EndpointLog {
     count: usize,
     recent: VecDeque<RecordedRequest>,
 }
 
-impl Calls {
-    pub(super) fn record(&self, endpoint: Endpoint, request: RecordedRequest) {
+impl CallLog {
+    pub(crate) fn record(&self, endpoint: Endpoint, request: RecordedRequest) {
         {
             let log = &mut self.lock()[endpoint.index()];
             log.count += 1;
-            if log.recent.len() == KEPT_PER_ENDPOINT {
+            if log.recent.len() == MAX_RECENT {
                 log.recent.pop_front();
             }
             log.recent.push_back(request);
@@ -122,17 +125,17 @@ impl Calls {
         self.arrived.notify_waiters();
     }
 
-    pub(super) fn count(&self, endpoint: Endpoint) -> usize {
+    pub(crate) fn count(&self, endpoint: Endpoint) -> usize {
         self.lock()[endpoint.index()].count
     }
 
-    pub(super) fn recent(&self, endpoint: Endpoint) -> Vec<RecordedRequest> {
+    pub(crate) fn recent(&self, endpoint: Endpoint) -> Vec<RecordedRequest> {
         self.lock()[endpoint.index()].recent.iter().cloned().collect()
     }
 
-    pub(super) async fn reached(&self, endpoint: Endpoint, count: usize) {
+    pub(crate) async fn reached(&self, endpoint: Endpoint, count: usize) {
         loop {
-            // Made before the look at the count: it is woken by whatever is recorded from here on.
+            // Created before the check, so that it is notified of every call recorded after the check.
             let arrival = self.arrived.notified();
             if self.count(endpoint) >= count {
                 return;
@@ -141,10 +144,10 @@ impl Calls {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, [Log; Endpoint::COUNT]> {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, [EndpointLog; Endpoint::COUNT]> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Keeps a load test of millions of calls within memory.
-const KEPT_PER_ENDPOINT: usize = 4096;
+/// Bounds the memory of load tests with millions of calls.
+const MAX_RECENT: usize = 4096;

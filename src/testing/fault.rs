@@ -1,197 +1,166 @@
-//! The faults that an endpoint can be made to show.
+//! The faults that a test can inject into an endpoint.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Delivery, Ending, json_response};
+use super::{
+    answer::{Answer, Delivery},
+    connection::Ending,
+};
 
 /// A way in which an endpoint fails.
 ///
-/// A refresh token is spent, and a session ended, only where the call is carried out: [`Fault::commits`] says for which
-/// faults it is. Where the connection is reset or closed over HTTP/2, all of its streams are.
+/// A refresh token is spent, or a session revoked, only if the call is executed; [`Fault::commits`] returns whether it
+/// is. A fault that resets or closes an HTTP/2 connection affects all of its streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// A status, 200 to 999, with the JSON body `{"message": "…"}`: the API's own verdict, or its failure.
+    /// Responds with a status, 200 to 999, and the JSON body `{"message": "…"}`, as the API itself does.
     Status(u16),
-    /// A status, 200 to 999, with an HTML page: what a load balancer or a geo block answers.
+    /// Responds with a status, 200 to 999, and an HTML page, as a load balancer or a geo block does.
     StatusHtml(u16),
-    /// An answer of the test's own making, sent as it is; see also [`Fault::json`] and [`Fault::response`].
+    /// Responds with exactly this response; see also [`Fault::json`] and [`Fault::response`].
     Response {
         /// The status, 200 to 999.
         status: u16,
-        /// The headers, none of which is added to save `content-length` and `date`.
+        /// The headers. Only `content-length` and `date` are added to them.
         headers: Vec<(String, String)>,
         /// The body.
         body: Bytes,
     },
-    /// A redirect with this status and `location`.
+    /// Redirects with this status and `location`.
     Redirect(u16, String),
-    /// A wait, and then the true answer. The call is carried out after the wait, even when the client is gone by then.
+    /// Waits, then executes the call and responds as usual. The call is executed even if the client has disconnected.
     Delay(Duration),
-    /// No answer ever. The call is not carried out.
+    /// Never responds, and does not execute the call.
     Hang,
-    /// The call is carried out, then no answer ever: the time-out of which the client cannot tell what it did.
+    /// Executes the call, but never responds: the client times out, and cannot know whether the call took effect.
     HangAfterCommit,
-    /// The connection is reset before the status line. The call is not carried out.
+    /// Resets the connection before the status line, and does not execute the call.
     Reset,
-    /// The call is carried out, then the connection is reset before the status line: the answer is lost.
+    /// Executes the call, then resets the connection before the status line: the response is lost.
     LoseAnswer,
-    /// The call is carried out, then the connection is reset in the middle of the answer's body.
+    /// Executes the call, then resets the connection in the middle of the response body.
     ResetMidBody,
-    /// The call is carried out and answered in full, but `content-length` announces more, and the connection closes.
+    /// Executes the call and sends the whole response, but announces a longer body, and closes the connection.
     EarlyEof,
-    /// The call is carried out and answered one byte per second; spaces follow the answer without end.
+    /// Executes the call and sends the response body at one byte per second, followed by endless spaces.
     SlowBody,
-    /// Status 200 and `application/json`, with a body that is not JSON.
+    /// Responds with status 200, `application/json` and a body that is not JSON.
     Garbage,
-    /// Status 200 and `application/json`, with an empty body.
+    /// Responds with status 200, `application/json` and an empty body.
     Empty,
-    /// Status 200 and `application/json`, with spaces without end, as fast as they are read.
+    /// Responds with status 200, `application/json` and endless spaces, as fast as the client reads them.
     Endless,
-    /// Status 200 and `application/json`, with this many spaces, in bytes.
+    /// Responds with status 200, `application/json` and this many bytes of spaces.
     Huge(usize),
-    /// Status 200 and `content-encoding: gzip`, with 31 KiB that inflate to 31 MiB of spaces.
+    /// Responds with status 200, `content-encoding: gzip` and 31 KiB that decompress to 31 MiB of spaces.
     CompressedBomb,
 }
 
 impl Fault {
-    /// Makes an answer with a JSON body.
+    /// Creates a response with a JSON body.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "a json! literal is what callers have")]
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass json! literals")]
     pub fn json(status: u16, body: Value) -> Self {
         Self::response(status, &[("content-type", JSON)], body.to_string())
     }
 
-    /// Makes an answer with any headers and any body.
+    /// Creates a response with any headers and any body.
     #[must_use]
     pub fn response(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Self {
         let headers = headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
         Self::Response { status, headers: headers.collect(), body: body.into() }
     }
 
-    /// Says whether the call is carried out all the same: a refresh token is spent, a session is ended.
+    /// Returns whether the call is executed despite the fault: a refresh token is spent, a session is revoked.
     #[must_use]
     pub const fn commits(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Delay(_)
-            | Self::HangAfterCommit
-            | Self::LoseAnswer
-            | Self::ResetMidBody
-            | Self::EarlyEof
-            | Self::SlowBody => true,
-            Self::Status(_)
-            | Self::StatusHtml(_)
-            | Self::Response { .. }
-            | Self::Redirect(..)
-            | Self::Hang
-            | Self::Reset
-            | Self::Garbage
-            | Self::Empty
-            | Self::Endless
-            | Self::Huge(_)
-            | Self::CompressedBomb => false,
-        }
+                | Self::HangAfterCommit
+                | Self::LoseAnswer
+                | Self::ResetMidBody
+                | Self::EarlyEof
+                | Self::SlowBody
+        )
     }
 
-    /// Refuses, in the test that made it, a fault that HTTP cannot carry.
+    /// Returns the fault itself.
+    ///
+    /// # Panics
+    ///
+    /// Panics, at the location of the caller, if the fault has an invalid status or header.
     #[track_caller]
-    pub(super) fn checked(self) -> Self {
-        match &self {
-            Self::Status(code) | Self::StatusHtml(code) => {
-                final_status(*code);
-            }
-            Self::Response { status, headers, .. } => {
-                final_status(*status);
-                for (name, value) in headers {
-                    header(name, value);
-                }
-            }
-            Self::Redirect(code, location) => {
-                final_status(*code);
-                header("location", location);
-            }
-            _ => {}
-        }
+    pub(crate) fn checked(self) -> Self {
+        self.fixed_response();
         self
     }
 
-    /// Answers a call; `carry_out` gives the true answer, and is called for the faults that commit.
-    pub(super) fn answer(self, carry_out: impl FnOnce() -> Response<Bytes>) -> Answer {
-        match self {
-            Self::Status(code) => {
-                Answer::whole(json_response(final_status(code), &json!({ "message": "an injected fault" })))
-            }
-            Self::StatusHtml(code) => {
-                Answer::whole(filled(final_status(code), HTML, "<!doctype html><title>an injected fault</title>"))
-            }
-            Self::Response { status, headers, body } => {
-                let mut response = Response::new(body);
-                *response.status_mut() = final_status(status);
-                response.headers_mut().extend(headers.iter().map(|(name, value)| header(name, value)));
-                Answer::whole(response)
-            }
-            Self::Redirect(code, location) => {
-                let mut response = Response::new(Bytes::new());
-                *response.status_mut() = final_status(code);
-                response.headers_mut().extend([header(LOCATION.as_str(), &location)]);
-                Answer::whole(response)
-            }
-            Self::Delay(_) => Answer::whole(carry_out()),
-            Self::Hang => Answer::none(Delivery::Never),
-            Self::HangAfterCommit => {
-                carry_out();
-                Answer::none(Delivery::Never)
-            }
-            Self::Reset => Answer::none(Delivery::Ended(Ending::Reset)),
-            Self::LoseAnswer => {
-                carry_out();
-                Answer::none(Delivery::Ended(Ending::Reset))
-            }
-            Self::ResetMidBody => Answer { response: carry_out(), delivery: Delivery::ResetHalfway },
-            Self::EarlyEof => Answer { response: carry_out(), delivery: Delivery::ClosedEarly },
-            Self::SlowBody => Answer { response: carry_out(), delivery: Delivery::Trickling },
-            Self::Garbage => Answer::whole(filled(StatusCode::OK, JSON, "this is \0 not { JSON")),
-            Self::Empty => Answer::whole(filled(StatusCode::OK, JSON, "")),
-            Self::Endless => Answer { response: filled(StatusCode::OK, JSON, ""), delivery: Delivery::Endless },
-            Self::Huge(size) => {
-                Answer { response: filled(StatusCode::OK, JSON, ""), delivery: Delivery::Padding(size) }
-            }
-            Self::CompressedBomb => {
-                let mut response = filled(StatusCode::OK, JSON, bomb());
-                response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-                Answer::whole(response)
-            }
-        }
+    /// Answers a call, which `execute` executes if the fault commits.
+    pub(crate) fn answer(&self, execute: impl FnOnce() -> Response<Bytes>) -> Answer {
+        let response = if self.commits() { execute() } else { self.fixed_response() };
+        let delivery = match self {
+            Self::Hang | Self::HangAfterCommit => Delivery::Never,
+            Self::Reset | Self::LoseAnswer => Delivery::Ended(Ending::Reset),
+            Self::ResetMidBody => Delivery::ResetHalfway,
+            Self::EarlyEof => Delivery::ClosedEarly,
+            Self::SlowBody => Delivery::Trickling,
+            Self::Endless => Delivery::Endless,
+            Self::Huge(size) => Delivery::Padding(*size),
+            _ => Delivery::Whole,
+        };
+        Answer { response, delivery }
     }
-}
 
-fn filled(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
-    let mut response = Response::new(body.into());
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
+    /// Builds the response of a fault that does not commit; for the others, it is empty.
+    #[track_caller]
+    fn fixed_response(&self) -> Response<Bytes> {
+        let fixed = match self {
+            Self::Response { status, headers, body } => {
+                let mut response = Response::new(body.clone());
+                *response.status_mut() = final_status(*status);
+                for (name, value) in headers {
+                    let (name, value) = header(name, value);
+                    response.headers_mut().append(name, value);
+                }
+                return response;
+            }
+            Self::Status(code) => Self::json(*code, json!({ "message": "an injected fault" })),
+            Self::StatusHtml(code) => {
+                Self::response(*code, &[("content-type", HTML)], "<!doctype html><title>an injected fault</title>")
+            }
+            Self::Redirect(code, location) => Self::response(*code, &[("location", location)], ""),
+            Self::Garbage => Self::response(200, &[("content-type", JSON)], "this is \0 not { JSON"),
+            Self::Empty | Self::Endless | Self::Huge(_) => Self::response(200, &[("content-type", JSON)], ""),
+            Self::CompressedBomb => {
+                Self::response(200, &[("content-type", JSON), ("content-encoding", "gzip")], bomb())
+            }
+            _ => return Response::default(),
+        };
+        fixed.fixed_response()
+    }
 }
 
 #[track_caller]
 fn final_status(code: u16) -> StatusCode {
-    assert!((200..=999).contains(&code), "{code} is not the status of a final answer (200 to 999)");
+    assert!((200..=999).contains(&code), "{code} is not the status of a final response (200 to 999)");
     StatusCode::from_u16(code).expect("every number from 200 to 999 is a status")
 }
 
 #[track_caller]
 fn header(name: &str, value: &str) -> (HeaderName, HeaderValue) {
     let (Ok(name), Ok(value)) = (name.parse(), value.parse()) else {
-        panic!("{name:?}: {value:?} is not a header");
+        panic!("{name:?}: {value:?} is not a valid header");
     };
     (name, value)
 }
 
-/// Makes a gzip file of a single block whose only symbols are a space and its repetition, 1032 times per zero byte.
+/// Builds a gzip file of a single block whose only symbols are a space and its repetition, 1032 times per zero byte.
 fn bomb() -> Bytes {
     let mut file = Vec::with_capacity(BOMB_HEAD.len() + BOMB_ZEROS + BOMB_TAIL.len());
     file.extend_from_slice(&BOMB_HEAD);

@@ -1,19 +1,22 @@
-//! The signing keys: a pool for the whole process, and one mock's ring of published keys.
+//! The signing keys: a pool that all mocks of a process share, and the keys that one mock publishes.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::rand::{self, SystemRandom};
-use aws_lc_rs::rsa::{KeyPair, KeySize};
-use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    rand::{self, SystemRandom},
+    rsa::{KeyPair, KeySize},
+    signature::{KeyPair as _, RSA_PKCS1_SHA256},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-/// The current signing key and everything in the published key set.
+/// The current signing key and the published key set.
 #[derive(Debug)]
-pub(super) struct Keyring {
+pub(crate) struct Keyring {
     state: Mutex<State>,
 }
 
@@ -25,18 +28,18 @@ struct State {
 }
 
 impl Keyring {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let current = SigningKey::from_pool(0);
         let published = vec![current.jwk.clone()];
         let state = Mutex::new(State { position: 0, current, published });
         Self { state }
     }
 
-    pub(super) fn current(&self) -> Arc<SigningKey> {
+    pub(crate) fn current(&self) -> Arc<SigningKey> {
         Arc::clone(&self.lock().current)
     }
 
-    pub(super) fn rotate(&self) {
+    pub(crate) fn rotate(&self) {
         let mut state = self.lock();
         state.position += 1;
         state.current = SigningKey::from_pool(state.position);
@@ -44,16 +47,16 @@ impl Keyring {
         state.published.push(jwk);
     }
 
-    pub(super) fn withdraw_old(&self) {
+    pub(crate) fn withdraw_old(&self) {
         let mut state = self.lock();
         state.published = vec![state.current.jwk.clone()];
     }
 
-    pub(super) fn publish(&self, jwk: Value) {
+    pub(crate) fn publish(&self, jwk: Value) {
         self.lock().published.push(jwk);
     }
 
-    pub(super) fn published(&self) -> Value {
+    pub(crate) fn published(&self) -> Value {
         json!({ "keys": self.lock().published })
     }
 
@@ -62,17 +65,17 @@ impl Keyring {
     }
 }
 
-/// An RSA-2048 key pair with the `kid` and the JWK under which it is published.
-pub(super) struct SigningKey {
+/// An RSA-2048 key pair with its `kid` and its JWK.
+pub(crate) struct SigningKey {
     kid: String,
     pair: KeyPair,
     jwk: Value,
 }
 
 impl SigningKey {
-    /// Hands out the `position`-th key of this process, and makes it where it does not exist yet.
+    /// Returns the `position`-th key of this process, and generates it if it does not exist yet.
     ///
-    /// Making a key takes up to a second in a debug build, so that all mocks of a process share them.
+    /// Keys are shared because generating one takes up to a second in a debug build.
     fn from_pool(position: usize) -> Arc<Self> {
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         while pool.len() <= position {
@@ -85,7 +88,7 @@ impl SigningKey {
         let pair = KeyPair::generate(KeySize::Rsa2048).expect("AWS-LC generates RSA-2048 keys");
         let modulus = URL_SAFE_NO_PAD.encode(modulus(pair.public_key().as_ref()));
 
-        // RFC 7638, section 3: the members in this order, without white space.
+        // RFC 7638, section 3, prescribes the order of the members and no whitespace.
         let thumbprint = format!(r#"{{"e":"{EXPONENT}","kty":"RSA","n":"{modulus}"}}"#);
         let kid = URL_SAFE_NO_PAD.encode(digest(&SHA256, thumbprint.as_bytes()));
 
@@ -100,12 +103,12 @@ impl SigningKey {
         Self { kid, pair, jwk }
     }
 
-    pub(super) fn kid(&self) -> &str {
+    pub(crate) fn kid(&self) -> &str {
         &self.kid
     }
 
     /// Signs a compact JWS (RFC 7515, section 7.1).
-    pub(super) fn sign(&self, mut header: Value, claims: &Value) -> String {
+    pub(crate) fn sign(&self, mut header: Value, claims: &Value) -> String {
         if let Value::Object(members) = &mut header {
             members.entry("alg").or_insert_with(|| json!("RS256"));
             members.entry("kid").or_insert_with(|| json!(self.kid));
@@ -118,7 +121,7 @@ impl SigningKey {
         let mut signature = vec![0; self.pair.public_modulus_len()];
         self.pair
             .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), token.as_bytes(), &mut signature)
-            .expect("a 2048-bit key has room for a SHA-256 signature");
+            .expect("a 2048-bit key is long enough for an RS256 signature");
 
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
@@ -132,16 +135,16 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// Makes an opaque secret of 256 bits whose characters are all cookie-octets.
-pub(super) fn random_secret() -> String {
+/// Generates an opaque secret of 256 bits that consists of cookie-octets only.
+pub(crate) fn random_secret() -> String {
     let mut bytes = [0; 32];
     rand::fill(&mut bytes).expect("the system has a source of randomness");
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Cuts the modulus out of a DER `RSAPublicKey` (RFC 8017, appendix A.1.1).
+/// Extracts the modulus from a DER `RSAPublicKey` (RFC 8017, appendix A.1.1).
 ///
-/// All lengths are fixed for a 2048-bit modulus, whose first bit is always set, and the exponent 65537.
+/// All lengths are fixed: the modulus has 2048 bits, the first of which is always set, and the exponent is 65537.
 fn modulus(der: &[u8]) -> &[u8] {
     der.strip_prefix(&DER_BEFORE_MODULUS)
         .and_then(|rest| rest.strip_suffix(&DER_AFTER_MODULUS))

@@ -1,16 +1,21 @@
-//! A mock of Crossmint's auth service, for the tests of an application that uses this crate.
+//! A mock of Crossmint's auth service, for the tests of applications that use this crate.
 //!
-//! [`MockCrossmint`] listens on loopback, mints JWTs under real RSA keys, publishes these keys, and exchanges refresh
-//! tokens as strictly as an identity provider may: each is good for one use, and a second use ends the session. It is no
-//! stand-in that the layer knows of: the layer speaks HTTP to it, and verifies its signatures.
+//! [`MockCrossmint`] listens on loopback, mints JWTs with real RSA keys, publishes these keys, and exchanges refresh
+//! tokens as strictly as an identity provider may: a token can be used once, and a second use revokes the session. The
+//! layer has no special support for it: it calls the mock over HTTP, and verifies its signatures.
 //!
 //! ```
-//! use axum::body::Body;
-//! use axum::http::{Request, StatusCode};
-//! use axum::{Router, routing::get};
+//! use axum::{
+//!     Router,
+//!     body::Body,
+//!     http::{Request, StatusCode},
+//!     routing::get,
+//! };
 //! use tower::ServiceExt as _;
-//! use tower_crossmint_auth::CrossmintAuthLayer;
-//! use tower_crossmint_auth::testing::{Endpoint, MockCrossmint};
+//! use tower_crossmint_auth::{
+//!     CrossmintAuthLayer,
+//!     testing::{Endpoint, MockCrossmint},
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,12 +23,12 @@
 //! let config = mock.config().build()?;
 //! let app = Router::new().route("/me", get(|| async { "hello" })).layer(CrossmintAuthLayer::new(config));
 //!
-//! // A user who has signed in is let through.
+//! // The request of a user who has signed in passes.
 //! let alice = mock.sign_in("alice");
 //! let request = Request::get("/me").header("cookie", alice.cookie_header()).body(Body::empty())?;
 //! assert_eq!(app.clone().oneshot(request).await?.status(), StatusCode::OK);
 //!
-//! // One whose JWT has expired is let through as well, after one call to the refresh endpoint ...
+//! // With an expired JWT it passes as well, after one call to the refresh endpoint.
 //! let bob = mock.session("bob").jwt_lifetime(-3600).create();
 //! let request = Request::get("/me").header("cookie", bob.cookie_header()).body(Body::empty())?;
 //! let response = app.clone().oneshot(request).await?;
@@ -31,7 +36,7 @@
 //! assert_eq!(response.headers().get_all("set-cookie").iter().count(), 2);
 //! assert_eq!(mock.calls(Endpoint::Refresh), 1);
 //!
-//! // ... and one whose session was revoked is not.
+//! // With an expired JWT and a revoked session it is rejected.
 //! let carol = mock.session("carol").jwt_lifetime(-3600).create();
 //! mock.revoke(carol.refresh_token());
 //! let request = Request::get("/me").header("cookie", carol.cookie_header()).body(Body::empty())?;
@@ -40,75 +45,83 @@
 //! # }
 //! ```
 //!
-//! # Faults, and the order of events
+//! # Faults and the order of events
 //!
-//! [`MockCrossmint::inject`] makes an endpoint fail in one of the ways of [`Fault`], [`MockCrossmint::set_down`] takes the
-//! whole service away, and [`MockCrossmint::hold`] stops calls until the test lets them go: a test needs no sleeps to
-//! bring about an order of events. A call is
+//! [`MockCrossmint::inject`] makes an endpoint fail in one of the ways of [`Fault`], [`MockCrossmint::set_down`] makes
+//! the whole service unavailable, and [`MockCrossmint::hold`] holds calls until the test releases them, so that a test
+//! needs no sleeps to produce an order of events. A call goes through these steps:
 //!
-//! 1. taken in, with its body; the faults and holds that are in force now are those that it will meet;
-//! 2. held by [`MockCrossmint::hold`];
-//! 3. carried out, unless its fault prevents that: a refresh token is spent, a session is ended;
-//! 4. held by [`MockCrossmint::hold_answers`];
-//! 5. answered.
+//! 1. It is received, with its body. The faults and holds that are set at this point are the ones that apply to it.
+//! 2. It waits for the holds of [`MockCrossmint::hold`].
+//! 3. It is executed, unless its fault prevents that: a refresh token is spent, a session is revoked.
+//! 4. Its response waits for the holds of [`MockCrossmint::hold_answers`].
+//! 5. The response is sent.
 //!
-//! It is counted and recorded, which wakes [`MockCrossmint::called`], as soon as it is held or delayed, and where it is
-//! neither, once it was carried out: a test that has waited for it sees what it did. A client that goes away does not
-//! undo a call: one that is held or delayed goes its way without the client.
+//! A call is recorded, which wakes [`MockCrossmint::called`], once it has been executed, or is held or delayed: a test
+//! that has waited for a call without a hold or delay can rely on its effects. A client that disconnects does not
+//! cancel its call: a call that is held or delayed is executed nevertheless.
 
 mod answer;
 mod api;
 mod calls;
-mod door;
+mod connection;
 mod fault;
+mod jwt;
 mod keys;
 mod ledger;
+mod listener;
+mod script;
 mod server;
 mod session;
-mod switches;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde_json::Value;
 
-use crate::{ApiKey, CrossmintAuthConfig, CrossmintAuthConfigBuilder, Environment};
+use self::{
+    api::Api,
+    connection::Ending,
+    jwt::{ISSUER, PROJECT_ID},
+    listener::Listener,
+    server::Server,
+};
+pub use self::{
+    calls::{Endpoint, RecordedRequest},
+    fault::Fault,
+    script::Hold,
+    session::{MockSession, SessionBuilder},
+};
+use crate::{
+    api_key::{ApiKey, Environment},
+    config::{CrossmintAuthConfig, CrossmintAuthConfigBuilder},
+};
 
-use self::api::Api;
-use self::door::Door;
-use self::server::Server;
-
-pub use self::calls::{Endpoint, RecordedRequest};
-pub use self::fault::Fault;
-pub use self::session::{MockSession, SessionBuilder};
-pub use self::switches::Hold;
-
-/// A Crossmint on loopback.
+/// A mock Crossmint that listens on loopback.
 ///
-/// A clone is another handle to the same server. The server stops, its listener and all of its connections closed, when
-/// the last handle is dropped.
+/// Clones are handles to the same server. The server stops, and closes its listener and all connections, when the last
+/// handle is dropped.
 #[derive(Clone)]
-pub struct MockCrossmint(Arc<Running>);
+pub struct MockCrossmint(Arc<ServerGuard>);
 
-struct Running {
+/// Stops the server when it is dropped.
+struct ServerGuard {
     server: Arc<Server>,
     base_url: String,
 }
 
 impl MockCrossmint {
-    /// Starts a server on a free port of 127.0.0.1, in the Tokio runtime at hand.
+    /// Starts a server on a free port of 127.0.0.1, in the current Tokio runtime.
     ///
     /// # Panics
     ///
-    /// Panics where the loopback interface cannot be listened on, and outside of a Tokio runtime with I/O enabled.
+    /// Panics if the loopback interface is unavailable, and outside of a Tokio runtime with I/O enabled.
     pub async fn start() -> Self {
-        let door = Door::open().await.expect("127.0.0.1 can be listened on");
-        let base_url = format!("http://{}", door.address());
+        let listener = Listener::bind().await.expect("127.0.0.1 has a free port");
+        let base_url = format!("http://{}", listener.address());
         let api = Api::new(ApiKey::unverified(PROJECT_ID, Environment::Development).expose());
-        Self(Arc::new(Running { server: Server::start(api, door), base_url }))
+        Self(Arc::new(ServerGuard { server: Server::start(api, listener), base_url }))
     }
 
     /// Returns the base URL, `http://127.0.0.1:<port>`.
@@ -117,7 +130,7 @@ impl MockCrossmint {
         &self.0.base_url
     }
 
-    /// Returns the project ID, the `aud` of every JWT and the suffix of the scoped cookie names.
+    /// Returns the project ID, which is the `aud` of every JWT and the suffix of the scoped cookie names.
     #[must_use]
     pub fn project_id(&self) -> &str {
         PROJECT_ID
@@ -129,13 +142,13 @@ impl MockCrossmint {
         ISSUER
     }
 
-    /// Returns the only API key that the refresh, logout and user endpoints accept; others get 401.
+    /// Returns the only API key that the refresh, logout and user endpoints accept; they reject others with 401.
     #[must_use]
     pub fn api_key(&self) -> &str {
         self.api().api_key()
     }
 
-    /// Starts a configuration with this server's API key and base URL.
+    /// Creates a configuration builder with this server's API key and base URL.
     pub fn config(&self) -> CrossmintAuthConfigBuilder {
         let api_key = ApiKey::unverified(PROJECT_ID, Environment::Development);
         CrossmintAuthConfig::builder(api_key).base_url(self.base_url())
@@ -144,18 +157,18 @@ impl MockCrossmint {
 
 /// Sessions, users and tokens.
 impl MockCrossmint {
-    /// Signs a user in: a JWT that is valid for one hour, and an unused refresh token.
+    /// Signs a user in, and returns a session with a JWT that is valid for one hour and an unused refresh token.
     #[must_use]
     pub fn sign_in(&self, user_id: &str) -> MockSession {
         self.session(user_id).create()
     }
 
-    /// Signs a user in with a JWT of the test's own making, such as an expired one.
+    /// Builds a session with a customized JWT, such as an expired one.
     pub fn session(&self, user_id: &str) -> SessionBuilder<'_> {
-        SessionBuilder::new(self, user_id)
+        SessionBuilder::new(self.api(), user_id)
     }
 
-    /// Returns what the browser is handed at the end of a login, to be exchanged once at the refresh endpoint.
+    /// Returns a one-time secret, which a browser gets from a login and exchanges at the refresh endpoint.
     ///
     /// The session counts as live from the exchange on.
     #[must_use]
@@ -163,46 +176,46 @@ impl MockCrossmint {
         self.api().one_time_secret(user_id)
     }
 
-    /// Signs any header and claims under the current key.
+    /// Signs any header and claims with the current key.
     ///
-    /// The header's `alg` and `kid` are filled in where they are absent, and left alone where they are not: a token that
-    /// claims another algorithm, or a key that it was not signed with, is made by setting them.
+    /// The header's `alg` and `kid` are added if they are absent. Set them to make a token that names another algorithm
+    /// or key than the one that signs it.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "json! literals are what callers have")]
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass json! literals")]
     pub fn sign(&self, header: Value, claims: Value) -> String {
         self.api().keyring().current().sign(header, &claims)
     }
 
-    /// Sets what the user endpoint, and the refresh endpoint's `user`, say of a user.
+    /// Sets the profile of a user, which the user endpoint returns, and the refresh endpoint as `user`.
     ///
-    /// By default they say `{"id": "<user ID>"}` of everyone who has signed in. The service knows of `email`,
-    /// `phoneNumber` and `twitter`, an object with `id` and `username`.
+    /// By default, the profile of a user who has signed in is `{"id": "<user ID>"}`. Crossmint's profiles also have
+    /// `email`, `phoneNumber` and `twitter`, an object with `id` and `username`.
     ///
     /// # Panics
     ///
-    /// Panics where `user` has no string `id`.
+    /// Panics if `user` has no string `id`.
     #[track_caller]
     pub fn set_user(&self, user: Value) {
         let id = user["id"].as_str().expect("the user has a string `id`").to_owned();
         self.api().set_user(id, user);
     }
 
-    /// Sets the seconds from the exchange to the `exp` of JWTs that the refresh endpoint hands out.
+    /// Sets the lifetime, in seconds, of the JWTs that the refresh endpoint issues.
     ///
-    /// One hour by default; zero or less, and each JWT has expired when it arrives.
+    /// One hour by default. With zero or less, they have expired already when they are issued.
     pub fn set_renewed_jwt_lifetime(&self, seconds: i64) {
-        self.api().set_renewed_lifetime(seconds);
+        self.api().set_renewed_jwt_lifetime(seconds);
     }
 
-    /// Sets a claim of JWTs that the refresh endpoint hands out, such as another `aud`; `null` leaves the claim out.
+    /// Sets a claim of the JWTs that the refresh endpoint issues, such as another `aud`; `null` removes the claim.
     pub fn set_renewed_claim(&self, name: &str, value: impl Into<Value>) {
         self.api().set_renewed_claim(name, value.into());
     }
 
-    /// Sets a function that has the last word on the JSON of every 200 from the refresh endpoint.
+    /// Sets a function that edits the JSON of every 200 response from the refresh endpoint.
     ///
-    /// None by default. Set one to play a service that, say, leaves `user` out, or has another idea of `expiresAt`; the
-    /// refresh token is spent and replaced all the same. A function that panics ends the connection.
+    /// None by default. Set one to simulate a service that, for example, omits `user`, or encodes `expiresAt`
+    /// differently; the refresh token is rotated regardless. If the function panics, the connection ends.
     ///
     /// ```
     /// # async fn example(mock: &tower_crossmint_auth::testing::MockCrossmint) {
@@ -213,32 +226,34 @@ impl MockCrossmint {
     /// # }
     /// ```
     pub fn edit_refresh_answers(&self, edit: impl Fn(&mut Value) + Send + Sync + 'static) {
-        self.api().edit_renewals(Arc::new(edit));
+        self.api().edit_refresh_answers(edit);
     }
 
-    /// Sets whether the refresh endpoint replaces the refresh token.
+    /// Sets whether the refresh endpoint rotates the refresh token.
     ///
-    /// True by default. When false, it hands back the same token, which stays good; a one-time secret is still replaced.
+    /// True by default. When false, it returns the same token, which stays valid; a one-time secret is still replaced.
     pub fn set_rotation(&self, rotate: bool) {
         self.api().ledger().set_rotation(rotate);
     }
 
-    /// Sets a text at the end of every refresh secret that is handed out from now on.
+    /// Sets a suffix for every refresh secret that is issued from now on.
     ///
-    /// Empty by default. A semicolon makes secrets that no cookie can hold, thousands of letters make them too long.
+    /// Empty by default. With a semicolon, the secrets cannot be stored in a cookie; with thousands of characters, they
+    /// are too long for one.
     pub fn set_secret_suffix(&self, suffix: impl Into<String>) {
         self.api().ledger().set_secret_suffix(suffix.into());
     }
 
-    /// Sets for how long a spent refresh token is met with the same successor again.
+    /// Sets for how long a spent refresh token yields the same successor again.
     ///
-    /// Zero by default: every second use ends the session, is counted by [`reuse_detections`](Self::reuse_detections),
-    /// and gets 401. Within the grace it does so only once the successor was used too.
+    /// Zero by default: every second use is rejected with 401, revokes the session, and is counted by
+    /// [`reuse_detections`](Self::reuse_detections). Within the grace period, this happens only after the successor was
+    /// used as well.
     pub fn set_reuse_grace(&self, grace: Duration) {
         self.api().ledger().set_grace(grace);
     }
 
-    /// Ends the session that a refresh token, current or spent, belongs to.
+    /// Revokes the session that a refresh token, current or spent, belongs to.
     pub fn revoke(&self, refresh_secret: &str) {
         self.api().ledger().revoke(refresh_secret);
     }
@@ -246,19 +261,20 @@ impl MockCrossmint {
 
 /// Signing keys.
 impl MockCrossmint {
-    /// Signs with a new key from now on, and publishes it beside the old ones.
+    /// Signs with a new key from now on, and publishes it along with the old ones.
     ///
-    /// All mocks of a process draw on the same row of keys: two that were never rotated sign with the same one.
+    /// All mocks of a process use the same sequence of keys: two mocks that have rotated equally often share their
+    /// current key.
     pub fn rotate_keys(&self) {
         self.api().keyring().rotate();
     }
 
-    /// Publishes nothing but the current signing key from now on.
+    /// Removes everything but the current signing key from the published key set.
     pub fn withdraw_old_keys(&self) {
         self.api().keyring().withdraw_old();
     }
 
-    /// Adds an entry to the published key set, whatever it says.
+    /// Adds any entry, valid or not, to the published key set.
     pub fn publish_jwk(&self, jwk: Value) {
         self.api().keyring().publish(jwk);
     }
@@ -278,141 +294,143 @@ impl MockCrossmint {
 
 /// Faults and holds.
 impl MockCrossmint {
-    /// Makes every call to an endpoint fail, until [`clear_faults`](Self::clear_faults) or another fault takes its place.
+    /// Makes every call to an endpoint fail, until [`clear_faults`](Self::clear_faults) or another fault replaces it.
     ///
     /// # Panics
     ///
-    /// Panics where the fault has a status outside of 200 to 999, or a malformed header.
+    /// Panics if the fault has a status outside of 200 to 999, or a malformed header.
     #[track_caller]
     pub fn inject(&self, endpoint: Endpoint, fault: Fault) {
-        self.0.server.switches.inject(endpoint, fault.checked());
+        self.0.server.script.inject(endpoint, fault.checked());
     }
 
-    /// Makes the next calls to an endpoint fail.
+    /// Makes the next `times` calls to an endpoint fail.
     ///
-    /// They come before the fault of [`inject`](Self::inject), and one after the other where this is called repeatedly.
+    /// This takes precedence over [`inject`](Self::inject). The faults of repeated calls apply one after the other.
     ///
     /// # Panics
     ///
-    /// Panics as [`inject`](Self::inject) does.
+    /// Panics if the fault has a status outside of 200 to 999, or a malformed header.
     #[track_caller]
     pub fn inject_times(&self, endpoint: Endpoint, times: usize, fault: Fault) {
-        self.0.server.switches.inject_times(endpoint, times, fault.checked());
+        self.0.server.script.inject_times(endpoint, times, fault.checked());
     }
 
-    /// Takes back all faults of all endpoints, for calls that arrive from now on.
+    /// Removes the faults of all endpoints, for calls that arrive from now on.
     pub fn clear_faults(&self) {
-        self.0.server.switches.clear_faults();
+        self.0.server.script.clear_faults();
     }
 
-    /// Holds back the calls to an endpoint before they are carried out: no token is spent meanwhile.
+    /// Holds the calls to an endpoint before they are executed: no token is spent yet.
     pub fn hold(&self, endpoint: Endpoint) -> Hold {
-        self.0.server.switches.hold(endpoint)
+        self.0.server.script.hold(endpoint)
     }
 
-    /// Holds back the answers of an endpoint after the calls were carried out: the token is spent meanwhile.
+    /// Holds the responses of an endpoint after the calls were executed: the token is spent already.
     pub fn hold_answers(&self, endpoint: Endpoint) -> Hold {
-        self.0.server.switches.hold_answers(endpoint)
+        self.0.server.script.hold_answers(endpoint)
     }
 
-    /// Takes the service down, or up again: meanwhile all connections, the open ones included, are reset.
+    /// Sets whether the service is down. While it is, all connections, including the open ones, are reset.
     ///
-    /// To have connections refused, call [`set_refusing`](Self::set_refusing).
+    /// To have connections refused instead, call [`set_refusing`](Self::set_refusing).
     pub fn set_down(&self, down: bool) {
-        self.0.server.set_down(down);
+        self.0.server.connections.set_down(down);
     }
 
-    /// Stops listening, or listens again on the same port: meanwhile new connections are refused. Open ones are reset.
+    /// Sets whether new connections are refused; the port stays the same. Setting it resets the open connections.
     ///
     /// # Panics
     ///
-    /// Panics where another process has got hold of the port, and outside of a Tokio runtime with I/O enabled.
+    /// Panics if another process has taken the port, and outside of a Tokio runtime with I/O enabled.
     pub fn set_refusing(&self, refusing: bool) {
         self.0.server.set_refusing(refusing).expect("the port is still free");
     }
 
-    /// Leaves attempts to connect unanswered, as a network does that drops every packet, or answers them again. Open
-    /// connections are closed.
+    /// Sets whether attempts to connect get no response, as in a network that drops every packet. Setting it closes the
+    /// open connections.
     ///
-    /// This is what a connect time-out is for. The attempts are those of a full accept queue: Linux drops them.
+    /// Use it to test connect timeouts. It requires Linux, which drops attempts to connect while the accept queue is
+    /// full.
     ///
     /// # Panics
     ///
-    /// Panics as [`set_refusing`](Self::set_refusing) does.
+    /// Panics if another process has taken the port, and outside of a Tokio runtime with I/O enabled.
     pub fn set_unreachable(&self, unreachable: bool) {
         self.0.server.set_unreachable(unreachable).expect("the port is still free");
     }
 
-    /// Accepts connections and says nothing on them, not even to a TLS handshake. Open ones are closed.
+    /// Sets whether new connections are accepted but never written to, not even in a TLS handshake. Setting it closes
+    /// the open connections.
     ///
-    /// A connection that was accepted in silence stays silent, also after `set_silent(false)`. Its calls do not arrive:
-    /// [`connections`](Self::connections) is what counts them.
+    /// A connection that was accepted while this was set stays silent after `set_silent(false)`. Calls on it are not
+    /// recorded; [`connections`](Self::connections) counts the connection.
     pub fn set_silent(&self, silent: bool) {
-        self.0.server.set_silent(silent);
+        self.0.server.connections.set_silent(silent);
     }
 
-    /// Closes all open connections, as a server does with those that were idle for long.
+    /// Closes all open connections, as a server does with idle ones.
     ///
     /// To know that the clients have noticed, wait for [`disconnected`](Self::disconnected).
     pub fn close_connections(&self) {
-        self.0.server.close_connections();
+        self.0.server.connections.end_all(Ending::Close);
     }
 }
 
 /// Observation.
 impl MockCrossmint {
-    /// Counts the calls to an endpoint, whatever they were answered.
+    /// Returns the number of calls to an endpoint since the start, including those that failed.
     #[must_use]
     pub fn calls(&self, endpoint: Endpoint) -> usize {
         self.0.server.calls.count(endpoint)
     }
 
-    /// Returns the calls to an endpoint in the order of their arrival, the last 4096 of them.
+    /// Returns the last 4096 calls to an endpoint, in the order of their arrival.
     #[must_use]
     pub fn requests(&self, endpoint: Endpoint) -> Vec<RecordedRequest> {
         self.0.server.calls.recent(endpoint)
     }
 
-    /// Waits until `count` calls to an endpoint have arrived since the start.
+    /// Waits until at least `count` calls to an endpoint have arrived since the start.
     pub async fn called(&self, endpoint: Endpoint, count: usize) {
         self.0.server.calls.reached(endpoint, count).await;
     }
 
-    /// Counts the sessions that were ended because a spent refresh token came back.
+    /// Returns the number of sessions that were revoked because a spent refresh token was used again.
     #[must_use]
     pub fn reuse_detections(&self) -> usize {
-        self.api().ledger().detections()
+        self.api().ledger().reuse_detections()
     }
 
-    /// Counts the sessions that were neither logged out nor revoked.
+    /// Returns the number of sessions that were neither logged out nor revoked.
     #[must_use]
     pub fn live_sessions(&self) -> usize {
         self.api().ledger().live_sessions()
     }
 
-    /// Says whether a refresh token is the current one of a session that was not ended.
+    /// Returns whether a refresh token is the current one of a session that was not revoked.
     #[must_use]
     pub fn is_live(&self, refresh_secret: &str) -> bool {
         self.api().ledger().is_live(refresh_secret)
     }
 
-    /// Counts the TCP connections that were accepted, the ones that were reset at once included.
+    /// Returns the number of accepted TCP connections since the start, including those that were reset at once.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.0.server.accepted()
+        self.0.server.connections.accepted()
     }
 
-    /// Waits until `count` connections have been accepted since the start.
+    /// Waits until at least `count` connections have been accepted since the start.
     pub async fn connected(&self, count: usize) {
-        self.0.server.connected(count).await;
+        self.0.server.connections.connected(count).await;
     }
 
     /// Waits until no connection is open at either end.
     ///
-    /// A connection that the mock closes counts as open until the client has closed it as well: a client with a pool of
-    /// connections does not take it for a live one any more. A connection that the mock resets is gone at once.
+    /// A connection that the mock closes counts as open until the client has closed it as well: from then on, the
+    /// client's pool does not reuse it. A connection that the mock resets stops counting immediately.
     pub async fn disconnected(&self) {
-        self.0.server.disconnected().await;
+        self.0.server.connections.disconnected().await;
     }
 
     fn api(&self) -> &Api {
@@ -426,11 +444,8 @@ impl fmt::Debug for MockCrossmint {
     }
 }
 
-impl Drop for Running {
+impl Drop for ServerGuard {
     fn drop(&mut self) {
         self.server.stop();
     }
 }
-
-const PROJECT_ID: &str = "mock-project";
-const ISSUER: &str = "https://mock.crossmint.test";

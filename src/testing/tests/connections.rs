@@ -1,19 +1,23 @@
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
+use reqwest::Version;
+use tokio::{task::yield_now, time::timeout};
 
-use super::super::{Fault, server::Server};
 use super::*;
+use crate::testing::server::Server;
 
-/// Waits until no task and no connection owns the server any more.
+/// Waits until no task and no connection owns the server.
 async fn assert_freed(server: &Weak<Server>) {
     let freed = async {
         while server.strong_count() > 0 {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), freed).await.expect("a task outlives the mock");
+    timeout(Duration::from_secs(10), freed).await.expect("a task outlives the mock");
 }
 
 async fn is_refused(base_url: &str) -> bool {
@@ -65,11 +69,11 @@ async fn a_hung_http_2_connection_is_closed_with_the_server() {
     let mock = MockCrossmint::start().await;
     let server = Arc::downgrade(&mock.0.server);
     mock.inject_times(Endpoint::Keys, 1, Fault::Hang);
-    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let client = http_2_client();
     let url = format!("{}{KEYS}", mock.base_url());
     let hung = tokio::spawn(client.get(&url).send());
     mock.called(Endpoint::Keys, 1).await;
-    assert_eq!(client.get(&url).send().await.unwrap().version(), reqwest::Version::HTTP_2);
+    assert_eq!(client.get(&url).send().await.unwrap().version(), Version::HTTP_2);
     drop(mock);
     hung.await.unwrap().unwrap_err();
     assert_freed(&server).await;
@@ -78,9 +82,7 @@ async fn a_hung_http_2_connection_is_closed_with_the_server() {
 #[tokio::test]
 async fn a_service_that_is_down_resets_old_and_new_connections() {
     let mock = MockCrossmint::start().await;
-    let mut old = Raw::connect(&mock).await.unwrap();
-    old.send_keys().await.unwrap();
-    old.receive().await.unwrap();
+    let mut old = Raw::connect_and_call(&mock).await;
 
     mock.set_down(true);
     let (received, ended) = old.receive_all().await;
@@ -103,9 +105,7 @@ async fn a_service_that_is_down_resets_old_and_new_connections() {
 async fn a_service_that_refuses_connections_comes_back_on_its_port() {
     let mock = MockCrossmint::start().await;
     for round in 1..=3 {
-        let mut old = Raw::connect(&mock).await.unwrap();
-        old.send_keys().await.unwrap();
-        old.receive().await.unwrap();
+        let mut old = Raw::connect_and_call(&mock).await;
 
         mock.set_refusing(true);
         mock.set_refusing(true);
@@ -121,12 +121,10 @@ async fn a_service_that_refuses_connections_comes_back_on_its_port() {
 }
 
 #[tokio::test]
-async fn a_silent_service_accepts_and_says_nothing() {
+async fn a_silent_service_accepts_connections_and_sends_nothing() {
     let mock = MockCrossmint::start().await;
     let server = Arc::downgrade(&mock.0.server);
-    let mut old = Raw::connect(&mock).await.unwrap();
-    old.send_keys().await.unwrap();
-    old.receive().await.unwrap();
+    let mut old = Raw::connect_and_call(&mock).await;
 
     mock.set_silent(true);
     let (_, ended) = old.receive_all().await;
@@ -146,23 +144,21 @@ async fn a_silent_service_accepts_and_says_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unreachable_service_leaves_attempts_to_connect_unanswered() {
+async fn an_unreachable_service_does_not_respond_to_attempts_to_connect() {
     let mock = MockCrossmint::start().await;
     for round in 1..=3 {
-        let mut old = Raw::connect(&mock).await.unwrap();
-        old.send_keys().await.unwrap();
-        old.receive().await.unwrap();
+        let mut old = Raw::connect_and_call(&mock).await;
 
         mock.set_unreachable(true);
         mock.set_unreachable(true);
         let (_, ended) = old.receive_all().await;
         ended.unwrap();
-        // The clock runs as soon as everybody waits.
-        let attempt = tokio::time::timeout(Duration::from_secs(60), Raw::connect(&mock)).await;
+        // The paused clock advances once all tasks are idle.
+        let attempt = timeout(Duration::from_secs(60), Raw::connect(&mock)).await;
         assert!(attempt.is_err(), "{round}");
-        // That is another state, and not to be ended from here.
+        // Does not end the unreachable state.
         mock.set_refusing(false);
-        let attempt = tokio::time::timeout(Duration::from_secs(60), Raw::connect(&mock)).await;
+        let attempt = timeout(Duration::from_secs(60), Raw::connect(&mock)).await;
         assert!(attempt.is_err(), "{round}");
 
         mock.set_unreachable(false);
@@ -182,9 +178,7 @@ async fn an_unreachable_service_leaves_attempts_to_connect_unanswered() {
 async fn a_connection_counts_as_open_until_both_ends_have_closed_it() {
     let mock = MockCrossmint::start().await;
     mock.disconnected().await;
-    let mut raw = Raw::connect(&mock).await.unwrap();
-    raw.send_keys().await.unwrap();
-    raw.receive().await.unwrap();
+    let mut raw = Raw::connect_and_call(&mock).await;
     assert!(mock.disconnected().now_or_never().is_none());
     mock.close_connections();
     let (_, ended) = raw.receive_all().await;
@@ -193,7 +187,7 @@ async fn a_connection_counts_as_open_until_both_ends_have_closed_it() {
     drop(raw);
     mock.disconnected().await;
 
-    // A client that goes of its own accord, and one that was met with silence.
+    // The client closes the connection, first to a responsive service, then to a silent one.
     for silent in [false, true] {
         mock.set_silent(silent);
         let before = mock.connections();
@@ -208,9 +202,7 @@ async fn a_connection_counts_as_open_until_both_ends_have_closed_it() {
 #[tokio::test]
 async fn open_connections_can_be_closed() {
     let mock = MockCrossmint::start().await;
-    let mut raw = Raw::connect(&mock).await.unwrap();
-    raw.send_keys().await.unwrap();
-    raw.receive().await.unwrap();
+    let mut raw = Raw::connect_and_call(&mock).await;
     mock.close_connections();
     let (received, ended) = raw.receive_all().await;
     assert_eq!(received, "");

@@ -1,8 +1,6 @@
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cookie::time::OffsetDateTime;
-use cookie::time::format_description::well_known::Rfc3339;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use cookie::time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::*;
 
@@ -46,7 +44,7 @@ async fn a_minted_jwt_verifies_under_the_published_key() {
 }
 
 #[tokio::test]
-async fn a_session_is_shaped_by_its_builder() {
+async fn a_session_has_the_claims_of_its_builder() {
     let mock = MockCrossmint::start().await;
     let session = mock.session("alice").jwt_lifetime(-60).audience(json!(["a", "b"])).issuer("i").claim("nbf", 7);
     let claims = claims(session.claim("jti", Value::Null).create().jwt());
@@ -67,7 +65,7 @@ async fn an_arbitrary_token_keeps_its_own_alg_and_kid() {
 }
 
 #[tokio::test]
-async fn keys_rotate_and_old_ones_are_withdrawn() {
+async fn keys_can_be_rotated_and_old_keys_withdrawn() {
     let mock = MockCrossmint::start().await;
     let (old_kid, old) = (mock.key_id(), mock.sign_in("alice"));
     mock.publish_jwk(json!({ "kty": "odd" }));
@@ -83,13 +81,13 @@ async fn keys_rotate_and_old_ones_are_withdrawn() {
     assert_eq!(mock.key_set()["keys"].as_array().unwrap().len(), 1);
 
     let other = MockCrossmint::start().await;
-    assert_eq!(other.key_id(), old_kid, "the keys of a process are made once");
+    assert_eq!(other.key_id(), old_kid, "all mocks of a process share their keys");
     other.rotate_keys();
     assert_eq!(other.key_id(), mock.key_id());
 }
 
 #[tokio::test]
-async fn a_refresh_hands_out_a_new_session() {
+async fn a_refresh_returns_a_new_session() {
     let mock = MockCrossmint::start().await;
     mock.set_user(json!({ "id": "alice", "email": "alice@example.com" }));
     mock.set_renewed_jwt_lifetime(10);
@@ -123,7 +121,7 @@ async fn a_refresh_answer_can_be_edited() {
 }
 
 #[tokio::test]
-async fn a_reused_refresh_token_is_told_so() {
+async fn a_reused_refresh_token_is_rejected_as_such() {
     let mock = MockCrossmint::start().await;
     let session = mock.sign_in("alice");
     let next = successor(&mock, session.refresh_token()).await;
@@ -138,7 +136,7 @@ async fn a_reused_refresh_token_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_logout_ends_the_session() {
+async fn a_logout_revokes_the_session() {
     let mock = MockCrossmint::start().await;
     let session = mock.sign_in("alice");
     let next = successor(&mock, session.refresh_token()).await;

@@ -1,43 +1,43 @@
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
-use tokio::time::Instant;
+use tokio::time::{Instant, advance};
 
-use super::super::Fault;
 use super::*;
 
 #[tokio::test]
-async fn a_fault_spends_the_token_only_if_it_says_so() {
+async fn only_a_fault_that_commits_spends_the_token() {
     let faults = [
-        Fault::Status(503),
-        Fault::StatusHtml(403),
-        Fault::json(200, json!({})),
-        Fault::Redirect(307, "/nowhere".to_owned()),
-        Fault::Hang,
-        Fault::HangAfterCommit,
-        Fault::Reset,
-        Fault::LoseAnswer,
-        Fault::ResetMidBody,
-        Fault::EarlyEof,
-        Fault::SlowBody,
-        Fault::Garbage,
-        Fault::Empty,
-        Fault::Endless,
-        Fault::Huge(1),
-        Fault::CompressedBomb,
+        (Fault::Status(503), false),
+        (Fault::StatusHtml(403), false),
+        (Fault::json(200, json!({})), false),
+        (Fault::Redirect(307, "/nowhere".to_owned()), false),
+        (Fault::Hang, false),
+        (Fault::HangAfterCommit, true),
+        (Fault::Reset, false),
+        (Fault::LoseAnswer, true),
+        (Fault::ResetMidBody, true),
+        (Fault::EarlyEof, true),
+        (Fault::SlowBody, true),
+        (Fault::Garbage, false),
+        (Fault::Empty, false),
+        (Fault::Endless, false),
+        (Fault::Huge(1), false),
+        (Fault::CompressedBomb, false),
     ];
-    for fault in faults {
+    for (fault, commits) in faults {
+        assert_eq!(fault.commits(), commits, "{fault:?}");
         let mock = MockCrossmint::start().await;
         let session = mock.sign_in("alice");
         mock.inject(Endpoint::Refresh, fault.clone());
         let _connection = arrived_refresh(&mock, session.refresh_token()).await;
-        assert_eq!(mock.is_live(session.refresh_token()), !fault.commits(), "{fault:?}");
+        assert_eq!(mock.is_live(session.refresh_token()), !commits, "{fault:?}");
         assert_eq!(mock.live_sessions(), 1, "{fault:?}");
     }
 }
 
 #[tokio::test]
-async fn faults_come_in_order_and_end_with_their_count() {
+async fn limited_faults_apply_in_order_before_the_default_fault() {
     let mock = MockCrossmint::start().await;
     mock.inject(Endpoint::Keys, Fault::Status(500));
     mock.inject_times(Endpoint::Keys, 2, Fault::Status(502));
@@ -52,7 +52,7 @@ async fn faults_come_in_order_and_end_with_their_count() {
 }
 
 #[tokio::test]
-async fn answers_of_the_tests_own_making_are_sent_as_they_are() {
+async fn custom_responses_are_sent_unchanged() {
     let mock = MockCrossmint::start().await;
     mock.inject_times(Endpoint::Keys, 1, Fault::Status(418));
     let response = fetch(&mock, KEYS).await;
@@ -78,7 +78,7 @@ async fn answers_of_the_tests_own_making_are_sent_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_false_content_length_of_the_tests_own_making_is_kept() {
+async fn a_false_content_length_of_a_custom_response_is_kept() {
     let mock = MockCrossmint::start().await;
     mock.inject(Endpoint::Refresh, Fault::response(200, &[("content-length", "9")], "123"));
     let mut raw = arrived_refresh(&mock, "any").await;
@@ -89,13 +89,13 @@ async fn a_false_content_length_of_the_tests_own_making_is_kept() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "42 is not the status of a final answer")]
-async fn an_impossible_status_is_refused_where_it_is_injected() {
+#[should_panic(expected = "42 is not the status of a final response")]
+async fn injecting_an_invalid_status_panics() {
     MockCrossmint::start().await.inject(Endpoint::Keys, Fault::Status(42));
 }
 
 #[tokio::test]
-async fn unusable_bodies_have_the_size_and_type_that_they_claim() {
+async fn unusable_bodies_have_the_documented_size_and_encoding() {
     let mock = MockCrossmint::start().await;
     mock.inject_times(Endpoint::Keys, 1, Fault::Garbage);
     fetch(&mock, KEYS).await.json::<Value>().await.unwrap_err();
@@ -109,7 +109,7 @@ async fn unusable_bodies_have_the_size_and_type_that_they_claim() {
     assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
     let bomb = response.bytes().await.unwrap();
     assert!(bomb.len() < 32 * 1024);
-    // The length that the file claims for itself, RFC 1952, section 2.3.1.
+    // The uncompressed length that the file declares (RFC 1952, section 2.3.1).
     let inflated = u32::from_le_bytes(bomb[bomb.len() - 4..].try_into().unwrap());
     assert!(inflated > 31 << 20);
 
@@ -146,7 +146,7 @@ async fn a_reset_in_the_body_leaves_half_of_it() {
 }
 
 #[tokio::test]
-async fn an_early_end_leaves_a_body_that_only_its_length_betrays() {
+async fn an_early_eof_follows_a_whole_body_that_is_shorter_than_announced() {
     let mock = MockCrossmint::start().await;
     mock.inject(Endpoint::Refresh, Fault::EarlyEof);
     let mut raw = arrived_refresh(&mock, mock.sign_in("alice").refresh_token()).await;
@@ -160,7 +160,7 @@ async fn an_early_end_leaves_a_body_that_only_its_length_betrays() {
 async fn a_cut_body_is_an_error_over_http_2_as_well() {
     for fault in [Fault::Reset, Fault::ResetMidBody, Fault::EarlyEof] {
         let mock = MockCrossmint::start().await;
-        let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+        let client = http_2_client();
         let url = format!("{}{KEYS}", mock.base_url());
         mock.inject_times(Endpoint::Keys, 1, fault.clone());
         let answer = async { client.get(&url).send().await?.bytes().await };
@@ -170,7 +170,7 @@ async fn a_cut_body_is_an_error_over_http_2_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_body_trickles_without_end() {
+async fn a_slow_body_trickles_endlessly() {
     let mock = MockCrossmint::start().await;
     mock.inject(Endpoint::Refresh, Fault::SlowBody);
     let start = Instant::now();
@@ -183,7 +183,7 @@ async fn a_slow_body_trickles_without_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delayed_call_is_answered_after_the_delay() {
+async fn a_delayed_call_is_executed_after_the_delay() {
     let mock = MockCrossmint::start().await;
     let session = mock.sign_in("alice");
     mock.inject(Endpoint::Refresh, Fault::Delay(Duration::from_secs(60)));
@@ -196,12 +196,12 @@ async fn a_delayed_call_is_answered_after_the_delay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delayed_call_is_carried_out_without_its_client() {
+async fn a_delayed_call_is_executed_after_its_client_has_disconnected() {
     let mock = MockCrossmint::start().await;
     let session = mock.sign_in("alice");
     mock.inject_times(Endpoint::Refresh, 1, Fault::Delay(Duration::from_secs(60)));
     drop(arrived_refresh(&mock, session.refresh_token()).await);
-    tokio::time::advance(Duration::from_secs(61)).await;
+    advance(Duration::from_secs(61)).await;
     let mut later = arrived_refresh(&mock, session.refresh_token()).await;
     assert!(later.receive().await.unwrap().contains("Refresh token has been used"));
 }

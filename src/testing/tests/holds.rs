@@ -1,8 +1,7 @@
-use super::super::Fault;
 use super::*;
 
 #[tokio::test]
-async fn a_held_call_is_counted_but_not_carried_out() {
+async fn a_held_call_is_counted_but_not_executed() {
     let mock = MockCrossmint::start().await;
     let session = mock.sign_in("alice");
     let hold = mock.hold(Endpoint::Refresh);
@@ -18,7 +17,7 @@ async fn a_held_call_is_counted_but_not_carried_out() {
 }
 
 #[tokio::test]
-async fn a_held_answer_is_of_a_call_carried_out() {
+async fn a_held_response_belongs_to_an_executed_call() {
     let mock = MockCrossmint::start().await;
     let session = mock.sign_in("alice");
     let hold = mock.hold_answers(Endpoint::Refresh);
@@ -29,7 +28,7 @@ async fn a_held_answer_is_of_a_call_carried_out() {
 }
 
 #[tokio::test]
-async fn a_held_call_is_carried_out_after_its_client_is_gone() {
+async fn a_held_call_is_executed_after_its_client_has_disconnected() {
     let mock = MockCrossmint::start().await;
     let session = mock.sign_in("alice");
     let hold = mock.hold(Endpoint::Refresh);
@@ -41,7 +40,7 @@ async fn a_held_call_is_carried_out_after_its_client_is_gone() {
 }
 
 #[tokio::test]
-async fn a_call_meets_the_orders_that_were_in_force_when_it_arrived() {
+async fn faults_and_holds_do_not_affect_calls_that_have_arrived() {
     let mock = MockCrossmint::start().await;
     let session = mock.sign_in("alice");
     let first = mock.hold(Endpoint::Refresh);
@@ -53,7 +52,7 @@ async fn a_call_meets_the_orders_that_were_in_force_when_it_arrived() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_has_waited_for_calls_sees_all_of_them() {
+async fn calls_that_were_waited_for_are_recorded() {
     let mock = MockCrossmint::start().await;
     let url = format!("{}{KEYS}", mock.base_url());
     let client = client();

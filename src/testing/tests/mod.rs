@@ -7,19 +7,21 @@ mod holds;
 
 use std::io;
 
-use reqwest::StatusCode;
+use reqwest::{Client, Response, StatusCode, redirect::Policy};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
-use super::{Endpoint, MockCrossmint};
+use super::{Endpoint, Fault, Hold, MockCrossmint};
 
 #[test]
-fn handles_go_to_other_threads() {
+fn handles_can_be_sent_to_other_threads() {
     fn assert<T: Send + Sync + 'static>() {}
     assert::<MockCrossmint>();
-    assert::<super::Hold>();
-    assert::<super::Fault>();
+    assert::<Hold>();
+    assert::<Fault>();
 }
 
 const REFRESH: &str = "/api/2024-09-26/session/sdk/auth/refresh";
@@ -27,9 +29,12 @@ const LOGOUT: &str = "/api/2024-09-26/session/sdk/auth/logout";
 const USER: &str = "/api/2024-09-26/sdk/auth/user/";
 const KEYS: &str = "/.well-known/jwks.json";
 
-fn client() -> reqwest::Client {
-    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-    builder.build().unwrap()
+fn client() -> Client {
+    Client::builder().no_proxy().redirect(Policy::none()).build().unwrap()
+}
+
+fn http_2_client() -> Client {
+    Client::builder().no_proxy().http2_prior_knowledge().build().unwrap()
 }
 
 async fn post(mock: &MockCrossmint, path: &str, secret: &str) -> (StatusCode, Value) {
@@ -38,25 +43,33 @@ async fn post(mock: &MockCrossmint, path: &str, secret: &str) -> (StatusCode, Va
     (response.status(), response.json().await.unwrap())
 }
 
-/// Exchanges a refresh token that is good, and returns its successor.
+/// Exchanges a valid refresh token, and returns its successor.
 async fn successor(mock: &MockCrossmint, secret: &str) -> String {
     let (status, answer) = post(mock, REFRESH, secret).await;
     assert_eq!(status, StatusCode::OK);
     answer["refresh"]["secret"].as_str().unwrap().to_owned()
 }
 
-async fn fetch(mock: &MockCrossmint, path: &str) -> reqwest::Response {
+async fn fetch(mock: &MockCrossmint, path: &str) -> Response {
     let request = client().get(format!("{}{path}", mock.base_url())).header("x-api-key", mock.api_key());
     request.send().await.unwrap()
 }
 
-/// A connection that speaks HTTP/1.1 as bytes.
+/// A connection on which the test writes and reads raw HTTP/1.1.
 struct Raw(TcpStream);
 
 impl Raw {
     async fn connect(mock: &MockCrossmint) -> io::Result<Self> {
         let address = mock.base_url().strip_prefix("http://").unwrap();
         Ok(Self(TcpStream::connect(address).await?))
+    }
+
+    /// Connects and completes one call to the keys endpoint.
+    async fn connect_and_call(mock: &MockCrossmint) -> Self {
+        let mut raw = Self::connect(mock).await.unwrap();
+        raw.send_keys().await.unwrap();
+        raw.receive().await.unwrap();
+        raw
     }
 
     async fn send_refresh(&mut self, mock: &MockCrossmint, secret: &str) -> io::Result<()> {
@@ -70,7 +83,7 @@ impl Raw {
         self.0.write_all(format!("GET {KEYS} HTTP/1.1\r\nhost: mock\r\n\r\n").as_bytes()).await
     }
 
-    /// Reads the head and the body that its `content-length` announces.
+    /// Reads a response head and as much of the body as its `content-length` announces.
     async fn receive(&mut self) -> io::Result<String> {
         let mut received = Vec::new();
         loop {
@@ -87,7 +100,7 @@ impl Raw {
         }
     }
 
-    /// Reads whatever comes, and says how it ended.
+    /// Reads until the connection ends, and returns what was read and how the connection ended.
     async fn receive_all(&mut self) -> (String, io::Result<()>) {
         let mut received = Vec::new();
         let ended = self.0.read_to_end(&mut received).await;
@@ -95,7 +108,7 @@ impl Raw {
     }
 }
 
-/// Sends one refresh on a connection of its own, and waits until it has arrived.
+/// Sends a refresh on a new connection, and waits until it has arrived.
 async fn arrived_refresh(mock: &MockCrossmint, secret: &str) -> Raw {
     let before = mock.calls(Endpoint::Refresh);
     let mut raw = Raw::connect(mock).await.unwrap();
