@@ -77,11 +77,11 @@ impl Api {
         self.users().insert(id, user);
     }
 
-    pub(crate) fn set_renewed_jwt_lifetime(&self, seconds: i64) {
+    pub(crate) fn set_refreshed_jwt_lifetime(&self, seconds: i64) {
         self.refresh_options().jwt.lifetime = seconds;
     }
 
-    pub(crate) fn set_renewed_claim(&self, name: &str, value: Value) {
+    pub(crate) fn set_refreshed_claim(&self, name: &str, value: Value) {
         self.refresh_options().jwt.claims.insert(name.to_owned(), value);
     }
 

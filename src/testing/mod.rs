@@ -203,13 +203,13 @@ impl MockCrossmint {
     /// Sets the lifetime, in seconds, of the JWTs that the refresh endpoint issues.
     ///
     /// One hour by default. With zero or less, they have expired already when they are issued.
-    pub fn set_renewed_jwt_lifetime(&self, seconds: i64) {
-        self.api().set_renewed_jwt_lifetime(seconds);
+    pub fn set_refreshed_jwt_lifetime(&self, seconds: i64) {
+        self.api().set_refreshed_jwt_lifetime(seconds);
     }
 
     /// Sets a claim of the JWTs that the refresh endpoint issues, such as another `aud`; `null` removes the claim.
-    pub fn set_renewed_claim(&self, name: &str, value: impl Into<Value>) {
-        self.api().set_renewed_claim(name, value.into());
+    pub fn set_refreshed_claim(&self, name: &str, value: impl Into<Value>) {
+        self.api().set_refreshed_claim(name, value.into());
     }
 
     /// Sets a function that edits the JSON of every 200 response from the refresh endpoint.

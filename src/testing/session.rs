@@ -67,8 +67,8 @@ impl fmt::Debug for MockSession {
 /// Builds a session whose JWT differs from that of [`MockCrossmint::sign_in`](crate::testing::MockCrossmint::sign_in).
 ///
 /// The options apply to this JWT only. For those that the refresh endpoint issues later, see
-/// [`set_renewed_jwt_lifetime`](crate::testing::MockCrossmint::set_renewed_jwt_lifetime) and
-/// [`set_renewed_claim`](crate::testing::MockCrossmint::set_renewed_claim).
+/// [`set_refreshed_jwt_lifetime`](crate::testing::MockCrossmint::set_refreshed_jwt_lifetime) and
+/// [`set_refreshed_claim`](crate::testing::MockCrossmint::set_refreshed_claim).
 #[derive(Debug)]
 #[must_use = "create() makes the session"]
 pub struct SessionBuilder<'a> {

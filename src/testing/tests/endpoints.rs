@@ -90,8 +90,8 @@ async fn keys_can_be_rotated_and_old_keys_withdrawn() {
 async fn a_refresh_returns_a_new_session() {
     let mock = MockCrossmint::start().await;
     mock.set_user(json!({ "id": "alice", "email": "alice@example.com" }));
-    mock.set_renewed_jwt_lifetime(10);
-    mock.set_renewed_claim("role", "admin");
+    mock.set_refreshed_jwt_lifetime(10);
+    mock.set_refreshed_claim("role", "admin");
     let session = mock.sign_in("alice");
 
     let (status, answer) = post(&mock, REFRESH, session.refresh_token()).await;
