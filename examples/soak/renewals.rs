@@ -67,7 +67,7 @@ pub(crate) async fn hang_ups(scale: &Scale) -> (String, Vec<Check>) {
     let address = stage.listen().await;
     let mut random = Random::new(2);
     stage.disturb(move || Fault::Delay(random.millis(50, 500)));
-    stage.mock.set_renewed_jwt_lifetime(2);
+    stage.mock.set_refreshed_jwt_lifetime(2);
     let browsers: Vec<Arc<Browser>> = stage.expired_browsers(sessions).into_iter().map(Arc::new).collect();
     let tally = Arc::new(Tally::default());
     let shared = [http1(), http2(), http2(), http2(), http2()];
@@ -136,7 +136,7 @@ pub(crate) async fn faulty_upstream(scale: &Scale) -> (String, Vec<Check>) {
     let mut random = Random::new(6);
     stage.disturb(move || any_fault(&mut random));
     stage.mock.set_reuse_grace(Duration::from_secs(30));
-    stage.mock.set_renewed_jwt_lifetime(scale.pick(2, 20));
+    stage.mock.set_refreshed_jwt_lifetime(scale.pick(2, 20));
     let browsers: Vec<Arc<Browser>> = stage.expired_browsers(sessions).into_iter().map(Arc::new).collect();
     let tally = Arc::new(Tally::default());
     let clients: Vec<Client> = (0..CLIENTS).map(|_| http2()).collect();

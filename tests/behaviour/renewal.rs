@@ -463,26 +463,26 @@ async fn a_successor_that_reached_nobody_is_there_when_its_user_comes_back() {
 type Cause = (&'static str, fn(&MockCrossmint), fn(&MockCrossmint));
 
 const CAUSES: [Cause; 9] = [
-    ("exp in the past", |mock| mock.set_renewed_jwt_lifetime(-60), |mock| mock.set_renewed_jwt_lifetime(3600)),
+    ("exp in the past", |mock| mock.set_refreshed_jwt_lifetime(-60), |mock| mock.set_refreshed_jwt_lifetime(3600)),
     (
         "nbf in the future",
-        |mock| mock.set_renewed_claim("nbf", 4_000_000_000_u64),
-        |mock| mock.set_renewed_claim("nbf", Value::Null),
+        |mock| mock.set_refreshed_claim("nbf", 4_000_000_000_u64),
+        |mock| mock.set_refreshed_claim("nbf", Value::Null),
     ),
     (
         "another audience",
-        |mock| mock.set_renewed_claim("aud", "other-project"),
-        |mock| mock.set_renewed_claim("aud", mock.project_id()),
+        |mock| mock.set_refreshed_claim("aud", "other-project"),
+        |mock| mock.set_refreshed_claim("aud", mock.project_id()),
     ),
     (
         "another issuer",
-        |mock| mock.set_renewed_claim("iss", "https://other.test"),
-        |mock| mock.set_renewed_claim("iss", mock.issuer()),
+        |mock| mock.set_refreshed_claim("iss", "https://other.test"),
+        |mock| mock.set_refreshed_claim("iss", mock.issuer()),
     ),
     (
         "a JWT too large for a cookie",
-        |mock| mock.set_renewed_claim("pad", "x".repeat(3000)),
-        |mock| mock.set_renewed_claim("pad", Value::Null),
+        |mock| mock.set_refreshed_claim("pad", "x".repeat(3000)),
+        |mock| mock.set_refreshed_claim("pad", Value::Null),
     ),
     (
         "a refresh token that no cookie can hold",
@@ -494,7 +494,11 @@ const CAUSES: [Cause; 9] = [
         |mock| mock.set_secret_suffix("x".repeat(4096)),
         |mock| mock.set_secret_suffix(""),
     ),
-    ("another user", |mock| mock.set_renewed_claim("sub", "mallory"), |mock| mock.set_renewed_claim("sub", "alice")),
+    (
+        "another user",
+        |mock| mock.set_refreshed_claim("sub", "mallory"),
+        |mock| mock.set_refreshed_claim("sub", "alice"),
+    ),
     (
         "no JWT",
         |mock| mock.edit_refresh_answers(|answer| answer["jwt"] = Value::Null),
@@ -753,11 +757,11 @@ async fn refreshes_beyond_the_limit_wait_and_beyond_the_queue_fail_at_once() {
 async fn nothing_of_an_answer_is_trusted_before_it_is_checked() {
     type Edit = fn(&MockCrossmint);
     let cases: [(&str, Edit); 11] = [
-        ("another audience", |mock| mock.set_renewed_claim("aud", "other-project")),
-        ("no audience", |mock| mock.set_renewed_claim("aud", Value::Null)),
-        ("no exp", |mock| mock.set_renewed_claim("exp", Value::Null)),
-        ("another user", |mock| mock.set_renewed_claim("sub", "mallory")),
-        ("expired", |mock| mock.set_renewed_jwt_lifetime(-60)),
+        ("another audience", |mock| mock.set_refreshed_claim("aud", "other-project")),
+        ("no audience", |mock| mock.set_refreshed_claim("aud", Value::Null)),
+        ("no exp", |mock| mock.set_refreshed_claim("exp", Value::Null)),
+        ("another user", |mock| mock.set_refreshed_claim("sub", "mallory")),
+        ("expired", |mock| mock.set_refreshed_jwt_lifetime(-60)),
         ("forged", |mock| {
             mock.edit_refresh_answers(|answer| {
                 let jwt = answer["jwt"].as_str().unwrap();
