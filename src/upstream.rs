@@ -53,7 +53,7 @@ impl RefreshAnswer {
         Ok(Self {
             jwt: text(answer.jwt).map(Into::into),
             secret: refresh.secret.into(),
-            expires_at: text(refresh.expires_at).filter(|date| date.len() <= MAX_DATE),
+            expires_at: text(refresh.expires_at).filter(|date| date.len() <= MAX_EXPIRES_AT),
             user: answer.user.and_then(lenient_user),
             bytes: body.len(),
         })
@@ -232,7 +232,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 const API_VERSION: &str = "2024-09-26";
 const MAX_KEYS_BYTES: usize = 256 << 10;
 const MAX_ANSWER_BYTES: usize = 64 << 10;
-const MAX_DATE: usize = 64;
+const MAX_EXPIRES_AT: usize = 64;
 const UNAVAILABLE: AuthErrorKind = AuthErrorKind::Unavailable;
 const UNUSABLE: AuthErrorKind = AuthErrorKind::UnusableAnswer;
 

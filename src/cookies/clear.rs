@@ -13,9 +13,8 @@ use cookie::{Cookie, time::OffsetDateTime};
 use http::{HeaderMap, HeaderValue, Uri, header::HOST, uri::Authority};
 
 use super::{
-    Cookies,
     read::{CookieCredentials, Found, Slot},
-    store::{CONTRADICTED, field},
+    store::{CONTRADICTED, Cookies, field},
 };
 use crate::config::{check_domain, has_prefix};
 

@@ -7,7 +7,7 @@ use std::fmt;
 
 use http::{HeaderMap, header::COOKIE};
 
-use super::{Cookies, store::CONTRADICTED};
+use super::store::{CONTRADICTED, Cookies};
 use crate::{
     config::{NamePair, Unscoped},
     error::{AuthError, AuthErrorKind},

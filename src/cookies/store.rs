@@ -6,14 +6,26 @@ use cookie::{
 };
 use http::HeaderValue;
 
-use super::Cookies;
 use crate::{
     clock,
-    config::{NamePair, SameSite},
+    config::{CookieOptions, NamePair, NamePairs, SameSite},
     session::AuthMaterial,
 };
 
+/// Reads and writes the cookies of one configuration.
+#[derive(Debug)]
+pub(crate) struct Cookies {
+    pub(super) names: NamePairs,
+    /// The bytes that the names begin with.
+    pub(super) initials: [u8; 4],
+    pub(super) options: CookieOptions,
+}
+
 impl Cookies {
+    pub(crate) fn new(names: NamePairs, options: CookieOptions) -> Self {
+        Self { initials: names.initials(), names, options }
+    }
+
     /// Builds the `Set-Cookie` fields that store `material`.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    config::CookieNames,
+    config::{CookieNames, CookieOptions},
     corpus::{cases, text},
     session::{AuthMaterial, RefreshToken},
     upstream::RefreshAnswer,

@@ -93,10 +93,7 @@ pub use self::{
     script::Hold,
     session::{MockSession, SessionBuilder},
 };
-use crate::{
-    api_key::{ApiKey, Environment},
-    config::{CrossmintAuthConfig, CrossmintAuthConfigBuilder},
-};
+use crate::config::{ApiKey, CrossmintAuthConfig, CrossmintAuthConfigBuilder, Environment};
 
 /// A mock Crossmint that listens on loopback.
 ///

@@ -27,10 +27,11 @@ pub const ROOMS: Rooms<'_> = &[
     ("jwks", &[SHARED]),
     ("verify", &[SHARED, "jwks"]),
     ("refresh", &[SHARED, "cookies upstream verify"]),
-    ("authorize", &[SHARED, OWNERS]),
+    ("registration", &[SHARED]),
+    ("authorize", &[SHARED, OWNERS, "registration"]),
     ("auth", &[SHARED, OWNERS, "authorize"]),
-    ("fuzzing", &[SHARED, OWNERS, "authorize auth"]),
     ("layer", &[SHARED, OWNERS, "authorize auth"]),
+    ("fuzzing", &[SHARED, OWNERS, "layer"]),
     ("testing", &["error session config"]),
     // Re-exports only: no room may import from the crate root.
     ("lib", &["*"]),
