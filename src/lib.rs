@@ -1,8 +1,8 @@
 //! Crossmint sessions for [Tower](tower): one layer for axum, tonic and hyper services.
 //!
-//! Crossmint signs users in and hands the browser a short-lived JWT and a refresh token, each in a cookie. This layer
-//! checks the JWT of every request, renews the session when the JWT has expired, and answers the two routes that
-//! Crossmint's browser SDK calls. It does in Rust what `@crossmint/server-sdk` does in Node.
+//! Crossmint signs users in and gives the browser a short-lived JWT and a refresh token, each in a cookie. This layer
+//! verifies the JWT of every request, refreshes the session when the JWT has expired, and answers the two routes that
+//! Crossmint's browser SDK calls. It is the counterpart of `@crossmint/server-sdk` for Rust.
 //!
 //! ```no_run
 //! use axum::{Router, routing::get};
@@ -21,59 +21,69 @@
 //! # }
 //! ```
 //!
+//! The [guides](docs) cover all [options](docs::options), the [placement](docs::placement) in axum,
+//! [rejections](docs::rejections), the [handle](docs::handle) behind the layer, the [migration](docs::migration) from
+//! the TypeScript SDK, [security](docs::security) and [operations](docs::operations).
+//!
 //! # What it does
 //!
-//! 1. **A valid session passes**: the request gets a [`Session`] in its extensions. Nothing else is touched, and
-//!    Crossmint is not asked: a JWT that has been seen before costs a look-up.
-//! 2. **An expired session is renewed**: the refresh token is exchanged at Crossmint, the new JWT verified, the inner
-//!    service called with the new session, and both cookies set on its response.
-//! 3. **One renewal per session**: however many requests carry the expired session, Crossmint gets one call. It runs in
-//!    a task of its own, so that a client that hangs up does not lose the new token, and requests that were already on
-//!    their way with the old token are served from its result for a while.
-//! 4. **Everything else is refused** with 401, and its cookies are cleared: no refresh token, one that Crossmint refuses,
-//!    cookies that contradict each other. A request that another site has caused clears only the cookies that it carries:
-//!    browsers withhold SameSite cookies from it, and would delete them all the same. The reason is in the response's
-//!    extensions, as an [`AuthError`]; the client gets one of a few fixed messages. [`Unauthenticated`] lets requests
-//!    without a session pass instead.
-//! 5. **While Crossmint fails**, valid sessions go on. One that has to be renewed is refused like the others, which signs
-//!    the user out: so does `@crossmint/server-sdk`. [`OutagePolicy::KeepSession`] answers 503 and keeps the cookies.
-//! 6. **CORS preflights pass**, to every path, without a session: they carry no cookies by design, and the CORS layer or
-//!    handler behind this one answers them. [`CorsPreflights::Reject`] is for servers that get none, such as gRPC's.
-//! 7. **Two routes are answered here** and never reach the inner service: `POST /api/auth/refresh` and
-//!    `POST /api/auth/logout`. Browsers' requests from other sites are refused there, and so are their WebSocket handshakes
-//!    to any path.
-//! 8. **Keys are loaded once** and reloaded in the background every ten minutes, and when a JWT names an unknown key. A
-//!    key that Crossmint has withdrawn is refused from the next reload on. If Crossmint fails, the last good set goes on
-//!    serving for an hour, and while no set can be loaded, no refresh token is spent. A JWT under a key that was published
-//!    less than 30 s after the last attempt to load the set may be renewed instead of verified.
-//! 9. **Secrets stay secret**: the API key, JWTs and refresh tokens are in no `Debug` output, log line or error.
+//! 1. **A request with a valid session is forwarded**, with a [`Session`] in its extensions. Nothing else is changed,
+//!    and no network call is made: a JWT that was verified before costs a cache look-up.
+//! 2. **An expired session is refreshed.** The layer exchanges the refresh token at Crossmint, verifies the new JWT,
+//!    calls the inner service with the new session, and sets both cookies on its response.
+//! 3. **Each session is refreshed once**, however many requests carry it. The refresh runs in a task of its own, so
+//!    that a client that disconnects does not lose the new token. Requests that were already on their way with the
+//!    rotated token get the same result during a grace period.
+//! 4. **All other requests are rejected** with 401, and their cookies are cleared: there is no refresh token, Crossmint
+//!    refuses it, or cookies of one name differ. The response's extensions contain the [`AuthError`]; the client gets
+//!    one of a few fixed messages. A request from another site clears only the cookies that it carries.
+//!    [`Unauthenticated`] can forward requests without a session instead.
+//! 5. **While Crossmint is unavailable**, valid sessions are not affected. Sessions that need a refresh are rejected as
+//!    in rule 4, which signs the user out, as `@crossmint/server-sdk` does. [`OutagePolicy::KeepSession`] answers 503
+//!    and keeps the cookies.
+//! 6. **CORS preflights are forwarded** without a session, on every path: they carry no cookies, and the CORS layer or
+//!    handler behind this one answers them. [`CorsPreflights::Reject`] is for servers that get none, such as gRPC
+//!    servers.
+//! 7. **Two routes are answered by the layer** and never reach the inner service: `POST /api/auth/refresh` and
+//!    `POST /api/auth/logout`. Browsers' requests from other sites are rejected there, and so are WebSocket handshakes
+//!    from other sites, on every path.
+//! 8. **The key set is loaded once**, and reloaded in the background every ten minutes and when a JWT names an unknown
+//!    key. A key that Crossmint has withdrawn is rejected from the next reload on. If reloads fail, the last good key
+//!    set is used for an hour; while none can be loaded, no refresh token is sent. A JWT with a key that was published
+//!    less than 30 s after the last attempt to load the key set may be refreshed instead of verified.
+//! 9. **Secrets stay secret**: the API key, JWTs and refresh tokens are in no `Debug` output, event or error.
 //!
-//! # What it does not do
+//! # Caveats
 //!
-//! - A JWT is good until it expires, as everywhere, also if it was stolen or its user has signed out: signing out ends
-//!   the session at Crossmint, and clears the cookies.
-//! - A refresh token, and the one-time secret of a login, can be exchanged again for a while
-//!   ([`rotation_grace`](CrossmintAuthConfigBuilder::rotation_grace)): the answer is the same session. A period of
-//!   zero makes them good for one use, and parallel requests end sessions.
-//! - Rule 3 holds within one process, for the layers of one [`CrossmintAuth`] and of clones of one configuration; a
-//!   second configuration for the same project is warned of. Several replicas should send one browser's requests to the
-//!   same replica; Crossmint may otherwise see a spent token.
-//! - The renewed cookies of a WebSocket's handshake may be ignored by the browser; its next request is served from the
+//! - A JWT is valid until it expires, even after a logout, and even if it was stolen. A logout revokes the session at
+//!   Crossmint and clears the cookies.
+//! - A refresh token, and the one-time secret of a login, can be exchanged again during the grace period
+//!   ([`rotation_grace`](CrossmintAuthConfigBuilder::rotation_grace)), with the same session as the result. A grace
+//!   period of zero makes them usable once, and parallel requests then end sessions.
+//! - Rule 3 holds within one process, for the layers and handles made from one [`CrossmintAuth`] or from clones of one
+//!   configuration. A second configuration for the same project is logged as a warning. Route each browser to the same
+//!   replica: see [`docs::operations`].
+//! - A browser may ignore the cookies that a WebSocket handshake sets. Its next request gets them again, within the
 //!   grace period.
-//! - It limits no request rates, adds no CORS headers and does not guard your handlers against forged cross-site requests:
-//!   other layers do, such as tower-http's `csrf`.
+//! - The layer does not limit request rates, adds no CORS headers and does not protect your handlers against cross-site
+//!   request forgery. Other layers do, such as tower-http's `csrf`: see [`docs::security`].
+//! - It needs a tokio runtime with time and I/O enabled, which axum, tonic and hyper servers provide. Outside of any
+//!   runtime, requests that need one are answered as in an outage; in a runtime without time or I/O, tokio panics.
 //!
 //! # Features
 //!
-//! None is on by default.
+//! None is enabled by default.
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `axum` | [`Session`] and `Option<Session>` as extractors, [`AuthError`] as a response |
-//! | `testing` | [`testing::MockCrossmint`], a Crossmint on loopback for your own tests |
+//! | `axum` | [`Session`] and `Option<Session>` as extractors, and [`AuthError`] as a response |
+//! | `testing` | [`testing::MockCrossmint`], a mock of Crossmint on loopback for an application's tests |
+//! | `http-client` | [`http_client`](CrossmintAuthConfigBuilder::http_client), for a `reqwest::Client` with a proxy or a private certificate authority |
 //!
-//! The layer needs a tokio runtime with time and I/O enabled, which axum, tonic and hyper servers have anyway. Outside of
-//! any runtime, requests that need one are answered as in an outage; in a runtime without time or I/O, tokio panics.
+//! # How it is built
+//!
+//! A synchronous decision about each request's head, one owner for each state, and a shell that is the only part to
+//! know Tower: [`docs::architecture`] has the modules and the invariants.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -87,6 +97,7 @@ mod corpus;
 mod csrf;
 #[cfg(test)]
 mod deep;
+pub mod docs;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -1,0 +1,68 @@
+//! How the crate is built, for contributors.
+//!
+//! Every state has one owner whose fields are private. The engine, which is everything but `layer/`, knows neither
+//! Tower, nor bodies, nor `Request` and `Response`: it takes a request's method, path and headers, and returns a
+//! decision.
+//!
+//! # A request's path
+//!
+//! ```text
+//! call(request) ── authorize(method, uri, headers) -> Decision      synchronous, borrows, no allocation of its own
+//!   ├ Forward            insert the session, call the inner service                                   the fast path
+//!   ├ Pending            the JWT is expired, missing or invalid, or the key set is not loaded:
+//!   │                    ├ granted   poll the inner service ready, call it, set the cookies on its response
+//!   │                    └ rejected  respond
+//!   ├ Refresh, Logout    respond to the route; the inner service is not called
+//!   └ Reject             respond
+//! ```
+//!
+//! On the fast path, a JWT that was verified before costs a scan of the cookies, a hash, a comparison of the whole
+//! token, two clock readings and an insertion into the extensions. There is no signature check, no lock across an
+//! `await`, and no boxed future.
+//!
+//! On every other path the layer gives up the readiness of the inner service at once, and polls a clone ready before it
+//! calls it: a permit must not be held while Crossmint answers.
+//!
+//! # Modules
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `config/` | Every option with its default and its check: the builder, the API key, cookie options and names. |
+//! | `error.rs` | `AuthError`, and one table of what each kind means: status, message, cookies. `ConfigError`. |
+//! | `session.rs` | `Session`, `AuthMaterial`, `RefreshToken`, `User`. |
+//! | `layer/` | The shell, the only place that knows Tower, bodies, requests and responses: the layer, the service, its future and body, the two routes, rejections as responses, the extractors. |
+//! | `auth.rs` | `CrossmintAuth`, the public handle. It composes the owners below and has no logic of its own. |
+//! | `authorize.rs` | The decision about a request. |
+//! | `csrf.rs` | Whether another site can have caused a request. |
+//! | `cookies/` | Reading and writing cookies, clearing them, and merging them with the application's own. The only place that writes `Set-Cookie`, `Cache-Control` and `Vary`. |
+//! | `jwks/` | `JwksCache`: the key set, and the policy of its reloads. |
+//! | `verify/` | `Verifier`: the grammar and the claims of JWTs, and `TokenCache`, the cache of verified tokens. |
+//! | `refresh/` | `Refresher`: the single flight, the limit on upstream calls with its circuit breaker, and the grace period of rotated tokens. |
+//! | `upstream.rs` | The HTTP calls to Crossmint. |
+//! | `stats.rs`, `task_tracker.rs` | Counters, and tasks that outlive a client. |
+//! | `testing/` | The mock, behind the feature `testing`. |
+//!
+//! The owners do not import each other: `auth` and `authorize` compose them. `.ci/run` checks what privacy cannot
+//! enforce.
+//!
+//! # Invariants
+//!
+//! 1. Only verified tokens are cached. An entry is bound to the whole token, the generation of the key set, and `exp`.
+//! 2. A JWT with a known key never waits for the key set. An unknown key triggers at most one reload per 30 s, counted
+//!    from the last attempt. A failed reload keeps the last good set, for an hour.
+//! 3. A refresh token is sent once, however many requests carry it. The call runs in a task of its own, and its result
+//!    stays available for the grace period.
+//! 4. A successor is never discarded: once Crossmint has rotated a token, the new token is kept until it has been
+//!    delivered, whatever is wrong with the JWT beside it.
+//! 5. The JWT of a refresh is verified like any other.
+//! 6. A request that another site can have caused clears no cookies that it did not carry.
+//! 7. Every response that sets cookies, and every response of the layer's own, carries `Cache-Control: no-store`.
+//! 8. No secret appears in `Debug`, `Display`, an event, a span, an error or a panic.
+//! 9. Nothing depends on `jsonwebtoken`'s process-wide crypto provider, which panics if another crate enables a second
+//!    one. The crate uses its JWK types only.
+//!
+//! # Evidence
+//!
+//! `tests/behaviour` tests the public API against the mock, `tests/browser` in Chromium, `tests/model` the single
+//! flight under every interleaving, `fuzz/` the parsers against a second implementation, and `examples/soak` the crate
+//! under load. `SECURITY.md` maps every threat to its tests. `.ci/run` runs all of it.

@@ -1,0 +1,150 @@
+//! Using [`CrossmintAuth`] directly: in handlers, in background tasks, and without Tower.
+//!
+//! [`CrossmintAuth`] is the handle behind the layer. It does what the class of the same name in `@crossmint/server-sdk`
+//! does. A handle shares its key set, its caches and its refreshes in flight with its clones, with the layers made from
+//! it, and with everything else that is made from clones of its configuration.
+//!
+//! **Build one configuration per project.** Two configurations have separate caches. A browser session that is
+//! refreshed through both is signed out, because the second refresh sends a rotated token. A second configuration for
+//! the same project and base URL is logged as a warning.
+//!
+//! ```no_run
+//! use axum::{Router, extract::State, routing::get};
+//! use tower_crossmint_auth::{AuthError, CrossmintAuth, CrossmintAuthConfig, CrossmintAuthLayer, Session};
+//!
+//! /// Needs an API key with the scope `users.read`.
+//! async fn email(State(auth): State<CrossmintAuth>, session: Session) -> Result<String, AuthError> {
+//!     let user = auth.get_user(session.user_id()).await?;
+//!     Ok(user.email.unwrap_or_default())
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = CrossmintAuthConfig::builder(std::env::var("SERVER_CROSSMINT_API_KEY")?).build()?;
+//! let auth = CrossmintAuth::new(config);
+//! auth.warm_up().await?; // loads the key set before the first request
+//!
+//! let app = Router::new()
+//!     .route("/email", get(email))
+//!     .layer(CrossmintAuthLayer::from(auth.clone()))
+//!     .with_state(auth.clone());
+//!
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//! let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+//! axum::serve(listener, app).with_graceful_shutdown(stop).await?;
+//! auth.wait_idle().await; // waits for refreshes whose clients have disconnected
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Resolving a request's cookies to a session
+//!
+//! Behind the layer, the session is in the request's extensions. Elsewhere, [`get_session`] resolves the cookies of a
+//! request, and refreshes the session if its JWT is missing, expired or invalid. A refreshed session has new cookies,
+//! which the response must set:
+//!
+//! ```
+//! use http::HeaderMap;
+//! use tower_crossmint_auth::{AuthError, AuthErrorKind, CrossmintAuth, Session};
+//!
+//! async fn session(auth: &CrossmintAuth, request: &HeaderMap, response: &mut HeaderMap) -> Result<Session, AuthError> {
+//!     let session = auth.get_session(request).await.inspect_err(|error| {
+//!         // Not for `MissingCredentials`: another site can cause a request without cookies, to sign the user out.
+//!         use AuthErrorKind::{AmbiguousCredentials, InvalidCredentials, Refused};
+//!         if matches!(error.kind(), Refused | AmbiguousCredentials | InvalidCredentials) {
+//!             auth.clear_auth_material(response);
+//!         }
+//!     })?;
+//!     if let Some(material) = session.renewed() {
+//!         auth.store_auth_material(response, material)?;
+//!     }
+//!     Ok(session)
+//! }
+//! # use tower_crossmint_auth::testing::MockCrossmint;
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let mock = MockCrossmint::start().await;
+//! # let auth = CrossmintAuth::new(mock.config().build()?);
+//! # let alice = mock.session("alice").jwt_lifetime(-60).create();
+//! # let request = HeaderMap::from_iter([(http::header::COOKIE, alice.cookie_header().parse()?)]);
+//! # let mut response = HeaderMap::new();
+//! # assert_eq!(session(&auth, &request, &mut response).await?.user_id(), "alice");
+//! # assert_eq!(response.get_all("set-cookie").iter().count(), 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Completing a login
+//!
+//! At the end of a login, the browser SDK receives a one-time secret and posts it to the refresh route, which the layer
+//! answers. A login route of your own exchanges the secret in the same way:
+//!
+//! ```
+//! use axum::{extract::State, http::HeaderMap};
+//! use tower_crossmint_auth::{AuthError, CrossmintAuth};
+//!
+//! /// The body is the one-time secret.
+//! async fn login(State(auth): State<CrossmintAuth>, one_time_secret: String) -> Result<HeaderMap, AuthError> {
+//!     let material = auth.refresh(&one_time_secret).await?;
+//!     let mut headers = HeaderMap::new();
+//!     auth.store_auth_material(&mut headers, &material)?;
+//!     Ok(headers)
+//! }
+//! # use tower_crossmint_auth::testing::MockCrossmint;
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let mock = MockCrossmint::start().await;
+//! # let auth = CrossmintAuth::new(mock.config().build()?);
+//! # let headers = login(State(auth), mock.one_time_secret("alice")).await?;
+//! # assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Protect such a route against requests from other sites, as the layer protects the refresh route: otherwise another
+//! site can sign the user in as somebody else. See [`security`](super::security#requests-from-other-sites).
+//!
+//! # Verifying a JWT without cookies
+//!
+//! An API that receives the JWT in `Authorization` verifies it with [`verify_jwt`]. Nothing is refreshed, and no cookie
+//! is read:
+//!
+//! ```
+//! use axum::http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+//! use tower_crossmint_auth::{AuthErrorKind, CrossmintAuth};
+//!
+//! async fn user_id(auth: &CrossmintAuth, request: &HeaderMap) -> Result<String, StatusCode> {
+//!     let header = request.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+//!     let jwt = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or(StatusCode::UNAUTHORIZED)?;
+//!     let claims = auth.verify_jwt(jwt).await.map_err(|error| match error.kind() {
+//!         AuthErrorKind::InvalidToken => StatusCode::UNAUTHORIZED,
+//!         _ => StatusCode::SERVICE_UNAVAILABLE,
+//!     })?;
+//!     Ok(claims["sub"].as_str().unwrap_or_default().to_owned())
+//! }
+//! # use tower_crossmint_auth::testing::MockCrossmint;
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let mock = MockCrossmint::start().await;
+//! # let auth = CrossmintAuth::new(mock.config().build()?);
+//! # let bearer = format!("Bearer {}", mock.sign_in("alice").jwt()).parse()?;
+//! # assert_eq!(user_id(&auth, &HeaderMap::from_iter([(AUTHORIZATION, bearer)])).await, Ok("alice".to_owned()));
+//! # assert_eq!(user_id(&auth, &HeaderMap::new()).await, Err(StatusCode::UNAUTHORIZED));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Runtimes
+//!
+//! Methods that call Crossmint need a tokio runtime with time and I/O enabled. Outside of one they return
+//! [`Unavailable`](crate::AuthErrorKind::Unavailable).
+//!
+//! # Errors as responses
+//!
+//! With the feature `axum`, an [`AuthError`](crate::AuthError) is a response. An error from a method of the handle is
+//! rendered as under [`OutagePolicy::KeepSession`](crate::OutagePolicy::KeepSession), whatever the configuration says,
+//! and sets no cookies.
+//!
+//! [`CrossmintAuth`]: crate::CrossmintAuth
+//! [`get_session`]: crate::CrossmintAuth::get_session
+//! [`verify_jwt`]: crate::CrossmintAuth::verify_jwt

@@ -1,0 +1,26 @@
+//! Guides: everything that is longer than the documentation of one item.
+//!
+//! | guide | answers |
+//! | --- | --- |
+//! | [`options`] | Which options are there, what is each one's default, and when should it change? |
+//! | [`placement`] | Where does the layer go in an axum router, and which placements lose the two routes? |
+//! | [`rejections`] | What does a request without a session get, and how is that logged, re-rendered or turned into a redirect? |
+//! | [`handle`] | How is [`CrossmintAuth`](crate::CrossmintAuth) used without the layer? |
+//! | [`migration`] | What replaces each call of `@crossmint/server-sdk`, and what behaves differently? |
+//! | [`security`] | What does the layer protect, and what is left to the application? |
+//! | [`operations`] | Which events, counters and limits does it have, and how is it shut down? |
+//! | [`architecture`] | How is the crate built? For contributors. |
+//!
+//! How to test an application is described in the module `testing`, which needs the feature of that name. The threat
+//! model, its evidence and the load figures are in `SECURITY.md`, the measurements in `benches/README.md`.
+//!
+//! These modules contain text and compiled examples only, and add nothing to a build.
+
+pub mod architecture;
+pub mod handle;
+pub mod migration;
+pub mod operations;
+pub mod options;
+pub mod placement;
+pub mod rejections;
+pub mod security;
