@@ -1,4 +1,4 @@
-//! The shortest real application: a public page, and a route for those who are signed in.
+//! The shortest realistic application: a public page, and a route that requires a session.
 //!
 //! ```sh
 //! SERVER_CROSSMINT_API_KEY=sk_... cargo run --example axum --features axum
@@ -27,31 +27,31 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let api_key = env::var("SERVER_CROSSMINT_API_KEY")
         .map_err(|_| "set SERVER_CROSSMINT_API_KEY to a server key (`sk_...`) from the Crossmint console")?;
     let config = CrossmintAuthConfig::builder(api_key)
-        // Chrome and Firefox keep `Secure` cookies from http://localhost too. Safari does not: for it, add
-        // `.secure(false)` while developing.
+        // Chrome and Firefox accept `Secure` cookies from http://localhost. Safari does not: to develop with it, add
+        // `.secure(false)`.
         .cookies(CookieOptions::hardened())
-        // Scripts get the JWT only: the refresh token stays in its HttpOnly cookie.
+        // Scripts see the JWT only: the refresh token stays in its HttpOnly cookie.
         .expose_refresh_secret(false)
-        // An outage at Crossmint signs nobody out.
+        // An outage at Crossmint signs no one out.
         .on_outage(OutagePolicy::KeepSession)
         .build()?;
 
     let auth = CrossmintAuth::new(config);
     if let Err(error) = auth.warm_up().await {
-        eprintln!("warning: the keys at {} could not be loaded: {}", auth.jwks_uri(), with_causes(&error));
-        eprintln!("warning: nobody is let in until they are; the layer tries again at the next request");
+        eprintln!("warning: cannot load the key set from {}: {}", auth.jwks_uri(), with_causes(&error));
+        eprintln!("warning: requests are rejected until it is loaded; the next request tries again");
     }
 
     let app = Router::new()
         .route("/me", get(me))
         .layer(CrossmintAuthLayer::from(auth.clone()))
         // Routes that are added after the layer are public.
-        .route("/", get(|| async { "Hello, whoever you are\n" }));
+        .route("/", get(|| async { "Hello, guest\n" }));
 
     let listener = TcpListener::bind("127.0.0.1:3000").await.map_err(|error| format!("127.0.0.1:3000: {error}"))?;
     println!("listening on http://localhost:3000");
     axum::serve(listener, app).with_graceful_shutdown(async { signal::ctrl_c().await.unwrap_or_default() }).await?;
-    // A renewal under way has the only copy of somebody's new refresh token.
+    // A refresh in flight may hold the only copy of a user's new refresh token.
     auth.wait_idle().await;
     Ok(())
 }

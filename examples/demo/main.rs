@@ -1,11 +1,11 @@
-//! A page that shows what the layer does, beside a mock of Crossmint that it can be tried against.
+//! A web page that shows what the layer does, with a mock of Crossmint to try it against.
 //!
 //! ```sh
 //! cargo run --example demo --features axum,testing
 //! ```
 //!
-//! `PORT` takes the place of 3000. With `SERVER_CROSSMINT_API_KEY` set, the real Crossmint takes the place of the mock
-//! (a `development` key looks for it on port 3000: choose another for the demo).
+//! `PORT` sets the port; the default is 3000. With `SERVER_CROSSMINT_API_KEY` set, the demo uses the real Crossmint instead
+//! of the mock. A `development` key expects Crossmint on port 3000: choose another port for the demo.
 
 use std::{
     env,
@@ -52,18 +52,18 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let crossmint = Crossmint::choose().await.map_err(|error| format!("SERVER_CROSSMINT_API_KEY: {error}"))?;
     let auth = CrossmintAuth::new(configure(crossmint.config.clone())?);
     if let Err(error) = auth.warm_up().await {
-        eprintln!("warning: the keys at {} could not be loaded: {}", auth.jwks_uri(), with_causes(&error));
+        eprintln!("warning: cannot load the key set from {}: {}", auth.jwks_uri(), with_causes(&error));
     }
     let app = app(auth, &crossmint);
-    println!("http://{} shows the layer at work with {}", listener.local_addr()?, crossmint.name());
+    println!("open http://{} to try the layer with {}", listener.local_addr()?, crossmint.name());
     serve(listener, app).await
 }
 
-/// What the demo asks of the layer.
+/// The demo's options.
 fn configure(builder: CrossmintAuthConfigBuilder) -> Result<CrossmintAuthConfig, ConfigError> {
     builder
-        // HttpOnly and `SameSite::Strict`, but not `Secure`: over plain HTTP, even on loopback, not every browser keeps
-        // `Secure` cookies.
+        // HttpOnly and `SameSite::Strict`, but not `Secure`: not every browser accepts `Secure` cookies over plain HTTP, even
+        // on loopback.
         .cookies(CookieOptions::hardened().secure(false))
         .expose_refresh_secret(false)
         // `OutagePolicy::EndSession`, the default, would clear the cookies and answer 401 while Crossmint is down.
@@ -74,7 +74,7 @@ fn configure(builder: CrossmintAuthConfigBuilder) -> Result<CrossmintAuthConfig,
 fn app(auth: CrossmintAuth, crossmint: &Crossmint) -> Router {
     let protected = Router::new()
         .route("/me", get(me))
-        // The layer answers the refresh and logout routes itself, but axum has to bring them to it.
+        // The layer answers the refresh and logout routes, but axum must route them through it.
         .route("/api/auth/{action}", any(StatusCode::NOT_FOUND))
         .layer(CrossmintAuthLayer::from(auth));
     let mut demo = Router::new()
@@ -84,7 +84,7 @@ fn app(auth: CrossmintAuth, crossmint: &Crossmint) -> Router {
     if let Some(mock) = &crossmint.mock {
         demo = demo.merge(controls().with_state(mock.clone()));
     }
-    // Merged last, the demo's router answers unknown paths, without the layer.
+    // The demo's router is merged last, so that its fallback answers unknown paths, without the layer.
     protected.merge(demo).layer(map_response(report_cookies))
 }
 
@@ -108,7 +108,7 @@ impl Crossmint {
             return Ok(Self { project_id, config: CrossmintAuthConfig::builder(key), mock: None });
         }
         let server = MockCrossmint::start().await;
-        // As far away as the true one: on loopback, a refresh would be over before a second request could need it.
+        // The latency of the real service: on loopback, a refresh would end before a second request could join it.
         server.inject(Endpoint::Refresh, Fault::Delay(Duration::from_millis(150)));
         let (config, project_id) = (server.config(), server.project_id().to_owned());
         Ok(Self { config, project_id, mock: Some(Mock { server, is_down: Arc::default() }) })
@@ -119,7 +119,7 @@ impl Crossmint {
     }
 }
 
-/// Tells the page what it shows besides the answers.
+/// Returns the state that the page shows besides the responses.
 async fn calls(State(crossmint): State<Crossmint>) -> Json<Value> {
     let mock = crossmint.mock.map(|Mock { server, is_down }| {
         json!({
@@ -148,7 +148,7 @@ impl Mock {
     }
 }
 
-/// The strings that the page pulls behind the layer's back.
+/// The routes with which the page controls the mock.
 fn controls() -> Router<Mock> {
     Router::new()
         .route("/demo/secret", post(|State(mock): State<Mock>| async move { mock.server.one_time_secret(USER) }))
@@ -158,7 +158,7 @@ fn controls() -> Router<Mock> {
         .route("/demo/up", post(|State(mock): State<Mock>| async move { mock.set_down(false) }))
 }
 
-/// Puts an expired JWT of the same user into the JWT's cookie, and leaves the refresh token alone.
+/// Replaces the JWT in its cookie with an expired one of the same user, and leaves the refresh token unchanged.
 async fn expire(State(Mock { server, .. }): State<Mock>) -> impl IntoResponse {
     let expired = server.session(USER).jwt_lifetime(-60).create();
     let cookie = format!("crossmint-jwt-{}={}; Path=/; SameSite=Strict", server.project_id(), expired.jwt());
@@ -171,7 +171,7 @@ async fn rotate(State(Mock { server, .. }): State<Mock>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-/// Tells the page which cookies a response sets or clears: `Set-Cookie` itself is hidden from scripts.
+/// Reports to the page which cookies a response sets or clears: scripts cannot read `Set-Cookie`.
 async fn report_cookies(mut response: Response) -> Response {
     let fates = response.headers().get_all(SET_COOKIE).iter().filter_map(|field| {
         let (name, rest) = field.to_str().ok()?.split_once('=')?;
@@ -187,7 +187,7 @@ async fn report_cookies(mut response: Response) -> Response {
 async fn listen() -> Result<TcpListener, String> {
     let port = match env::var_os("PORT") {
         Some(port) => port.to_str().and_then(|port| port.parse().ok()).ok_or_else(|| {
-            format!("PORT is `{}`, which is no port: set it to a number up to 65535, {EXAMPLE}", port.display())
+            format!("PORT is `{}`, which is not a port: set it to a number up to 65535, {EXAMPLE}", port.display())
         })?,
         None => 3000,
     };
@@ -196,7 +196,7 @@ async fn listen() -> Result<TcpListener, String> {
         .map_err(|error| format!("cannot listen on 127.0.0.1:{port} ({error}): set PORT to a free port, {EXAMPLE}"))
 }
 
-/// Serves until Ctrl-C. Requests under way then have a moment to end; idle connections are closed at once.
+/// Serves until Ctrl-C. Requests in flight then have one second to complete; idle connections are closed at once.
 async fn serve(listener: TcpListener, app: Router) -> Result<(), Box<dyn Error>> {
     let (stop, stopped) = oneshot::channel::<()>();
     let server = axum::serve(listener, app).with_graceful_shutdown(async { stopped.await.unwrap_or_default() });
