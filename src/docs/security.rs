@@ -24,7 +24,7 @@
 //!
 //! # Refresh tokens
 //!
-//! A rotated token resolves to its successor, whoever sends it: for [`rotation_grace`] (30 s by default) after the last
+//! A rotated token resolves to its successor, no matter who sends it: for [`rotation_grace`] (30 s by default) after the last
 //! response with the successor, for 300 s at most, and for an hour if no response has delivered the successor. A grace
 //! period of zero makes each token usable once, and parallel requests then end sessions.
 //!
