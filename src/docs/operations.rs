@@ -39,10 +39,10 @@
 //!         ("verifications", stats.verifications),
 //!         ("key_set_reloads", stats.reloads),
 //!         ("key_set_failed_reloads", stats.failed_reloads),
-//!         ("refreshes", stats.renewals),
+//!         ("refreshes", stats.refreshes),
 //!         ("joined_refreshes", stats.joined),
-//!         ("grace_hits", stats.successor_hits),
-//!         ("grace_evictions", stats.evicted_successors),
+//!         ("grace_hits", stats.grace_hits),
+//!         ("grace_evictions", stats.grace_evictions),
 //!         ("refusal_runs", stats.refusal_runs),
 //!     ];
 //!     let mut text = String::new();
@@ -50,7 +50,7 @@
 //!         let _ = writeln!(text, "# TYPE crossmint_{name}_total counter\ncrossmint_{name}_total {value}");
 //!     }
 //!     let _ = writeln!(text, "# TYPE crossmint_rejections_total counter");
-//!     for (kind, count) in stats.refusals() {
+//!     for (kind, count) in stats.rejections() {
 //!         let _ = writeln!(text, "crossmint_rejections_total{{kind=\"{kind:?}\"}} {count}");
 //!     }
 //!     text
