@@ -17,28 +17,31 @@ use crate::{
     task_tracker::runtime,
 };
 
-/// Crossmint sessions for handlers, and for code without tower.
+/// The handle behind the layer, for handlers and for code without Tower.
 ///
-/// It offers what the class of the same name in `@crossmint/server-sdk` does. All clones, and the layers made from
-/// them, share one key set, one cache of verified tokens and one view of the renewals under way. Methods that talk to
-/// Crossmint need a tokio runtime.
+/// It does what the class of the same name in `@crossmint/server-sdk` does: see [`docs::handle`](crate::docs::handle).
+/// Clones are cheap. They share one key set, one cache of verified tokens and the refreshes in flight with each other
+/// and with the layers made from them.
+///
+/// Methods that call Crossmint need a tokio runtime with time and I/O enabled. Outside of a runtime, they return
+/// [`Unavailable`](AuthErrorKind::Unavailable).
 ///
 /// ```
 /// use http::HeaderMap;
 /// use tower_crossmint_auth::{AuthError, AuthErrorKind, CrossmintAuth};
 ///
-/// /// Signs in whoever sent these headers; `response` gets new cookies, or loses the dead ones.
+/// /// Resolves a request's cookies to a user ID. `response` gets the new cookies of a refreshed session.
 /// async fn user_id(auth: &CrossmintAuth, request: &HeaderMap, response: &mut HeaderMap) -> Result<String, AuthError> {
 ///     match auth.get_session(request).await {
 ///         Ok(session) => {
 ///             if session.is_refreshed() {
-///                 auth.store_auth_material(response, material)?;
+///                 auth.store_auth_material(response, session.material())?;
 ///             }
 ///             Ok(session.user_id().to_owned())
 ///         }
 ///         Err(error) => {
-///             // Without cookies, there are none to delete: see `clear_auth_material`.
-///             if error.kind() != AuthErrorKind::MissingCredentials {
+///             // A request without cookies has none to clear: see `clear_auth_material`.
+///             if error.kind() == AuthErrorKind::Refused {
 ///                 auth.clear_auth_material(response);
 ///             }
 ///             Err(error)
@@ -52,61 +55,67 @@ pub struct CrossmintAuth(Arc<Authorizer>);
 impl CrossmintAuth {
     /// Returns the handle of a configuration. Makes no network calls: see [`warm_up`](Self::warm_up).
     ///
-    /// All clones of one configuration share one handle while it is in use. A configuration that is built separately has a
-    /// handle with caches of its own, even for the same project: a browser session that is refreshed through two of them is
-    /// signed out, and a warning is logged for the second one. Clone the handle, the layer or the configuration instead.
+    /// All clones of one configuration share one handle while it is in use. A configuration that is built separately
+    /// has a handle with its own caches, even for the same project: a browser session that is refreshed through both is
+    /// signed out, and a warning is logged. Clone the handle, the layer or the configuration instead.
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "a configuration is handed over, or a clone of it")]
     pub fn new(config: CrossmintAuthConfig) -> Self {
         Self(config.checked().handle.get_or_create(|handle| Authorizer::new(config.clone(), handle)))
     }
 
-    /// Loads the key set, so that the first request need not.
+    /// Loads the key set, so that the first request does not have to wait for it.
     ///
     /// # Errors
     ///
-    /// When the key set cannot be loaded. The layer works all the same: it tries again when a request needs a key.
+    /// Returns an error if the key set cannot be loaded. The layer remains usable, and tries again when a request needs
+    /// a key.
     pub async fn warm_up(&self) -> Result<(), AuthError> {
         self.0.verifier.ensure_keys().await
     }
 
-    /// Returns the session that the credentials stand for. Renews it if its JWT is missing, expired or invalid.
+    /// Resolves credentials to a session, and refreshes it if its JWT is missing, expired or invalid.
     ///
-    /// Credentials are a request's headers, an [`AuthMaterial`], or a JWT with its refresh secret. A session that
-    /// has been renewed says so: [`Session::renewed`].
+    /// Credentials are a request's headers, an [`AuthMaterial`], or a JWT with its refresh token. If
+    /// [`Session::is_refreshed`] returns true, pass the session's material to
+    /// [`store_auth_material`](Self::store_auth_material).
     ///
     /// # Errors
     ///
-    /// When there is no refresh token (even if the JWT is valid), when Crossmint refuses it, and when Crossmint
-    /// cannot be asked.
+    /// Returns an error if there is no refresh token (even if the JWT is valid), if Crossmint refuses it, and if
+    /// Crossmint is unavailable.
     pub async fn get_session<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<Session, AuthError> {
         self.0.session(self.read(credentials.into())).await
     }
 
-    /// Exchanges a refresh secret, or the one-time secret of a login, for new material.
+    /// Exchanges a refresh token, or the one-time secret of a login, for new material.
     ///
-    /// Concurrent calls with one secret make one call to Crossmint, and for a while later ones get the same material
-    /// ([`rotation_grace`](crate::CrossmintAuthConfigBuilder::rotation_grace)). The new JWT has been verified.
+    /// Concurrent calls with one token make one call to Crossmint. Later calls return the same material during the
+    /// grace period ([`rotation_grace`](crate::CrossmintAuthConfigBuilder::rotation_grace)). The new JWT has been
+    /// verified. The call completes even if the returned future is dropped.
     ///
     /// # Errors
     ///
-    /// When Crossmint refuses the secret, cannot be asked, or answers with something that cannot be used.
+    /// Returns an error if Crossmint refuses the token, is unavailable, or sends an answer that cannot be used.
     pub async fn refresh(&self, secret: &str) -> Result<AuthMaterial, AuthError> {
         let token = check_token(secret.as_bytes())?;
         let refreshed = self.0.refresh(token.into()).await.map_err(|failure| failure.error)?;
         Ok(refreshed.session.material().clone())
     }
 
-    /// Signs out: ends the session at Crossmint and forgets it here.
+    /// Revokes a session at Crossmint and removes it from the caches.
     ///
-    /// A JWT stays valid until its `exp` wherever it is verified without asking Crossmint; here, its entry in the
-    /// cache is dropped. Clear the cookies too: [`clear_auth_material`](Self::clear_auth_material).
+    /// A JWT remains valid until its `exp` wherever else it is verified. Clear the cookies too:
+    /// [`clear_auth_material`](Self::clear_auth_material).
+    ///
+    /// Credentials without a refresh token, or with two different ones, are not an error, and neither is a session that
+    /// Crossmint does not know (400, 401 or 404): there is nothing to revoke.
     ///
     /// # Errors
     ///
-    /// When Crossmint could not be told within [`logout_timeout`](crate::CrossmintAuthConfigBuilder::logout_timeout), or
-    /// too many logouts are under way. There is nothing left to do then. Credentials without a refresh token, or with two,
-    /// are no error, nor is a session that Crossmint does not know (400, 401 or 404): there is nothing to end.
+    /// Returns an error if Crossmint does not answer within
+    /// [`logout_timeout`](crate::CrossmintAuthConfigBuilder::logout_timeout), or if too many logouts are in flight. The
+    /// session is removed from the caches all the same.
     pub async fn logout<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<(), AuthError> {
         let (jwt, token) = {
             let mut credentials = self.read(credentials.into());
@@ -116,11 +125,12 @@ impl CrossmintAuth {
         self.0.log_out(jwt, token).await
     }
 
-    /// Looks a user up by ID. Needs an API key with the scope `users.read`.
+    /// Fetches a user by ID. The API key needs the scope `users.read`.
     ///
     /// # Errors
     ///
-    /// When there is no such user, the key lacks the scope, or Crossmint cannot be asked.
+    /// Returns [`UserUnavailable`](AuthErrorKind::UserUnavailable) if there is no such user or the key lacks the scope,
+    /// and another kind if Crossmint is unavailable.
     pub async fn get_user(&self, user_id: &str) -> Result<User, AuthError> {
         runtime()?;
         self.0.upstream.user(user_id).await
@@ -128,44 +138,50 @@ impl CrossmintAuth {
 
     /// Verifies a JWT and returns its claims.
     ///
+    /// Loads the key set if it is missing, or if the JWT names an unknown key.
+    ///
     /// # Errors
     ///
-    /// [`InvalidToken`](AuthErrorKind::InvalidToken) with the reason as its source; or when there is no key set and it
-    /// cannot be loaded.
+    /// Returns [`InvalidToken`](AuthErrorKind::InvalidToken), with the reason as its source, if the JWT is not valid,
+    /// and another kind if there is no key set and it cannot be loaded.
     pub async fn verify_jwt(&self, jwt: &str) -> Result<Map<String, Value>, AuthError> {
         self.0.verifier.ensure_keys().await?;
         self.0.verifier.verify(jwt.as_bytes()).await?;
         Ok(decode_claims(jwt).unwrap_or_default())
     }
 
-    /// Adds the two `Set-Cookie` fields that store `material` to a response's headers, and `Cache-Control: no-store`.
-    /// They take the place of fields for the same cookies: the last word counts, also against the layer.
+    /// Sets both cookies to `material` in a response's headers, and adds `Cache-Control: no-store`.
+    ///
+    /// Replaces earlier `Set-Cookie` fields of these names. The layer does not overwrite them.
     ///
     /// # Errors
     ///
-    /// When a token has bytes that no cookie may have, or is too long for one. Nothing is added then.
+    /// Returns [`InvalidCredentials`](AuthErrorKind::InvalidCredentials) if a token has bytes that a cookie must not
+    /// contain, or is too long for one. The headers are then unchanged.
     pub fn store_auth_material(&self, response: &mut HeaderMap, material: &AuthMaterial) -> Result<(), AuthError> {
         let invalid = |why| AuthError::new(AuthErrorKind::InvalidCredentials, why);
         replace_in_response(response, &self.0.cookies.store(material).map_err(invalid)?);
         Ok(())
     }
 
-    /// Adds the two `Set-Cookie` fields that delete the cookies to a response's headers, and
-    /// `Cache-Control: no-store`. They take the place of fields for the same cookies.
+    /// Deletes both cookies in a response's headers, and adds `Cache-Control: no-store`.
+    ///
+    /// Replaces earlier `Set-Cookie` fields of these names.
     ///
     /// # Security
     ///
-    /// Use it where the user signs out, or for a request whose cookies turned out to be dead. Any site can make a browser
-    /// send a request without its SameSite cookies, and the browser accepts the deletions in the response: where a
-    /// request without cookies is answered with them, a link on another site signs the user out.
+    /// Call it when the user signs out, or when the cookies of a request turned out to be invalid. Never call it for a
+    /// request without cookies: another site can cause one, because browsers withhold SameSite cookies from it but
+    /// accept the deletions in its response. A link on that site would sign the user out.
     pub fn clear_auth_material(&self, response: &mut HeaderMap) {
         replace_in_response(response, &self.0.cookies.clear(&ClearScope::default()));
     }
 
-    /// Waits until no call to Crossmint is under way on behalf of this handle and its layers, whoever has hung up.
+    /// Waits until no call to Crossmint is in flight on behalf of this handle and its layers.
     ///
-    /// Wait for it between the end of the server and the end of the runtime: a runtime that ends during a renewal takes
-    /// the only copy of a new refresh token with it. It takes no longer than the time limits of the calls.
+    /// Calls outlive clients that disconnect. Await this method after the server has stopped and before the runtime
+    /// ends: a runtime that is dropped during a refresh loses the only copy of a new refresh token. It takes no longer
+    /// than the calls' time limits.
     ///
     /// ```no_run
     /// # use tower_crossmint_auth::CrossmintAuth;
@@ -180,13 +196,13 @@ impl CrossmintAuth {
         self.0.tasks.wait().await;
     }
 
-    /// Returns what this handle and its layers have done so far.
+    /// Returns a snapshot of the counters of this handle and its layers.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.counters.read(self.0.verifier.cache_hits())
     }
 
-    /// Returns where Crossmint publishes its key set.
+    /// Returns the URL of Crossmint's key set.
     #[must_use]
     pub fn jwks_uri(&self) -> &str {
         self.0.upstream.jwks_uri()
@@ -211,7 +227,7 @@ impl fmt::Debug for CrossmintAuth {
     }
 }
 
-/// What [`CrossmintAuth::get_session`] and [`CrossmintAuth::logout`] look at.
+/// The tokens of a request or of a caller, for [`CrossmintAuth::get_session`] and [`CrossmintAuth::logout`].
 ///
 /// ```
 /// use tower_crossmint_auth::{AuthMaterial, Credentials, RefreshToken};
@@ -220,9 +236,9 @@ impl fmt::Debug for CrossmintAuth {
 /// let material = AuthMaterial::new("eyJ...", RefreshToken::new("secret"));
 ///
 /// let from_cookies = Credentials::from(&headers);
-/// let from_a_login = Credentials::from(&material);
-/// let from_anywhere = Credentials::pair("eyJ...", "secret");
-/// # let _ = (from_cookies, from_a_login, from_anywhere);
+/// let from_material = Credentials::from(&material);
+/// let from_tokens = Credentials::pair("eyJ...", "secret");
+/// # let _ = (from_cookies, from_material, from_tokens);
 /// ```
 #[derive(Clone, Copy)]
 pub struct Credentials<'a>(Source<'a>);
@@ -234,7 +250,7 @@ enum Source<'a> {
 }
 
 impl<'a> Credentials<'a> {
-    /// Pairs a JWT with its refresh secret. An empty text stands for none.
+    /// Pairs a JWT with its refresh token. An empty string means that there is none.
     #[must_use]
     pub fn pair(jwt: &'a str, refresh_secret: &'a str) -> Self {
         Self(Source::Pair { jwt, secret: refresh_secret })
@@ -242,7 +258,7 @@ impl<'a> Credentials<'a> {
 }
 
 impl<'a> From<&'a HeaderMap> for Credentials<'a> {
-    /// Takes the cookies of a request.
+    /// Takes the cookies from a request's headers.
     fn from(headers: &'a HeaderMap) -> Self {
         Self(Source::Headers(headers))
     }

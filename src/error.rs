@@ -4,22 +4,11 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-/// Why a request has no session, or why a call to Crossmint failed.
+/// The reason why a request has no session, or why a call to Crossmint failed.
 ///
-/// The layer puts it into the extensions of every response that it rejects a request with, so that an outer layer can log
-/// it or answer in another format. Neither its text nor its sources contain a token.
-///
-/// ```
-/// use http::Response;
-/// use tower_crossmint_auth::AuthError;
-///
-/// fn log<B>(response: &Response<B>) {
-///     if let Some(error) = response.extensions().get::<AuthError>() {
-///         tracing::info!(kind = ?error.kind(), error = error as &dyn std::error::Error, "rejected a request");
-///     }
-/// }
-/// # log(&Response::new(()));
-/// ```
+/// The layer inserts it into the extensions of every response with which it rejects a request, so that an outer layer
+/// can log it or answer in another format: see [`docs::rejections`](crate::docs::rejections). Neither its text nor its
+/// sources contain a token.
 #[derive(Clone, Debug)]
 pub struct AuthError {
     kind: AuthErrorKind,
@@ -50,7 +39,7 @@ impl AuthError {
         self
     }
 
-    /// Returns what went wrong.
+    /// Returns the kind of the error.
     #[must_use]
     pub fn kind(&self) -> AuthErrorKind {
         self.kind
@@ -116,6 +105,9 @@ enum Effect {
 macro_rules! error_kinds {
     ($($(#[$doc:meta])+ $kind:ident: $effect:expr, $message:expr, $description:literal;)+) => {
         /// The kinds of [`AuthError`].
+        ///
+        /// [`docs::rejections`](crate::docs::rejections#statuses-cookies-and-messages) lists the status and the cookies
+        /// for each.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum AuthErrorKind {
@@ -137,67 +129,67 @@ macro_rules! error_kinds {
 }
 
 error_kinds! {
-    /// The cookies contain no session: neither token, or a JWT without the refresh token that belongs to it.
+    /// The cookies contain no session: they are absent, or there is a JWT without a refresh token.
     MissingCredentials: Effect::EndSession, "Please sign in", "the request's cookies contain no session";
 
-    /// The refresh route was called without a refresh token, in the body or in the cookies.
+    /// The refresh route was called without a refresh token in the body or the cookies.
     MissingRefreshToken: Effect::EndSession,
         "Please provide a refresh token either in the request body or cookies",
         "neither the body nor the cookies contain a refresh token";
 
-    /// Two cookies of one name had different values: one of them may have been planted.
+    /// Two cookies with one name have different values. One of them may have been planted by a sibling subdomain.
     AmbiguousCredentials: Effect::EndSession, SESSION_ENDED, "the request has two different cookies of one name";
 
-    /// The refresh token is too long or has bytes that no cookie may have. It was not sent to Crossmint.
+    /// The refresh token is too long, or contains bytes that a cookie must not contain. It was not sent to Crossmint.
     InvalidCredentials: Effect::EndSession, SESSION_ENDED,
         "the refresh token is not one that Crossmint could have issued";
 
-    /// [`verify_jwt`](crate::CrossmintAuth::verify_jwt) did not accept the token.
+    /// [`verify_jwt`](crate::CrossmintAuth::verify_jwt) rejected the JWT.
     InvalidToken: Effect::EndSession, SESSION_ENDED, "the JWT is expired or not valid for this project";
 
-    /// Crossmint refused, or the session was signed out a moment ago.
+    /// Crossmint refused the refresh token, or the session was signed out moments ago.
     Refused: Effect::EndSession, SESSION_ENDED, "Crossmint does not accept the session";
 
-    /// Crossmint could not be reached: network, timeout, a status that is no verdict, too many refreshes at once.
+    /// The call to Crossmint failed: a network error, a time-out, an unexpected status, or too many refreshes in
+    /// flight.
     Unavailable: Effect::Outage, TRY_AGAIN, "Crossmint is unavailable";
 
-    /// Crossmint answered 429. No request is sent before the time that it names.
+    /// Crossmint answered 429. The call is not repeated before the time that `Retry-After` names.
     RateLimited: Effect::Outage, TRY_AGAIN, "Crossmint limits the rate of requests";
 
-    /// Crossmint answered with something else than was asked for: no JSON, or a JWT that does not verify.
+    /// Crossmint's answer cannot be used: it is not JSON, or its JWT cannot be verified.
     UnusableAnswer: Effect::Outage, TRY_AGAIN, "Crossmint's answer is not usable";
 
-    /// [`get_user`](crate::CrossmintAuth::get_user): there is no such user, or the API key lacks the scope `users.read`.
+    /// [`get_user`](crate::CrossmintAuth::get_user) found no such user, or the API key lacks the scope `users.read`.
     UserUnavailable: Effect::Answer(StatusCode::NOT_FOUND), "The user is not available",
         "Crossmint does not return this user";
 
-    /// The refresh or logout route was called, or a WebSocket opened, by another site that is not in
-    /// [`trusted_origins`](crate::CrossmintAuthConfigBuilder::trusted_origins).
+    /// Another site that is not in `trusted_origins` called the refresh or logout route, or opened a WebSocket.
     CrossSite: Effect::Answer(StatusCode::FORBIDDEN), "Cross-site requests are not allowed here",
         "the request comes from an origin that is not trusted";
 
-    /// The refresh or logout route was called with another method than POST.
+    /// The refresh or logout route was called with a method other than `POST`.
     MethodNotAllowed: Effect::Answer(StatusCode::METHOD_NOT_ALLOWED), "Only POST is allowed here",
         "the route accepts only POST";
 
-    /// The body of the refresh route is not `application/json`.
+    /// The refresh route received a token in a body that is not `application/json`.
     UnsupportedMediaType: Effect::Answer(StatusCode::UNSUPPORTED_MEDIA_TYPE),
         "A refresh token in the body needs the content type application/json", "the body is not application/json";
 
-    /// The body of the refresh route is not a JSON object with a string `refresh`.
+    /// The refresh route received a body that is neither empty nor a JSON object with a string `refresh`.
     InvalidBody: Effect::Answer(StatusCode::BAD_REQUEST),
         "The body must be a JSON object whose `refresh` is a string, or empty",
         "the body is not a JSON object with a string `refresh`";
 
-    /// The body of the refresh route is larger than 16 KiB.
+    /// The refresh route received a body of more than 16 KiB.
     BodyTooLarge: Effect::Answer(StatusCode::PAYLOAD_TOO_LARGE), "The body must not be larger than 16 KiB",
         "the body is larger than 16 KiB";
 
-    /// The body of the refresh route took longer than 5 s.
+    /// The body of the refresh route did not arrive within 5 s.
     BodyTimeout: Effect::Answer(StatusCode::REQUEST_TIMEOUT), "The body did not arrive in time",
         "the body did not arrive within 5 s";
 
-    /// [`Session`](crate::Session) was extracted on a route that no layer is installed on.
+    /// [`Session`](crate::Session) was extracted on a route without the layer.
     LayerMissing: Effect::Answer(StatusCode::INTERNAL_SERVER_ERROR), "The request could not be handled",
         "the layer is not installed on this route";
 }
@@ -209,7 +201,9 @@ impl AuthErrorKind {
     }
 }
 
-/// A configuration that cannot work.
+/// An option with a value that cannot work.
+///
+/// The text names the option, shows the value unless it is a secret, and says what to change.
 #[derive(Clone, Debug)]
 pub struct ConfigError {
     option: &'static str,
@@ -221,7 +215,7 @@ impl ConfigError {
         Self { option, why: why.into() }
     }
 
-    /// Returns the name of the option to change.
+    /// Returns the name of the option, such as `refresh_route`.
     #[must_use]
     pub fn option(&self) -> &'static str {
         self.option

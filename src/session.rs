@@ -14,19 +14,19 @@ use crate::secret::Secret;
 
 /// A session whose JWT has been verified.
 ///
-/// The layer puts it into the extensions of every request that it admits. It cannot be built by hand, and no
-/// header can forge it. A clone is one reference count.
+/// The layer inserts it into the extensions of every request that it forwards with a session. It cannot be constructed
+/// elsewhere, so that neither a header nor the application can forge one. Clones are cheap.
 ///
 /// ```
 /// use tower_crossmint_auth::Session;
 ///
 /// fn greet(request: &http::Request<()>) -> String {
 ///     match request.extensions().get::<Session>() {
-///         Some(session) => format!("Hello {}", session.user_id()),
-///         None => "Hello stranger".to_owned(),
+///         Some(session) => format!("Hello, {}", session.user_id()),
+///         None => "Hello, guest".to_owned(),
 ///     }
 /// }
-/// # assert_eq!(greet(&http::Request::new(())), "Hello stranger");
+/// # assert_eq!(greet(&http::Request::new(())), "Hello, guest");
 /// ```
 #[derive(Clone)]
 pub struct Session(Arc<Inner>);
@@ -51,27 +51,27 @@ impl Session {
         Self(Arc::new(Inner { verified, material, is_refreshed: true }))
     }
 
-    /// Returns the user's ID: the JWT's `sub` claim.
+    /// Returns the user's ID, which is the JWT's `sub` claim.
     #[must_use]
     pub fn user_id(&self) -> &str {
         &self.0.verified.user_id
     }
 
-    /// Returns the JWT, for calls to Crossmint's API in the user's name.
+    /// Returns the JWT, for calls to Crossmint's API on behalf of the user.
     #[must_use]
     pub fn jwt(&self) -> &str {
         self.0.material.jwt()
     }
 
-    /// Returns the refresh token that came with the JWT.
+    /// Returns the refresh token that belongs to the JWT.
     ///
-    /// A token that was read from a cookie has no expiry date: browsers do not send it.
+    /// A token from a cookie has no expiry date, because browsers do not send it.
     #[must_use]
     pub fn refresh_token(&self) -> &RefreshToken {
         self.0.material.refresh_token()
     }
 
-    /// Returns when the JWT expires.
+    /// Returns the time at which the JWT expires.
     #[must_use]
     pub fn expires_at(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.exp())
@@ -79,33 +79,34 @@ impl Session {
 
     /// Returns all claims of the JWT.
     ///
-    /// They are decoded at each call: a session is kept small because many are held at once.
+    /// They are decoded at each call, to keep sessions small in the cache.
     #[must_use]
     pub fn claims(&self) -> Map<String, Value> {
         self.claims_as().unwrap_or_default()
     }
 
-    /// Decodes the claims of the JWT into a type of the application's.
+    /// Deserializes the claims of the JWT.
     ///
     /// # Errors
     ///
-    /// When the claims do not have the shape of `T`.
+    /// Returns an error if the claims do not match `T`.
     pub fn claims_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         decode_claims(self.jwt())
     }
 
-    /// Returns whether the session comes from a refresh, so that the browser still needs its cookies.
+    /// Returns whether this session comes from a refresh, so that the response has to set new cookies.
     ///
-    /// That holds for the request that caused the refresh, for those that waited for it, and for those that carry a rotated
-    /// refresh token during its grace period. The layer stores the cookies itself. A caller of
-    /// [`get_session`](crate::CrossmintAuth::get_session) passes [`material`](Self::material) to
-    /// [`store_auth_material`](crate::CrossmintAuth::store_auth_material).
+    /// That is so for the request that started the refresh, for those that joined it, and for those that carry the rotated
+    /// token during its grace period.
+    ///
+    /// The layer sets them itself. After [`get_session`](crate::CrossmintAuth::get_session), pass
+    /// [`material`](Self::material) to [`store_auth_material`](crate::CrossmintAuth::store_auth_material).
     #[must_use]
     pub fn is_refreshed(&self) -> bool {
         self.0.is_refreshed
     }
 
-    /// Returns the JWT and the refresh token, and the user if the session [is refreshed](Self::is_refreshed).
+    /// Returns the JWT and the refresh token.
     #[must_use]
     pub fn material(&self) -> &AuthMaterial {
         &self.0.material
@@ -153,7 +154,7 @@ pub(crate) struct Verified {
     pub(crate) generation: u64,
 }
 
-/// A JWT and the refresh token that renews it, as Crossmint hands them out.
+/// A JWT and its refresh token, as Crossmint issues them.
 #[derive(Clone, Debug)]
 pub struct AuthMaterial {
     jwt: Secret,
@@ -164,8 +165,8 @@ pub struct AuthMaterial {
 impl AuthMaterial {
     /// Pairs a JWT with its refresh token.
     ///
-    /// Nothing is checked here: [`get_session`](crate::CrossmintAuth::get_session) verifies the pair, and
-    /// [`store_auth_material`](crate::CrossmintAuth::store_auth_material) refuses what no cookie can hold.
+    /// Nothing is checked: [`get_session`](crate::CrossmintAuth::get_session) verifies the JWT, and
+    /// [`store_auth_material`](crate::CrossmintAuth::store_auth_material) refuses tokens that a cookie cannot hold.
     #[must_use]
     pub fn new(jwt: impl Into<String>, refresh_token: RefreshToken) -> Self {
         Self { jwt: jwt.into().into(), refresh_token, user: None }
@@ -197,14 +198,14 @@ impl AuthMaterial {
         &self.refresh_token
     }
 
-    /// Returns the user, if the material comes from a refresh and Crossmint named one.
+    /// Returns the user, if the material comes from a refresh.
     #[must_use]
     pub fn user(&self) -> Option<&User> {
         self.user.as_deref()
     }
 }
 
-/// A refresh token. Spent once it has been used: the answer brings the next one.
+/// A refresh token. It can be used once: the answer to a refresh contains its successor.
 #[derive(Clone, Debug)]
 pub struct RefreshToken {
     secret: Secret,
@@ -212,7 +213,7 @@ pub struct RefreshToken {
 }
 
 impl RefreshToken {
-    /// Wraps a refresh secret.
+    /// Wraps a refresh token's text.
     #[must_use]
     pub fn new(secret: impl Into<String>) -> Self {
         Self { secret: secret.into().into(), expires_at: None }
@@ -222,7 +223,7 @@ impl RefreshToken {
         Self { secret, expires_at: expires_at.map(Arc::from) }
     }
 
-    /// Returns the secret itself.
+    /// Returns the text of the refresh token.
     #[must_use]
     pub fn secret(&self) -> &str {
         &self.secret
@@ -240,7 +241,7 @@ impl RefreshToken {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct User {
-    /// The user's ID: the JWT's `sub`.
+    /// The user's ID, which is the JWT's `sub` claim.
     pub id: String,
     /// The e-mail address, if the user signed in with one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -251,7 +252,7 @@ pub struct User {
     /// The Twitter account, if the user signed in with one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub twitter: Option<Twitter>,
-    /// Whatever else Crossmint says about the user.
+    /// All other members of Crossmint's answer.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }

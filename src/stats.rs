@@ -4,52 +4,42 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::AuthErrorKind;
 
-/// What a [`CrossmintAuth`](crate::CrossmintAuth) and its layers have done since they were created.
+/// A snapshot of the counters of a [`CrossmintAuth`](crate::CrossmintAuth) and its layers.
 ///
-/// Each number only grows: export them as counters.
-///
-/// ```
-/// use tower_crossmint_auth::CrossmintAuth;
-///
-/// fn export(auth: &CrossmintAuth, mut counter: impl FnMut(&str, String, u64)) {
-///     let stats = auth.stats();
-///     counter("crossmint_refreshes_total", String::new(), stats.refreshes);
-///     for (kind, count) in stats.rejections() {
-///         counter("crossmint_rejections_total", format!("{kind:?}"), count);
-///     }
-/// }
-/// ```
+/// The counters start at zero when the handle is created, and only grow.
+/// [`docs::operations`](crate::docs::operations#counters) shows how to export them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// JWTs that were found in the cache of verified ones.
+    /// JWTs that were found in the cache of verified tokens.
     pub cache_hits: u64,
-    /// Signatures that were verified.
+    /// Signatures that were checked.
     pub verifications: u64,
-    /// Key sets that were loaded.
+    /// Successful loads of the key set.
     pub reloads: u64,
-    /// Attempts to load a key set that failed.
+    /// Failed attempts to load the key set.
     pub failed_reloads: u64,
     /// Refresh tokens that were sent to Crossmint.
     pub refreshes: u64,
-    /// Requests that waited for a refresh which another request had started.
+    /// Requests that joined a refresh in flight.
     pub joined: u64,
-    /// Requests with a rotated refresh token that were served during its grace period.
+    /// Requests with a rotated token that were resolved to its successor.
     pub grace_hits: u64,
-    /// Refresh tokens whose rotation was evicted before its grace period had passed, for want of memory
-    /// ([`rotation_grace_bytes`](crate::CrossmintAuthConfigBuilder::rotation_grace_bytes)). A request that still carries
-    /// one ends its session.
+    /// Rotated tokens that were evicted before their grace period ended, for lack of memory
+    /// ([`rotation_grace_bytes`](crate::CrossmintAuthConfigBuilder::rotation_grace_bytes)). A request that still
+    /// carries one ends its session.
     pub grace_evictions: u64,
-    /// How often Crossmint refused several refresh tokens without accepting one in between
-    /// ([`refusal_warning`](crate::CrossmintAuthConfigBuilder::refusal_warning)). The API key may be revoked.
+    /// Runs of refused refresh tokens without an accepted one in between
+    /// ([`refusal_warning`](crate::CrossmintAuthConfigBuilder::refusal_warning)). The API key may have been revoked.
     pub refusal_runs: u64,
     rejections: [u64; AuthErrorKind::ALL.len()],
 }
 
 impl Stats {
-    /// Returns how many requests were rejected, for each reason. The `Debug` form of a kind is a good label.
+    /// Returns, for each reason, how many requests had no session or were rejected at one of the two routes.
     ///
-    /// Under [`Unauthenticated::Allow`](crate::Unauthenticated::Allow), requests count although they were let through.
+    /// The `Debug` form of a kind is suitable as a label. Requests that are forwarded under
+    /// [`Unauthenticated::Allow`](crate::Unauthenticated::Allow) are counted too.
     pub fn rejections(&self) -> impl Iterator<Item = (AuthErrorKind, u64)> {
         AuthErrorKind::ALL.iter().copied().zip(self.rejections)
     }

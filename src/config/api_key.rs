@@ -6,10 +6,10 @@ use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 
 use crate::{error::ConfigError, secret::Secret};
 
-/// A Crossmint API key, parsed and checked.
+/// A Crossmint API key, parsed and checked without a network call.
 ///
-/// The payload of a key names its project and is signed by Crossmint, so that a mistyped key is found at start-up
-/// instead of at the first request. The project's ID is the audience of its JWTs and part of the cookies' names.
+/// The payload of a key names its project and is signed by Crossmint, so that a mistyped key is detected at start-up.
+/// The project's ID is the audience of its JWTs and part of the cookies' names.
 ///
 /// ```
 /// use tower_crossmint_auth::{ApiKey, Environment};
@@ -29,32 +29,32 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// Makes up a key for tests and mocks. Crossmint does not accept it.
+    /// Creates a key for tests and mocks, without a valid signature. Crossmint does not accept it.
     #[must_use]
     pub fn unverified(project_id: &str, environment: Environment) -> Self {
         let secret = format!("sk_{}_unverified-{project_id}", environment.name()).into();
         Self { secret, origin: KeyOrigin::Server, environment, project_id: project_id.into() }
     }
 
-    /// Returns whether the key is a server's or a browser's.
+    /// Returns whether the key is a server key or a client key.
     #[must_use]
     pub fn origin(&self) -> KeyOrigin {
         self.origin
     }
 
-    /// Returns the environment that the key belongs to.
+    /// Returns the environment of the key.
     #[must_use]
     pub fn environment(&self) -> Environment {
         self.environment
     }
 
-    /// Returns the ID of the project that the key belongs to.
+    /// Returns the ID of the key's project.
     #[must_use]
     pub fn project_id(&self) -> &str {
         &self.project_id
     }
 
-    /// Returns the key itself, as Crossmint's `x-api-key` header wants it.
+    /// Returns the text of the key, which is sent in the header `x-api-key`.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.secret
@@ -119,9 +119,10 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// An [`ApiKey`], or a string with one: what [`CrossmintAuthConfig::builder`](crate::CrossmintAuthConfig::builder) takes.
+/// An [`ApiKey`], or a string that contains one, for
+/// [`CrossmintAuthConfig::builder`](crate::CrossmintAuthConfig::builder).
 ///
-/// It cannot be implemented for other types.
+/// This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an API key",
     label = "expected a `&str`, a `String` or an `ApiKey`"
@@ -159,13 +160,14 @@ mod sealed {
     }
 }
 
-/// Who an [`ApiKey`] is meant for.
+/// The kind of an [`ApiKey`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyOrigin {
-    /// `sk`: a server's key, the right one for this crate.
+    /// `sk`: a server key, which this crate should be given.
     Server,
-    /// `ck`: a browser's key. Crossmint's SDK accepts it in a server too; some calls need a server key.
+    /// `ck`: a client key, for browsers. It is accepted with a warning, as in Crossmint's SDK; some calls need a server
+    /// key.
     Client,
 }
 
@@ -178,11 +180,11 @@ impl KeyOrigin {
     }
 }
 
-/// One of Crossmint's environments: it decides the base URL.
+/// A Crossmint environment, which determines the base URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Environment {
-    /// `http://localhost:3000`, a Crossmint of your own. An application that listens there needs another port, or a
+    /// `http://localhost:3000`, a local Crossmint. An application on that port needs another port, or a
     /// [`base_url`](crate::CrossmintAuthConfigBuilder::base_url).
     Development,
     /// `https://staging.crossmint.com`.

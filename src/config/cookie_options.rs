@@ -6,7 +6,7 @@ use crate::error::ConfigError;
 
 /// The attributes of the two cookies.
 ///
-/// Both get `Path=/`. The JWT's cookie is never `HttpOnly`: the browser SDK reads it.
+/// Both cookies get `Path=/`. The JWT's cookie is never `HttpOnly`, because the browser SDK reads it.
 ///
 /// ```
 /// use tower_crossmint_auth::{CookieOptions, SameSite};
@@ -24,47 +24,51 @@ pub struct CookieOptions {
 }
 
 impl Default for CookieOptions {
-    /// Returns the defaults that Crossmint documents: not `HttpOnly`, not `Secure`, `Lax`, no domain.
+    /// Returns the defaults that Crossmint documents: not `HttpOnly`, not `Secure`, `SameSite=Lax`, no `Domain`.
     ///
-    /// They suit development over plain HTTP. In production, take [`hardened`](Self::hardened).
+    /// They suit development over plain HTTP. Use [`hardened`](Self::hardened) in production.
     fn default() -> Self {
         Self { http_only: false, secure: false, same_site: SameSite::Lax, domain: None }
     }
 }
 
 impl CookieOptions {
-    /// Returns what a production site should use: `HttpOnly` (the refresh token), `Secure`, `SameSite=Strict`.
+    /// Returns the options for production: `HttpOnly` (for the refresh token), `Secure`, `SameSite=Strict`, no
+    /// `Domain`.
     ///
-    /// To keep the refresh token from scripts altogether, leave it out of the refresh route's body as well:
-    /// [`expose_refresh_secret`](crate::CrossmintAuthConfigBuilder::expose_refresh_secret).
+    /// To hide the refresh token from scripts entirely, also set
+    /// [`expose_refresh_secret(false)`](crate::CrossmintAuthConfigBuilder::expose_refresh_secret).
     #[must_use]
     pub fn hardened() -> Self {
         Self { http_only: true, secure: true, same_site: SameSite::Strict, domain: None }
     }
 
-    /// Sets whether scripts are kept from reading the refresh token's cookie. Off by default, on in
-    /// [`hardened`](Self::hardened).
+    /// Sets whether the refresh token's cookie is `HttpOnly`, so that scripts cannot read it.
+    ///
+    /// The default is `false`; [`hardened`](Self::hardened) sets it to `true`.
     ///
     /// # Security
     ///
-    /// With `false`, one cross-site scripting hole gives away a session that can be renewed for weeks.
+    /// With `false`, a cross-site scripting vulnerability discloses a session that can be refreshed for weeks.
     #[must_use]
     pub fn http_only(mut self, http_only: bool) -> Self {
         self.http_only = http_only;
         self
     }
 
-    /// Sets whether browsers send the cookies over HTTPS only. Off by default, on in [`hardened`](Self::hardened).
+    /// Sets whether the cookies are `Secure`, so that browsers send them over HTTPS only.
     ///
-    /// Some browsers make an exception for `localhost`; Safari does not.
+    /// The default is `false`; [`hardened`](Self::hardened) sets it to `true`. Some browsers make an exception for
+    /// `localhost`; Safari does not.
     #[must_use]
     pub fn secure(mut self, secure: bool) -> Self {
         self.secure = secure;
         self
     }
 
-    /// Sets with which cross-site requests browsers send the cookies. [`SameSite::Lax`] by default,
-    /// [`SameSite::Strict`] in [`hardened`](Self::hardened).
+    /// Sets on which cross-site requests browsers send the cookies.
+    ///
+    /// The default is [`SameSite::Lax`]; [`hardened`](Self::hardened) sets [`SameSite::Strict`].
     #[must_use]
     pub fn same_site(mut self, same_site: SameSite) -> Self {
         self.same_site = same_site;
@@ -73,15 +77,17 @@ impl CookieOptions {
 
     /// Sets the `Domain` attribute of both cookies. A leading dot makes no difference.
     ///
-    /// Host-only by default. Set it only to share the session with every subdomain: each of them can then read the JWT.
+    /// By default, the cookies are host-only. Set it only to share the session with every subdomain: each of them can
+    /// then read the JWT.
     ///
     /// # Security
     ///
-    /// With or without a domain, a sibling subdomain can plant cookies for the shared parent domain. Where they
-    /// contradict the user's, the request is refused, and all are deleted that the request's host and path can name. A
-    /// proxy or a nested router may hide these: with [`secure`](Self::secure), the user's refresh token is overwritten, so
-    /// that planted cookies that were missed go on being refused. Where the user has none, they count: only names that
-    /// begin with `__Host-` ([`CookieNames::Custom`]) keep others from planting cookies.
+    /// With or without a domain, a sibling subdomain can plant cookies for the shared parent domain. If they differ
+    /// from the user's, the request is rejected, and its response deletes the cookies of every domain and path that the
+    /// request's host and path allow. A proxy or a nested router may hide these from the layer. With
+    /// [`secure`](Self::secure), the refresh token's cookie is therefore overwritten, so that requests with a planted
+    /// cookie that the deletions miss stay rejected. Cookies that are planted where the user has none are accepted:
+    /// only names that begin with `__Host-` ([`CookieNames::Custom`]) prevent it.
     #[must_use]
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
@@ -102,42 +108,40 @@ impl CookieOptions {
     }
 }
 
-/// When browsers send the cookies along with requests that another site causes.
-///
-/// Source: the seed page on custom refresh routes, RFC 6265bis section 4.1.2.7.
+/// On which cross-site requests browsers send the cookies (RFC 6265bis section 4.1.2.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SameSite {
-    /// Never.
+    /// On none.
     Strict,
     /// Only when the user follows a link. The default.
     #[default]
     Lax,
-    /// Always. Needs [`secure`](CookieOptions::secure).
+    /// On all. Requires [`secure`](CookieOptions::secure).
     None,
 }
 
-/// What the two cookies are called.
+/// The names of the two cookies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CookieNames {
-    /// `crossmint-jwt-<project ID>` and `crossmint-refresh-token-<project ID>`, as the browser SDK expects since its
+    /// `crossmint-jwt-<project ID>` and `crossmint-refresh-token-<project ID>`, which the browser SDK expects since
     /// version 1.3. The default.
     ///
-    /// The unscoped pair is read where the scoped one is absent, so that users who signed in before a migration from
-    /// `@crossmint/server-sdk` stay signed in. It is left alone where its JWT is for another project: a neighbour on the
-    /// same domain may use these names.
+    /// If the scoped pair is absent, the unscoped pair is read, so that users who signed in before a migration from
+    /// `@crossmint/server-sdk` stay signed in. It is ignored and kept if its JWT is for another project, which may use
+    /// these names on the same domain.
     #[default]
     Scoped,
-    /// `crossmint-jwt` and `crossmint-refresh-token`, as `@crossmint/server-sdk` up to 1.2.78.
+    /// `crossmint-jwt` and `crossmint-refresh-token`, as in `@crossmint/server-sdk` up to 1.2.78.
     ///
-    /// Another project on the same domain may use them, too. A request with its JWT counts as one without a session, and
-    /// its cookies are kept; but whoever signs in last replaces the other's.
+    /// Another project on the same domain may use these names too. A request with its JWT has no session, and its
+    /// cookies are kept; but a sign-in at either application replaces the cookies of the other.
     Unscoped,
-    /// Names of your own, such as `__Host-session`. The browser SDK does not find them.
+    /// Other names, such as `__Host-session`. The browser SDK does not find them.
     Custom {
-        /// The JWT's cookie.
+        /// The name of the JWT's cookie.
         jwt: String,
-        /// The refresh token's cookie.
+        /// The name of the refresh token's cookie.
         refresh_token: String,
     },
 }

@@ -19,9 +19,10 @@ pub use self::{
 };
 use crate::error::ConfigError;
 
-/// A checked configuration, ready for [`CrossmintAuthLayer::new`](crate::CrossmintAuthLayer::new).
+/// A checked configuration, from which [`CrossmintAuthLayer::new`](crate::CrossmintAuthLayer::new) makes a layer.
 ///
-/// A clone is one reference count, and stands for the same handle: see [`CrossmintAuth::new`](crate::CrossmintAuth::new).
+/// Clones are cheap and share one handle and its caches: see [`CrossmintAuth::new`](crate::CrossmintAuth::new). All
+/// options are listed in [`docs::options`](crate::docs::options).
 ///
 /// ```
 /// use tower_crossmint_auth::{ApiKey, CookieOptions, CrossmintAuthConfig, Environment};
@@ -82,7 +83,7 @@ pub(crate) struct Settings {
 impl CrossmintAuthConfig {
     /// Starts a configuration from an API key: a string, or an [`ApiKey`] that has been parsed already.
     ///
-    /// An unusable key is reported by [`build`](CrossmintAuthConfigBuilder::build).
+    /// An invalid key is reported by [`build`](CrossmintAuthConfigBuilder::build).
     pub fn builder(api_key: impl IntoApiKey) -> CrossmintAuthConfigBuilder {
         CrossmintAuthConfigBuilder { api_key: api_key.into_api_key(), settings: Settings::default() }
     }
@@ -143,7 +144,9 @@ impl Default for Settings {
     }
 }
 
-/// Collects the options of a [`CrossmintAuthConfig`]. Each has a default.
+/// Collects the options of a [`CrossmintAuthConfig`].
+///
+/// Every option has a default. [`build`](Self::build) checks them all.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct CrossmintAuthConfigBuilder {
@@ -152,43 +155,54 @@ pub struct CrossmintAuthConfigBuilder {
 }
 
 impl CrossmintAuthConfigBuilder {
-    /// Sets where Crossmint is. The default follows from the API key's environment.
+    /// Sets the URL of Crossmint.
     ///
-    /// `https`, or `http` on loopback: the API key and every refresh token travel there.
+    /// The default follows from the API key's [`Environment`]. Set it to use a proxy, or a mock in tests. The URL must
+    /// be `https`, or `http` on loopback, because the API key and every refresh token are sent to it.
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.settings.base_url = Some(url.into());
         self
     }
 
-    /// Sets the path at which the browser SDK renews a session. The default is `/api/auth/refresh`.
+    /// Sets the path at which the browser SDK refreshes a session.
     ///
-    /// The layer answers it, and the inner service never sees it. In axum, the request has to reach the layer: see the
-    /// README on public and protected routes. Matching is byte by byte, without the query.
+    /// The default is `/api/auth/refresh`. The layer answers requests for this path, which never reach the inner
+    /// service. The path is compared byte by byte, without the query. In axum, requests for it must be routed through
+    /// the layer: see [`docs::placement`](crate::docs::placement).
     pub fn refresh_route(mut self, path: impl Into<String>) -> Self {
         self.settings.refresh_route = path.into();
         self
     }
 
-    /// Sets the path at which the browser SDK signs out. The default is `/api/auth/logout`.
+    /// Sets the path at which the browser SDK signs out.
+    ///
+    /// The default is `/api/auth/logout`. The path is handled as that of [`refresh_route`](Self::refresh_route), and
+    /// must differ from it.
     pub fn logout_route(mut self, path: impl Into<String>) -> Self {
         self.settings.logout_route = path.into();
         self
     }
 
-    /// Sets the attributes of the two cookies. The default is [`CookieOptions::default`], Crossmint's documented one;
-    /// production wants [`CookieOptions::hardened`].
+    /// Sets the attributes of the two cookies.
+    ///
+    /// The default is [`CookieOptions::default`], which Crossmint documents and which suits development over plain
+    /// HTTP. Use [`CookieOptions::hardened`] in production.
     pub fn cookies(mut self, options: CookieOptions) -> Self {
         self.settings.cookies = options;
         self
     }
 
-    /// Sets the names of the two cookies. The default is [`CookieNames::Scoped`].
+    /// Sets the names of the two cookies.
+    ///
+    /// The default is [`CookieNames::Scoped`], which the browser SDK expects.
     pub fn cookie_names(mut self, names: CookieNames) -> Self {
         self.settings.cookie_names = names;
         self
     }
 
-    /// Sets the audience (`aud`) that a JWT must have. The default is the API key's project ID.
+    /// Sets the audience that a JWT must be for (`aud`, RFC 7519 section 4.1.3).
+    ///
+    /// The default is the API key's project ID.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.settings.audience = Audience::Other(audience.into());
         self
@@ -196,65 +210,80 @@ impl CrossmintAuthConfigBuilder {
 
     /// Accepts JWTs for any audience.
     ///
+    /// By default, `aud` must contain the API key's project ID.
+    ///
     /// # Security
     ///
-    /// Crossmint's projects may share signing keys: without this check, a user of any other project is let in.
+    /// Crossmint's projects may share signing keys. Without this check, users of every other project are let in.
     pub fn dangerous_accept_any_audience(mut self) -> Self {
         self.settings.audience = Audience::Any;
         self
     }
 
-    /// Sets the issuer (`iss`) that a JWT must have, to the letter. Unchecked by default.
+    /// Sets the issuer that a JWT must be from (`iss`, RFC 7519 section 4.1.1), which is compared exactly.
+    ///
+    /// By default, the issuer is not checked.
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
         self.settings.issuer = Some(issuer.into());
         self
     }
 
-    /// Sets how far Crossmint's clock and this one may disagree, for `exp` and `nbf` alike. The default is 5 s, the
-    /// maximum 300 s.
+    /// Sets the clock skew that is tolerated for `exp` and `nbf`.
+    ///
+    /// The default is 5 s, the maximum 300 s.
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.settings.leeway = leeway;
         self
     }
 
-    /// Sets what happens to a request without a session. The default is [`Unauthenticated::Reject`].
+    /// Sets what happens to a request without a session.
+    ///
+    /// The default is [`Unauthenticated::Reject`]. [`docs::rejections`](crate::docs::rejections) has examples of the
+    /// others.
     pub fn unauthenticated(mut self, policy: Unauthenticated) -> Self {
         self.settings.unauthenticated = policy;
         self
     }
 
-    /// Sets what happens to CORS preflights. The default is [`CorsPreflights::Pass`]; a gRPC server should use
-    /// [`CorsPreflights::Reject`].
+    /// Sets what happens to CORS preflights.
+    ///
+    /// The default is [`CorsPreflights::Pass`]. gRPC servers should set [`CorsPreflights::Reject`].
     pub fn cors_preflights(mut self, policy: CorsPreflights) -> Self {
         self.settings.cors_preflights = policy;
         self
     }
 
-    /// Sets what happens to sessions while Crossmint is failing. The default is [`OutagePolicy::EndSession`].
+    /// Sets what happens to sessions that need a refresh while Crossmint is unavailable.
+    ///
+    /// The default is [`OutagePolicy::EndSession`], as in `@crossmint/server-sdk`. Set [`OutagePolicy::KeepSession`] so
+    /// that an outage signs no one out.
     pub fn on_outage(mut self, policy: OutagePolicy) -> Self {
         self.settings.on_outage = policy;
         self
     }
 
-    /// Sets whether the refresh route's body carries the refresh secret. The default is `true`, as documented by
-    /// Crossmint.
+    /// Sets whether the body of the refresh route's response contains the refresh token.
+    ///
+    /// The default is `true`, as Crossmint documents. The browser SDK needs only the JWT and the user; it passes the
+    /// rest to the page's `onTokenRefresh` callback.
     ///
     /// # Security
     ///
-    /// With `true`, scripts see the secret at every refresh even if its cookie is `HttpOnly`. The browser SDK needs
-    /// only the JWT and the user; it hands the rest to the `onTokenRefresh` callback of the page.
+    /// With `true`, scripts see the refresh token at every refresh, even if its cookie is `HttpOnly`.
     pub fn expose_refresh_secret(mut self, expose: bool) -> Self {
         self.settings.expose_refresh_secret = expose;
         self
     }
 
-    /// Sets which other origins may call the refresh and logout routes and open WebSockets, such as
-    /// `https://app.example.com`. None by default.
+    /// Sets the other origins that may call the refresh and logout routes and open WebSockets, such as
+    /// `https://app.example.com`.
     ///
-    /// The site's own origin need not be listed, unless a proxy rewrites `Host`: `Sec-Fetch-Site` tells it and, in requests
-    /// without that, an `Origin` with the request's host. Its scheme does not count (a proxy may terminate TLS), except
-    /// that with [`Secure`](CookieOptions::secure) cookies an `http` origin is another site's, save on loopback. Origins
-    /// in this list are compared as a whole, scheme and port included.
+    /// The default is none. Origins are compared as a whole, including scheme and port.
+    ///
+    /// The site's own origin need not be listed: `Sec-Fetch-Site` identifies it, or, in requests without this header,
+    /// an `Origin` with the request's host. List it if a proxy rewrites `Host`. The scheme of the site's own origin is
+    /// not compared, because a proxy may terminate TLS; but with [`Secure`](CookieOptions::secure) cookies, an `http`
+    /// origin counts as another site's, except on loopback.
     pub fn trusted_origins<I>(mut self, origins: I) -> Self
     where
         I: IntoIterator,
@@ -264,108 +293,121 @@ impl CrossmintAuthConfigBuilder {
         self
     }
 
-    /// Sets how long a connection to Crossmint may take to open. The default is 2 s.
+    /// Sets the time limit for opening a connection to Crossmint.
     ///
-    /// Without effect on a client of your own ([`http_client`](Self::http_client)).
+    /// The default is 2 s. It has no effect on a client that is set with [`http_client`](Self::http_client).
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.settings.connect_timeout = limit;
         self
     }
 
-    /// Sets how long loading the key set may take, all told. The default is 5 s.
+    /// Sets the time limit for loading the key set, from the connection to the end of the answer.
+    ///
+    /// The default is 5 s.
     pub fn keys_timeout(mut self, limit: Duration) -> Self {
         self.settings.keys_timeout = limit;
         self
     }
 
-    /// Sets how long a request waits for a refresh (or a look-up of a user). The default is 10 s.
+    /// Sets the time limit for a refresh, and for [`get_user`](crate::CrossmintAuth::get_user).
     ///
-    /// An answer to a refresh that comes up to a quarter later is still kept, for the next request: it is the only copy
-    /// of a good token.
+    /// The default is 10 s. An answer to a refresh that arrives up to a quarter later is kept for the client's next
+    /// request, because it contains the only copy of the new refresh token.
     pub fn refresh_timeout(mut self, limit: Duration) -> Self {
         self.settings.refresh_timeout = limit;
         self
     }
 
-    /// Sets how long a logout may take, waiting for others included. The default is 2 s.
+    /// Sets the time limit for a logout, including the time spent in the queue.
+    ///
+    /// The default is 2 s.
     pub fn logout_timeout(mut self, limit: Duration) -> Self {
         self.settings.logout_timeout = limit;
         self
     }
 
-    /// Sets how many refreshes may be under way at Crossmint at once. The default is 128.
+    /// Sets the maximum number of refreshes in flight.
     ///
-    /// Eight times as many more wait for a place. Beyond that, and where no place has become free for a tenth of
-    /// [`refresh_timeout`](Self::refresh_timeout) (but at least 1 s), sessions that need a refresh are treated as in an outage
-    /// ([`on_outage`](Self::on_outage)) at once. Valid sessions never wait.
+    /// The default is 128; the value must be between 1 and 65 536. Eight times as many requests wait in a queue.
+    /// Requests beyond the queue are treated as in an outage ([`on_outage`](Self::on_outage)). So are all requests that
+    /// need a refresh once no permit has been returned for a tenth of [`refresh_timeout`](Self::refresh_timeout), and
+    /// at least 1 s: then a circuit breaker opens until Crossmint answers again. Requests with a valid JWT never wait.
     ///
-    /// Logouts under way are limited to the same number, apart from the refreshes. Eight times as many more wait, no longer
-    /// than [`logout_timeout`](Self::logout_timeout); further ones only clear the cookies. Each takes a few KiB, even when
-    /// its client has gone.
+    /// Logouts have the same number of permits and a queue of their own. A logout waits no longer than
+    /// [`logout_timeout`](Self::logout_timeout); logouts beyond the queue only clear the cookies. Each call takes a few
+    /// KiB, even after its client has disconnected.
     pub fn max_concurrent_refreshes(mut self, limit: usize) -> Self {
         self.settings.max_concurrent_refreshes = limit;
         self
     }
 
-    /// Sets for how long a rotated refresh token still resolves to the session that replaced it. The default is 30 s, the
-    /// maximum 300 s; zero switches it off.
+    /// Sets the grace period in which a rotated token still resolves to its successor.
     ///
-    /// Requests that left the browser before the new cookies arrived are served from it: sending their token to Crossmint
-    /// again would end the session. The period starts when the last response that carries the new cookies is on its way
-    /// (its head, not the end of its body) or its client is gone, and ends 300 s after the first of them at the latest. It
-    /// starts at once for a [`CrossmintAuth`](crate::CrossmintAuth) method, which cannot tell when its result arrives.
+    /// The default is 30 s, the maximum 300 s; zero switches the grace period off. Requests that left the browser
+    /// before the new cookies arrived carry the rotated token. Sending it to Crossmint again would end the session.
     ///
-    /// A refresh token that no response has delivered is kept for an hour: its client was gone, it came too late, or the
-    /// JWT beside it could not be used.
+    /// The grace period starts when the head of the last response with the new cookies has been sent, or the client has
+    /// disconnected. It ends at the latest 300 s after the first such response. For methods of
+    /// [`CrossmintAuth`](crate::CrossmintAuth), it starts when they return. A successor that no response has delivered
+    /// is kept for an hour.
+    ///
+    /// # Security
+    ///
+    /// During the grace period, a stolen rotated token resolves to the live session. With a period of zero, parallel
+    /// requests with one expired session end it.
     pub fn rotation_grace(mut self, period: Duration) -> Self {
         self.settings.rotation_grace = period;
         self
     }
 
-    /// Sets how much memory rotated refresh tokens may take during their grace period, in bytes. The default is 16 MiB,
-    /// the minimum 64 KiB.
+    /// Sets the memory limit for rotated tokens and their successors, in bytes.
     ///
-    /// A refresh takes about 6 KiB until its grace period has passed. Where they do not fit, the oldest keep only their
-    /// token, about 1 KiB: a late request refreshes it once more. Where these do not fit either, the oldest are
-    /// forgotten, which [`Stats::evicted_successors`](crate::Stats::evicted_successors) counts and a warning reports once
-    /// a minute. The default suffices for about 500 refreshes a second.
+    /// The default is 16 MiB, enough for about 500 refreshes a second; the minimum is 64 KiB. A refresh takes about 6
+    /// KiB until its grace period ends. If memory runs short, the oldest sessions are evicted and only their tokens
+    /// kept, at about 1 KiB each: a late request then costs one more refresh. If that is not enough, the oldest tokens
+    /// are evicted too, which ends the sessions of late requests.
+    /// [`Stats::grace_evictions`](crate::Stats::grace_evictions) counts these evictions, and a warning reports them
+    /// once a minute.
     pub fn rotation_grace_bytes(mut self, bytes: usize) -> Self {
         self.settings.rotation_grace_bytes = bytes;
         self
     }
 
-    /// Sets after how many refusals of different refresh tokens, without a success in between, a warning names the API
-    /// key as a likely cause. The default is 10.
+    /// Sets the number of different refresh tokens that Crossmint must refuse in a row before a warning names the API
+    /// key.
     ///
-    /// Crossmint answers a revoked API key as it answers a dead session: every session that has to be refreshed ends.
-    /// The warning is logged at most once a minute, and counted in
-    /// [`Stats::refusal_runs`](crate::Stats::refusal_runs).
+    /// The default is 10; the value must be between 1 and 100 000. Crossmint answers a revoked API key as it answers an
+    /// ended session, so that every session that needs a refresh ends. The warning is logged at most once a minute;
+    /// [`Stats::refusal_runs`](crate::Stats::refusal_runs) counts the runs.
     pub fn refusal_warning(mut self, refusals: usize) -> Self {
         self.settings.refusal_warning = refusals;
         self
     }
 
-    /// Sets how much memory verified tokens may take, in bytes. The default is 16 MiB, about 14 000 sessions; zero
-    /// switches the cache off.
+    /// Sets the memory limit of the cache of verified tokens, in bytes.
+    ///
+    /// The default is 16 MiB, about 14 000 sessions. Zero switches the cache off: every request then costs a signature
+    /// check.
     pub fn token_cache_bytes(mut self, bytes: usize) -> Self {
         self.settings.token_cache_bytes = bytes;
         self
     }
 
-    /// Sets the HTTP client (of reqwest 0.13), for a proxy or a private certificate authority.
+    /// Sets the HTTP client, for a proxy or a private certificate authority.
     ///
-    /// The built-in one follows no redirects, uses no proxy, decompresses nothing and closes connections that have been
-    /// idle for 15 s.
+    /// The built-in client follows no redirects, uses no proxy, decompresses nothing, and closes connections that have
+    /// been idle for 15 s. [`docs::options`](crate::docs::options#the-http-client) has an example of a client of your
+    /// own.
     ///
-    /// Your own should close idle connections (`pool_idle_timeout`) well before Crossmint or a proxy does: a refresh on a
-    /// connection that is being closed fails, and cannot be tried again because the token may be spent. reqwest's default
-    /// of 90 s is longer than many load balancers wait.
+    /// Let it close idle connections (`pool_idle_timeout`) well before Crossmint or a proxy does. A refresh on a
+    /// connection that is being closed fails and is not retried, because the token may be spent. reqwest's default of
+    /// 90 s exceeds the idle time-out of many load balancers.
     ///
     /// # Security
     ///
-    /// Your own should not follow redirects either: one that does re-posts refresh tokens and the API key wherever it is
-    /// sent. Nor should it have a cookie store: it would send cookies that Crossmint has set for one user with the refresh
-    /// of another.
+    /// The client must not follow redirects, which would re-post the API key and refresh tokens to another host. It
+    /// must not have a cookie store, which would send cookies that Crossmint has set for one user with the refresh of
+    /// another.
     #[cfg(feature = "http-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "http-client")))]
     pub fn http_client(mut self, client: reqwest::Client) -> Self {
@@ -373,11 +415,12 @@ impl CrossmintAuthConfigBuilder {
         self
     }
 
-    /// Checks all options.
+    /// Checks all options. Makes no network calls.
     ///
     /// # Errors
     ///
-    /// The first option with a value that cannot work: its name, the value (if it is no secret) and what to do about it.
+    /// Returns the first option with a value that cannot work: its name, the value unless it is a secret, and what to
+    /// change.
     pub fn build(self) -> Result<CrossmintAuthConfig, ConfigError> {
         let Self { api_key, mut settings } = self;
         let api_key = api_key?;

@@ -1,29 +1,34 @@
 //! What the layer does with requests that it could decide either way.
 
 /// What the layer does with a request that has no valid session.
+///
+/// Set by [`unauthenticated`](crate::CrossmintAuthConfigBuilder::unauthenticated). The refresh and logout routes are not
+/// affected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unauthenticated {
-    /// Answers 401 (or 503, see [`OutagePolicy`]); the inner service is not called. The default.
+    /// Answers 401 (or 503, see [`OutagePolicy`]) without calling the inner service. The default.
     ///
-    /// CORS preflights pass nevertheless, unless [`CorsPreflights::Reject`] is set.
+    /// CORS preflights are forwarded nevertheless, unless [`CorsPreflights::Reject`] is set.
     #[default]
     Reject,
-    /// Passes a request without any credentials on, without a [`Session`](crate::Session). One with broken or
-    /// incomplete credentials is rejected.
+    /// Forwards requests without credentials, without a [`Session`](crate::Session). Requests with invalid or
+    /// incomplete credentials are rejected.
     AllowMissing,
-    /// Passes every request on, with a [`Session`](crate::Session) if it has a valid one. The cookies of a dead
-    /// session are cleared on the way out; the reason is in the request's extensions, as an
+    /// Forwards every request, with a [`Session`](crate::Session) if it has a valid one.
+    ///
+    /// The response clears the cookies of an ended session. The request's extensions contain the reason as an
     /// [`AuthError`](crate::AuthError), with which the [`Session`](crate::Session) extractor answers.
     Allow,
 }
 
-/// What the layer does with CORS preflights, which carry no cookies by design.
+/// What the layer does with CORS preflights, which carry no cookies.
 ///
-/// A preflight is an `OPTIONS` request that has `Origin` and `Access-Control-Request-Method`, but no body and no
-/// `Content-Type`, `Cookie` or `Authorization`. With any of these, it is a request like any other.
+/// A preflight is an `OPTIONS` request with `Origin` and `Access-Control-Request-Method`, without a body, and without
+/// `Content-Type`, `Cookie`, `Authorization` or `Upgrade`. Any other `OPTIONS` request is treated like a request of
+/// another method.
 ///
-/// A gRPC server rejects them:
+/// A gRPC server rejects preflights:
 ///
 /// ```no_run
 /// use tonic::transport::Server;
@@ -45,32 +50,32 @@ pub enum Unauthenticated {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CorsPreflights {
-    /// Passes a preflight on without a [`Session`](crate::Session), so that a CORS layer or handler behind this one can
-    /// answer it. The default.
+    /// Forwards preflights without a [`Session`](crate::Session), so that a CORS layer or handler behind this layer can
+    /// answer them. The default.
     ///
     /// # Security
     ///
-    /// Anybody can send one, to any path: a handler that ignores the method runs without a session, with an empty body.
-    /// axum's `any` and fallbacks do, and so does tonic: a gRPC method with a client stream is called with an empty one.
+    /// Anonymous clients can send a preflight to any path. A handler that ignores the method runs without a session and
+    /// with an empty body: axum's `any` and fallbacks do, and tonic calls a method with a client stream.
     #[default]
     Pass,
-    /// Treats a preflight as any other request without credentials: [`Unauthenticated`] decides, so that by default the
-    /// answer is 401.
+    /// Treats preflights like other requests without credentials: [`Unauthenticated`] decides, and the default is 401.
     ///
-    /// For servers that get no preflights, such as gRPC servers without gRPC-Web, and where a CORS layer in front of this
-    /// one answers them.
+    /// For servers that receive no preflights, such as gRPC servers without gRPC-Web, and for applications with a CORS
+    /// layer in front of this one.
     Reject,
 }
 
-/// What the layer does when Crossmint itself is failing: no connection, a timeout, a 5xx or 429, an answer that is not JSON.
+/// What the layer does with sessions that need a refresh while Crossmint is unavailable: no connection, no answer in
+/// time, a 5xx or 429 status, an answer that is not JSON.
 ///
-/// A definite refusal by Crossmint always ends the session.
+/// A refusal by Crossmint ends the session under either policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OutagePolicy {
     /// Answers 401 and clears the cookies, as `@crossmint/server-sdk` does. The default.
     #[default]
     EndSession,
-    /// Answers 503 with `Retry-After` and keeps the cookies, so that an outage logs nobody out.
+    /// Answers 503 with `Retry-After` and keeps the cookies, so that an outage signs no one out.
     KeepSession,
 }

@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 pin_project! {
     /// The body of every response behind the layer: the inner service's, frame by frame, or the layer's own.
     ///
-    /// It is an [`http_body::Body`] where the inner one has [`Bytes`] for data, as axum's and tonic's have.
+    /// It implements [`http_body::Body`] if the inner body's data is [`Bytes`], as in axum and tonic.
     pub struct ResponseBody<B> {
         #[pin]
         kind: Kind<B>,

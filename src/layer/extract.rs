@@ -17,13 +17,13 @@ use crate::{
 
 /// Extracts the session of the request.
 ///
-/// A request without one is answered as by the layer: with 401, or in an outage under
-/// [`OutagePolicy::KeepSession`](crate::OutagePolicy::KeepSession) with 503. That happens under
+/// A request without one is answered as by the layer: with 401, or with 503 in an outage under
+/// [`OutagePolicy::KeepSession`](crate::OutagePolicy::KeepSession). This happens under
 /// [`Unauthenticated::Allow`](crate::Unauthenticated::Allow) and
-/// [`AllowMissing`](crate::Unauthenticated::AllowMissing), and to CORS preflights. `Result<Session, AuthError>` extracts
-/// the reason instead of answering with it.
+/// [`AllowMissing`](crate::Unauthenticated::AllowMissing), and for CORS preflights. Extract `Result<Session,
+/// AuthError>` to handle the reason yourself.
 ///
-/// On a route that no layer is installed on, the answer is 500, and an event of the level `ERROR` says so.
+/// On a route without the layer, the answer is 500, and an event at level `ERROR` is logged.
 impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = AuthError;
 
@@ -43,7 +43,7 @@ impl<S: Sync> FromRequestParts<S> for Session {
 
 /// Extracts the session of the request, if it has one.
 ///
-/// `None` does not tell a visitor from a user whose session could not be checked, nor from a missing layer.
+/// `None` does not distinguish a guest from a user whose session could not be checked, or from a missing layer.
 /// `Result<Session, AuthError>` does, by [`AuthError::kind`]:
 ///
 /// ```
@@ -51,8 +51,8 @@ impl<S: Sync> FromRequestParts<S> for Session {
 ///
 /// async fn home(session: Result<Session, AuthError>) -> Result<String, AuthError> {
 ///     match session {
-///         Ok(session) => Ok(format!("Hello {}", session.user_id())),
-///         Err(error) if error.kind() == AuthErrorKind::MissingCredentials => Ok("Hello, whoever you are".to_owned()),
+///         Ok(session) => Ok(format!("Hello, {}", session.user_id())),
+///         Err(error) if error.kind() == AuthErrorKind::MissingCredentials => Ok("Hello, guest".to_owned()),
 ///         Err(error) => Err(error),
 ///     }
 /// }
@@ -66,8 +66,9 @@ impl<S: Sync> OptionalFromRequestParts<S> for Session {
     }
 }
 
-/// Answers as the layer that refused the request does, without touching the cookies. An error of
-/// [`CrossmintAuth`](crate::CrossmintAuth) is answered as under
+/// Answers as the layer that rejected the request would have, without changing the cookies.
+///
+/// An error of a [`CrossmintAuth`](crate::CrossmintAuth) method is answered as under
 /// [`OutagePolicy::KeepSession`](crate::OutagePolicy::KeepSession).
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {

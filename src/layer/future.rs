@@ -29,7 +29,7 @@ use crate::{
 pin_project! {
     /// The response future of [`CrossmintAuthService`](crate::CrossmintAuthService).
     ///
-    /// Dropping it cancels the response, and nothing else: a refresh that it waits for goes on.
+    /// Dropping it does not cancel a refresh in flight.
     pub struct ResponseFuture<S, ReqBody>
     where
         S: Service<Request<ReqBody>>,

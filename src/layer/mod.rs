@@ -15,13 +15,14 @@ pub(crate) use self::routes::refresh_token;
 pub use self::{body::ResponseBody, future::ResponseFuture, service::CrossmintAuthService};
 use crate::{auth::CrossmintAuth, config::CrossmintAuthConfig};
 
-/// Gives every request behind it a verified [`Session`](crate::Session), and answers the refresh and logout routes.
+/// A layer that resolves every request to a verified [`Session`](crate::Session), and answers the refresh and logout
+/// routes.
 ///
-/// A clone is one reference count; all clones share their caches.
+/// Clones are cheap and share their caches.
 ///
-/// In axum, add it with `Router::layer`: the two routes need no route of their own then. `Router::route_layer`, a nested
-/// router, or a merge in the wrong order can make axum answer them with 404 before the layer sees them: the README has a
-/// table of what works.
+/// In axum, add it with `Router::layer`, so that requests for the two routes reach it. With `Router::route_layer`,
+/// nested routers and merges in the wrong order, axum may answer the two routes with 404 before the layer sees them:
+/// see [`docs::placement`](crate::docs::placement).
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -41,7 +42,9 @@ pub struct CrossmintAuthLayer {
 }
 
 impl CrossmintAuthLayer {
-    /// Creates a layer. It shares the caches of all layers and handles that come from clones of this configuration: see
+    /// Creates a layer.
+    ///
+    /// It shares the caches of all layers and handles that are made from clones of this configuration: see
     /// [`CrossmintAuth::new`].
     #[must_use]
     pub fn new(config: CrossmintAuthConfig) -> Self {

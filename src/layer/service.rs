@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{auth::CrossmintAuth, authorize::Decision, csrf::RequestHead};
 
-/// A service behind [`CrossmintAuthLayer`](crate::CrossmintAuthLayer).
+/// The service that [`CrossmintAuthLayer`](crate::CrossmintAuthLayer) wraps around another one.
 #[derive(Clone, Debug)]
 pub struct CrossmintAuthService<S> {
     inner: S,
