@@ -55,8 +55,8 @@
 //!             auth.clear_auth_material(response);
 //!         }
 //!     })?;
-//!     if let Some(material) = session.renewed() {
-//!         auth.store_auth_material(response, material)?;
+//!     if session.is_refreshed() {
+//!         auth.store_auth_material(response, session.material())?;
 //!     }
 //!     Ok(session)
 //! }
