@@ -110,7 +110,7 @@ async fn nothing_that_is_printed_holds_a_secret() {
     print(&mock.config());
 
     let printed = PRINTED.lock().unwrap();
-    assert!(printed.len() > 100_000 && printed.contains("renewed a session"), "{} bytes are captured", printed.len());
+    assert!(printed.len() > 100_000 && printed.contains("refreshed a session"), "{} bytes are captured", printed.len());
     secrets.sort();
     secrets.dedup();
     secrets.retain(|secret| secret.len() >= 8);
