@@ -2,19 +2,21 @@
 
 use std::{future::Future, time::Duration};
 
-use futures_util::future::join_all;
 use http::{HeaderMap, Method};
 use tower_crossmint_auth::{
-    ApiKey, AuthErrorKind, AuthMaterial, CookieNames, CookieOptions, Credentials, CrossmintAuth, CrossmintAuthConfig,
+    ApiKey, AuthErrorKind, AuthMaterial, CookieNames, CookieOptions, CrossmintAuth, CrossmintAuthConfig,
     CrossmintAuthConfigBuilder, CrossmintAuthLayer, Environment, KeyOrigin, RefreshToken, SameSite,
     testing::{Endpoint, Fault, MockCrossmint},
 };
 use tracing::Level;
 
-use crate::{
-    direct::{app, auth, get, pass, post, request, send},
+use crate::support::{
+    answer::{Answer, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE},
+    app::App,
+    clock::pass,
+    direct::{app, auth, get, post, request, send},
     events::Events,
-    support::{App, JWT, LOGOUT_ROUTE, REFRESH, expired},
+    mock::{calls, expired},
 };
 
 #[test]
@@ -187,24 +189,6 @@ fn the_base_url_follows_from_the_environment_or_is_normalised() {
     }
 }
 
-#[tokio::test]
-async fn a_base_url_with_a_path_is_the_prefix_of_every_call() {
-    let mock = MockCrossmint::start().await;
-    let auth = CrossmintAuth::new(mock.config().base_url(format!("{}/proxy/", mock.base_url())).build().unwrap());
-    assert!(auth.warm_up().await.is_err());
-    assert!(auth.get_user("alice").await.is_err());
-    auth.logout(Credentials::pair("", "x")).await.unwrap();
-    let paths: Vec<String> = mock.requests(Endpoint::Elsewhere).iter().map(|call| call.path().to_owned()).collect();
-    assert_eq!(
-        paths,
-        [
-            "/proxy/.well-known/jwks.json",
-            "/proxy/api/2024-09-26/sdk/auth/user/alice",
-            "/proxy/api/2024-09-26/session/sdk/auth/logout"
-        ]
-    );
-}
-
 #[test]
 fn cookies_are_as_documented_or_hardened_or_of_ones_own() {
     let custom = CookieNames::Custom { jwt: "__Host-j".into(), refresh_token: "__Host-r".into() };
@@ -282,6 +266,20 @@ async fn the_two_routes_are_where_they_are_set() {
 }
 
 #[tokio::test]
+async fn the_routes_are_where_the_configuration_puts_them() {
+    let mock = MockCrossmint::start().await;
+    let app = App::configured(&mock, |config| config.refresh_route("/renew").logout_route("/leave")).await;
+    let cookie = mock.sign_in("alice").cookie_header();
+    app.post(REFRESH_ROUTE, &cookie, "{}")
+        .await
+        .assert_passed("alice", "the default route is one of the application's");
+    let renewed = app.post("/renew", &cookie, "{}").await;
+    assert!(renewed.stores_a_session(), "{renewed:?}");
+    assert!(app.post("/leave", &renewed.cookie_header(), "").await.clears(&[JWT, REFRESH]));
+    assert_eq!(calls(&mock), [1, 1, 1]);
+}
+
+#[tokio::test]
 async fn policies_are_strict_and_bodies_complete_by_default() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
@@ -313,28 +311,6 @@ async fn a_trusted_origin_is_normalised_before_it_is_compared() {
         let mut request = request(Method::POST, "/api/auth/refresh", "");
         request.headers_mut().insert("origin", origin.parse().unwrap());
         assert_eq!(send(&app, request).await.status, status, "{origin}");
-    }
-}
-
-#[tokio::test]
-async fn the_token_cache_is_as_large_as_it_is_set() {
-    let mock = MockCrossmint::start().await;
-    let sessions: Vec<_> = (0..100).map(|n| mock.sign_in(&n.to_string())).collect();
-    for (bytes, expected) in [(None, 100..=100), (Some(64 << 10), 0..=60), (Some(0), 0..=0)] {
-        let config = mock.config();
-        let config = if let Some(bytes) = bytes { config.token_cache_bytes(bytes) } else { config };
-        let auth = CrossmintAuth::new(config.build().unwrap());
-        let all = async || {
-            join_all(sessions.iter().map(|session| {
-                let (auth, credentials) = (&auth, Credentials::pair(session.jwt(), session.refresh_token()));
-                async move { auth.get_session(credentials).await.unwrap() }
-            }))
-            .await
-        };
-        // A session from the cache has the JWT of the one before at the same address.
-        let (first, second) = (all().await, all().await);
-        let cached = first.iter().zip(&second).filter(|(a, b)| a.jwt().as_ptr() == b.jwt().as_ptr()).count();
-        assert!(expected.contains(&cached), "{bytes:?}: {cached}");
     }
 }
 
@@ -411,48 +387,6 @@ async fn a_connection_that_does_not_open_is_given_up_after_2_s_or_as_set() {
     }
 }
 
-#[tokio::test]
-async fn a_client_of_ones_own_makes_the_calls() {
-    let mock = MockCrossmint::start().await;
-    let headers = HeaderMap::from_iter([("x-proxy".parse().unwrap(), "1".parse().unwrap())]);
-    let client = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
-    let auth = CrossmintAuth::new(mock.config().http_client(client).build().unwrap());
-    auth.warm_up().await.unwrap();
-    auth.refresh(&mock.one_time_secret("alice")).await.unwrap();
-    for endpoint in [Endpoint::Keys, Endpoint::Refresh] {
-        assert_eq!(mock.requests(endpoint)[0].header("x-proxy"), Some("1"));
-    }
-}
-
-#[tokio::test]
-async fn the_built_in_client_follows_no_redirect_and_inflates_nothing() {
-    let (mock, elsewhere) = (MockCrossmint::start().await, MockCrossmint::start().await);
-    let auth = auth(&mock);
-    auth.warm_up().await.unwrap();
-    for fault in [Fault::Redirect(307, elsewhere.base_url().to_owned()), Fault::CompressedBomb] {
-        mock.inject(Endpoint::Refresh, fault.clone());
-        let bob = mock.session("bob").jwt_lifetime(-60).create();
-        let error = auth.refresh(bob.refresh_token()).await.unwrap_err().kind();
-        assert!(matches!(error, AuthErrorKind::Unavailable | AuthErrorKind::UnusableAnswer), "{fault:?}");
-    }
-    assert_eq!(elsewhere.connections(), 0);
-    let names = ["accept-encoding", "referer"];
-    assert!(names.iter().all(|name| mock.requests(Endpoint::Refresh).iter().all(|call| call.header(name).is_none())));
-}
-
-#[tokio::test]
-async fn the_built_in_client_uses_no_connection_that_has_been_idle_for_15_s() {
-    let mock = MockCrossmint::start().await;
-    let auth = auth(&mock);
-    let refresh = async || auth.refresh(mock.sign_in("alice").refresh_token()).await.unwrap();
-    refresh().await;
-    for (idle, connections) in [(14, 1), (16, 2), (16, 3)] {
-        pass(Duration::from_secs(idle)).await;
-        refresh().await;
-        assert_eq!(mock.connections(), connections, "after {idle} s");
-    }
-}
-
 #[test]
 fn risks_are_warned_of_exactly_once() {
     let production = || CrossmintAuthConfig::builder(ApiKey::unverified("risky", Environment::Production));
@@ -486,7 +420,7 @@ fn builder() -> CrossmintAuthConfigBuilder {
 fn stored(auth: &CrossmintAuth) -> Vec<cookie::Cookie<'static>> {
     let mut headers = HeaderMap::new();
     auth.store_auth_material(&mut headers, &AuthMaterial::new("jwt", RefreshToken::new("secret"))).unwrap();
-    crate::support::Answer { status: 200, headers, body: String::new() }.set_cookie()
+    Answer { status: 200, headers, body: String::new() }.set_cookie()
 }
 
 /// Checks that a call that has begun ends when this much time has passed, and not a second before.

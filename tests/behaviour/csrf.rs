@@ -16,32 +16,12 @@ use tower_crossmint_auth::{
     testing::{Endpoint, MockCrossmint},
 };
 
-use crate::{
+use crate::support::{
+    answer::{Answer, ENDED, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE, SIGN_IN, unauthorized},
+    app::App,
     direct,
-    support::{Answer, App, ENDED, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE, SIGN_IN, calls, expired, unauthorized},
+    mock::{calls, expired},
 };
-
-const CROSS_SITE: &str = "Cross-site requests are not allowed here";
-const TRUSTED: &str = "https://trusted.example";
-
-/// Posts to both routes with these headers, and asserts that both are carried out, or neither.
-async fn assert_allowed(app: &App, mock: &MockCrossmint, headers: &[(&str, &str)], allowed: bool) {
-    for (route, endpoint) in [(REFRESH_ROUTE, Endpoint::Refresh), (LOGOUT_ROUTE, Endpoint::Logout)] {
-        let before = mock.calls(endpoint);
-        let request = app.request(Method::POST, route).header("cookie", mock.sign_in("alice").cookie_header());
-        let answer =
-            app.send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await;
-        let case = format!("{route} with {headers:?}");
-        if allowed {
-            assert_eq!((answer.status, mock.calls(endpoint)), (200, before + 1), "{case}");
-            assert_eq!(answer.set_cookie_fields().count(), 2, "{case}");
-        } else {
-            answer.assert_refused_gently(403, CROSS_SITE, &case);
-            assert_eq!(mock.calls(endpoint), before, "{case}");
-            assert_eq!(answer.header("cache-control"), "no-store", "{case}");
-        }
-    }
-}
 
 #[tokio::test]
 async fn sec_fetch_site_decides_and_else_the_origin() {
@@ -127,55 +107,6 @@ async fn requests_to_other_paths_may_come_from_anywhere() {
     let request = app.request(Method::POST, "/me").header("cookie", mock.sign_in("alice").cookie_header());
     let answer = app.send(request.header("sec-fetch-site", "cross-site").header("origin", "null")).await;
     answer.assert_passed("alice", "");
-}
-
-/// Header fields of requests that another site has caused.
-const ELSEWHERE: [&[(&str, &str)]; 14] = [
-    &[("sec-fetch-site", "cross-site")],
-    &[("sec-fetch-site", "same-site")],
-    &[("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")],
-    &[("sec-fetch-site", "cross-site"), ("origin", "http://app.example")],
-    &[("sec-fetch-site", "cross-site"), ("origin", TRUSTED)],
-    &[("sec-fetch-site", "same-planet"), ("origin", "http://app.example")],
-    &[("sec-fetch-site", "")],
-    &[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "same-origin")],
-    &[("origin", "https://evil.example")],
-    &[("origin", "null")],
-    &[("origin", "")],
-    &[("origin", TRUSTED)],
-    &[("origin", "http://app.example"), ("origin", "http://app.example")],
-    &[("sec-fetch-site", "same-origin"), ("origin", "http://app.example"), ("origin", "null")],
-];
-
-/// Header fields of requests that may be the user's own.
-const OWN: [&[(&str, &str)]; 5] = [
-    &[],
-    &[("sec-fetch-site", "none")],
-    &[("sec-fetch-site", "same-origin")],
-    &[("sec-fetch-site", "same-origin"), ("origin", "https://public.example")],
-    &[("origin", "http://app.example")],
-];
-
-async fn send(app: &App, method: Method, path: &str, cookie: &str, headers: &[(&str, &str)]) -> Answer {
-    let mut request = app.request(method, path).header("host", "app.example");
-    if !cookie.is_empty() {
-        request = request.header("cookie", cookie);
-    }
-    app.send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
-}
-
-/// Returns the names of the cookies that are left of `held` in a browser that gets this answer.
-fn left_of(held: &str, answer: &Answer) -> Vec<String> {
-    let site: Url = "http://app.example/".parse().unwrap();
-    let mut jar = CookieStore::default();
-    for field in held.split("; ").chain(answer.set_cookie_fields()) {
-        // One that is deleted without being there is an error.
-        let result = jar.parse(field, &site);
-        assert!(matches!(result, Ok(_) | Err(CookieError::Expired)), "{field}: {result:?}");
-    }
-    let mut names: Vec<_> = jar.get_request_values(&site).map(|(name, _)| name.to_owned()).collect();
-    names.sort();
-    names
 }
 
 #[tokio::test]
@@ -366,3 +297,74 @@ async fn a_preflight_is_a_request_like_any_other_where_preflights_are_rejected()
         assert_eq!(answer.status, 405, "{policy:?}");
     }
 }
+
+/// Posts to both routes with these headers, and asserts that both are carried out, or neither.
+async fn assert_allowed(app: &App, mock: &MockCrossmint, headers: &[(&str, &str)], allowed: bool) {
+    for (route, endpoint) in [(REFRESH_ROUTE, Endpoint::Refresh), (LOGOUT_ROUTE, Endpoint::Logout)] {
+        let before = mock.calls(endpoint);
+        let request = app.request(Method::POST, route).header("cookie", mock.sign_in("alice").cookie_header());
+        let answer =
+            app.send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await;
+        let case = format!("{route} with {headers:?}");
+        if allowed {
+            assert_eq!((answer.status, mock.calls(endpoint)), (200, before + 1), "{case}");
+            assert_eq!(answer.set_cookie_fields().count(), 2, "{case}");
+        } else {
+            answer.assert_refused_gently(403, CROSS_SITE, &case);
+            assert_eq!(mock.calls(endpoint), before, "{case}");
+            assert_eq!(answer.header("cache-control"), "no-store", "{case}");
+        }
+    }
+}
+
+async fn send(app: &App, method: Method, path: &str, cookie: &str, headers: &[(&str, &str)]) -> Answer {
+    let mut request = app.request(method, path).header("host", "app.example");
+    if !cookie.is_empty() {
+        request = request.header("cookie", cookie);
+    }
+    app.send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+}
+
+/// Returns the names of the cookies that are left of `held` in a browser that gets this answer.
+fn left_of(held: &str, answer: &Answer) -> Vec<String> {
+    let site: Url = "http://app.example/".parse().unwrap();
+    let mut jar = CookieStore::default();
+    for field in held.split("; ").chain(answer.set_cookie_fields()) {
+        // One that is deleted without being there is an error.
+        let result = jar.parse(field, &site);
+        assert!(matches!(result, Ok(_) | Err(CookieError::Expired)), "{field}: {result:?}");
+    }
+    let mut names: Vec<_> = jar.get_request_values(&site).map(|(name, _)| name.to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Header fields of requests that another site has caused.
+const ELSEWHERE: [&[(&str, &str)]; 14] = [
+    &[("sec-fetch-site", "cross-site")],
+    &[("sec-fetch-site", "same-site")],
+    &[("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")],
+    &[("sec-fetch-site", "cross-site"), ("origin", "http://app.example")],
+    &[("sec-fetch-site", "cross-site"), ("origin", TRUSTED)],
+    &[("sec-fetch-site", "same-planet"), ("origin", "http://app.example")],
+    &[("sec-fetch-site", "")],
+    &[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "same-origin")],
+    &[("origin", "https://evil.example")],
+    &[("origin", "null")],
+    &[("origin", "")],
+    &[("origin", TRUSTED)],
+    &[("origin", "http://app.example"), ("origin", "http://app.example")],
+    &[("sec-fetch-site", "same-origin"), ("origin", "http://app.example"), ("origin", "null")],
+];
+
+/// Header fields of requests that may be the user's own.
+const OWN: [&[(&str, &str)]; 5] = [
+    &[],
+    &[("sec-fetch-site", "none")],
+    &[("sec-fetch-site", "same-origin")],
+    &[("sec-fetch-site", "same-origin"), ("origin", "https://public.example")],
+    &[("origin", "http://app.example")],
+];
+
+const CROSS_SITE: &str = "Cross-site requests are not allowed here";
+const TRUSTED: &str = "https://trusted.example";

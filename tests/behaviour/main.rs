@@ -1,29 +1,23 @@
 //! What the layer does, sentence by sentence, over real HTTP against the mock.
+//!
+//! The modules are named after those of `src`. `matrix` shows what every fault does in every state of the layer.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod auth;
+mod authorize;
 mod config;
 mod cookies;
 #[path = "../../src/corpus.rs"]
 mod corpus;
 mod csrf;
-mod direct;
-mod events;
-mod extractor;
-mod grpc;
-mod handle;
-mod hang_up;
-mod keys;
-mod logout_route;
+mod jwks;
+mod layer;
 mod matrix;
-mod operations;
-mod outage;
-mod placement;
-mod refresh_route;
-mod rejections;
-mod renewal;
+mod refresh;
 mod security;
-mod session;
+mod stats;
 mod support;
-mod tower;
-mod unauthenticated;
+mod task_tracker;
+mod upstream;
+mod verify;

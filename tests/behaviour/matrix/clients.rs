@@ -1,11 +1,25 @@
 //! Table R, those who wait: clients that go, and answers that come late.
 
+use axum::Router;
 use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
-use tower_crossmint_auth::{CrossmintAuthLayer, testing::Hold};
+use tower_crossmint_auth::{
+    CrossmintAuthLayer, OutagePolicy,
+    testing::{Endpoint, Fault, Hold, MockCrossmint, MockSession},
+};
 
-use super::*;
-use crate::{direct::slow_handler, support::expired};
+use crate::{
+    matrix::{
+        stage::{CROWD, KEYS_LIMIT, REFRESH_LIMIT, Scene, Stage, assert_no_verdict, keeping},
+        troubles::{How, Trouble, Verdict},
+    },
+    support::{
+        answer::Answer,
+        clock::pass,
+        direct::{self, slow_handler},
+        mock::expired,
+    },
+};
 
 /// At each point at which a request waits, its client goes; the others get what they would have got.
 #[tokio::test]

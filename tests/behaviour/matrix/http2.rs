@@ -7,15 +7,27 @@ use std::{
     io::Write as _,
     net::{Shutdown, SocketAddr},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::body::Bytes;
 use h2::{PingPong, Reason, RecvStream, server::SendResponse};
 use http::{Request, Response};
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
+use tower_crossmint_auth::{
+    OutagePolicy,
+    testing::{Endpoint, MockSession},
+};
 
-use super::*;
-use crate::support::{JWT, LOGOUT_ROUTE, REFRESH, expired};
+use crate::{
+    matrix::stage::{CROWD, Scene, Stage, assert_no_verdict, keeping},
+    support::{
+        answer::{ENDED, JWT, LOGOUT_ROUTE, REFRESH},
+        clock::pass,
+        mock::expired,
+    },
+};
 
 /// How a call is broken off.
 #[derive(Clone, Copy)]

@@ -1,7 +1,19 @@
 //! Table L: the user is signed out, whatever becomes of the call that says so.
 
-use super::*;
-use crate::support::{JWT, LOGOUT_ROUTE, REFRESH, expired};
+use serde_json::json;
+use tower_crossmint_auth::testing::{Endpoint, MockCrossmint};
+
+use crate::{
+    matrix::{
+        stage::{LOGOUT_LIMIT, Scene, Stage, keeping},
+        troubles::troubles,
+    },
+    support::{
+        answer::{ENDED, JWT, LOGOUT_ROUTE, REFRESH},
+        direct,
+        mock::expired,
+    },
+};
 
 #[tokio::test]
 async fn a_logout_is_a_logout_whatever_happens_to_the_call() {

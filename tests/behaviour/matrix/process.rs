@@ -1,12 +1,24 @@
 //! Table P: what runs the layer goes wrong. Whoever waits is told, and the next request is a normal one.
 
-use axum::routing::any;
+use std::time::Duration;
+
+use axum::{Router, routing::any};
 use futures_util::FutureExt as _;
 use tokio::runtime::{Builder, Runtime};
-use tower_crossmint_auth::CrossmintAuthLayer;
+use tower_crossmint_auth::{
+    CrossmintAuthLayer, OutagePolicy,
+    testing::{Endpoint, Fault, MockSession},
+};
 
-use super::*;
-use crate::support::{LOGOUT_ROUTE, expired};
+use crate::{
+    matrix::stage::{Scene, Stage, assert_no_verdict, keeping},
+    support::{
+        answer::{ENDED, LOGOUT_ROUTE},
+        clock::pass,
+        direct,
+        mock::expired,
+    },
+};
 
 #[tokio::test]
 async fn a_handler_that_panics_loses_no_session() {

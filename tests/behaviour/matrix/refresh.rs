@@ -1,7 +1,25 @@
 //! Table R: a refresh fails. No token is sent twice that may have been spent, unless there is no other way to learn it.
 
-use super::*;
-use crate::support::{LOGOUT_ROUTE, expired};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tower_crossmint_auth::{
+    OutagePolicy,
+    testing::{Endpoint, Fault, MockCrossmint},
+};
+
+use crate::{
+    matrix::{
+        stage::{CROWD, KEYS_LIMIT, REFRESH_LIMIT, Scene, Stage, assert_no_verdict, keeping},
+        troubles::{How, Trouble, Verdict, troubles, typical},
+    },
+    support::{
+        answer::{ENDED, LOGOUT_ROUTE},
+        clock::pass,
+        mock::expired,
+    },
+};
 
 /// Everything that can go wrong with a refresh.
 fn refresh_troubles(mock: &MockCrossmint) -> Vec<Trouble> {

@@ -1,8 +1,11 @@
 //! TLS: certificates that do not prove who presents them.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
@@ -17,9 +20,16 @@ use tokio_rustls::{
         version::{TLS12, TLS13},
     },
 };
+use tower_crossmint_auth::{CrossmintAuthConfigBuilder, OutagePolicy, testing::MockCrossmint};
 
-use super::*;
-use crate::support::{JWT, LOGOUT_ROUTE, REFRESH, expired};
+use crate::{
+    matrix::stage::{CROWD, Scene, Stage, assert_no_verdict, keeping},
+    support::{
+        answer::{JWT, LOGOUT_ROUTE, REFRESH},
+        clock::pass,
+        mock::expired,
+    },
+};
 
 #[tokio::test]
 async fn nothing_is_sent_to_a_server_that_does_not_prove_to_be_crossmint() {

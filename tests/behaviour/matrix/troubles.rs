@@ -6,12 +6,23 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::Instant;
+use tower_crossmint_auth::{
+    OutagePolicy,
+    testing::{Endpoint, Fault},
+};
 
-use super::*;
+use crate::{
+    matrix::stage::{CONNECT_LIMIT, Scene, Stage, assert_no_verdict},
+    support::{
+        answer::{Answer, ENDED},
+        clock::pass,
+    },
+};
 
 /// A way for Crossmint to fail.
 pub(super) struct Trouble {

@@ -1,0 +1,261 @@
+//! The handle, without tower.
+
+mod runtimes;
+mod sharing;
+mod users;
+
+use std::{error::Error as _, time::Duration};
+
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue};
+use serde_json::json;
+use tower_crossmint_auth::{
+    AuthErrorKind, AuthMaterial, CookieOptions, Credentials, CrossmintAuth, RefreshToken,
+    testing::{Endpoint, Fault, MockCrossmint},
+};
+
+use crate::support::{
+    answer::{Answer, JWT, REFRESH},
+    clock::{at, pass},
+    direct::auth,
+    mock::{expired, material},
+};
+
+#[tokio::test]
+async fn a_session_is_found_by_headers_by_a_pair_and_by_material() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let alice = mock.sign_in("alice");
+    let (headers, material) = (headers(&alice.cookie_header()), material(&alice));
+    let ways = [
+        ("headers", Credentials::from(&headers)),
+        ("a pair", Credentials::pair(alice.jwt(), alice.refresh_token())),
+        ("material", Credentials::from(&material)),
+    ];
+    for (name, credentials) in ways {
+        let session = auth.get_session(credentials).await.unwrap();
+        assert_eq!(session.user_id(), "alice", "{name}");
+        assert_eq!((session.jwt(), session.refresh_token().secret()), (alice.jwt(), alice.refresh_token()), "{name}");
+        assert_eq!(session.refresh_token().expires_at(), None, "{name}");
+        assert!(session.renewed().is_none(), "{name}");
+        assert_eq!(session.claims()["iss"], mock.issuer(), "{name}");
+        let expiry = session.expires_at().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        assert_eq!(session.claims()["exp"], expiry, "{name}");
+    }
+    assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (1, 0));
+}
+
+#[tokio::test]
+async fn credentials_without_a_refresh_token_are_none() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let alice = mock.sign_in("alice");
+    let only_jwt = headers(&format!("{JWT}={}", alice.jwt()));
+    let nothing = HeaderMap::new();
+    let cases = [
+        ("no cookie", Credentials::from(&nothing), AuthErrorKind::MissingCredentials),
+        ("a JWT cookie", Credentials::from(&only_jwt), AuthErrorKind::MissingCredentials),
+        ("a JWT", Credentials::pair(alice.jwt(), ""), AuthErrorKind::MissingCredentials),
+        ("an unusable one", Credentials::pair(alice.jwt(), "a b"), AuthErrorKind::InvalidCredentials),
+    ];
+    for (name, credentials, kind) in cases {
+        assert_eq!(auth.get_session(credentials).await.unwrap_err().kind(), kind, "{name}");
+    }
+    assert_eq!(mock.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_renewed_session_says_so_once_and_can_be_stored() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    mock.set_user(json!({"id": "alice", "email": "alice@example.com"}));
+    let alice = expired(&mock, "alice");
+    let session = auth.get_session(&headers(&alice.cookie_header())).await.unwrap();
+    let renewed = session.renewed().unwrap();
+    assert_eq!(renewed.user().unwrap().email.as_deref(), Some("alice@example.com"));
+    assert_eq!((renewed.jwt(), renewed.refresh_token().secret()), (session.jwt(), session.refresh_token().secret()));
+    assert!(mock.is_live(renewed.refresh_token().secret()));
+
+    let mut response = HeaderMap::new();
+    auth.store_auth_material(&mut response, renewed).unwrap();
+    let response = answer(response);
+    let cookies = response.set_cookie();
+    assert_eq!(cookies.iter().map(|cookie| cookie.name()).collect::<Vec<_>>(), [JWT, REFRESH]);
+    assert_eq!([cookies[0].value(), cookies[1].value()], [session.jwt(), session.refresh_token().secret()]);
+    assert!(cookies[0].expires().is_none() && cookies[1].expires().is_some());
+    assert_eq!(response.header("cache-control"), "no-store");
+
+    let again = auth.get_session(&headers(&response.cookie_header())).await.unwrap();
+    assert_eq!((again.user_id(), again.renewed().is_none()), ("alice", true));
+    assert_eq!(mock.calls(Endpoint::Refresh), 1);
+}
+
+#[tokio::test]
+async fn material_is_stored_with_the_configured_attributes_or_not_at_all() {
+    let mock = MockCrossmint::start().await;
+    let cookies = CookieOptions::hardened().domain(".example.com");
+    let auth = CrossmintAuth::new(mock.config().cookies(cookies).build().unwrap());
+    let mut response = HeaderMap::new();
+    auth.store_auth_material(&mut response, &material(&mock.sign_in("alice"))).unwrap();
+    assert!(response.get_all("set-cookie").iter().all(HeaderValue::is_sensitive));
+    for cookie in answer(response).set_cookie() {
+        assert_eq!((cookie.domain(), cookie.path(), cookie.secure()), (Some("example.com"), Some("/"), Some(true)));
+        assert_eq!(cookie.same_site(), Some(cookie::SameSite::Strict));
+        assert_eq!(cookie.http_only().unwrap_or_default(), cookie.name() == REFRESH);
+    }
+    for (name, jwt, secret) in [
+        ("an injection", "x; Domain=evil.test", "secret"),
+        ("a line break", "jwt", "x\r\nset-cookie: y=z"),
+        ("an empty JWT", "", "secret"),
+        ("an empty secret", "jwt", ""),
+        ("too long", "jwt", &"x".repeat(4096)),
+    ] {
+        let mut response = HeaderMap::new();
+        let material = AuthMaterial::new(jwt, RefreshToken::new(secret));
+        let error = auth.store_auth_material(&mut response, &material).unwrap_err();
+        assert_eq!(error.kind(), AuthErrorKind::InvalidCredentials, "{name}");
+        assert!(response.is_empty(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn clearing_deletes_both_cookies() {
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().cookies(CookieOptions::hardened().domain("a.test")).build().unwrap());
+    let mut response = HeaderMap::new();
+    auth.clear_auth_material(&mut response);
+    let response = answer(response);
+    assert!(response.clears(&[JWT, REFRESH]));
+    assert!(response.set_cookie().iter().all(|cookie| (cookie.domain(), cookie.path()) == (Some("a.test"), Some("/"))));
+    assert_eq!(response.header("cache-control"), "no-store");
+}
+
+#[tokio::test]
+async fn the_last_word_on_a_response_counts() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let material = auth.refresh(mock.sign_in("alice").refresh_token()).await.unwrap();
+    let mut response = HeaderMap::from_iter([(http::header::SET_COOKIE, "other=1".parse().unwrap())]);
+    let cleared = |response: &HeaderMap| {
+        let fields: Vec<&str> = response.get_all("set-cookie").iter().map(|field| field.to_str().unwrap()).collect();
+        assert!(fields.len() == 3 && fields[0] == "other=1", "{fields:?}");
+        fields[1..].iter().all(|field| field.contains("1970"))
+    };
+    auth.store_auth_material(&mut response, &material).unwrap();
+    auth.clear_auth_material(&mut response);
+    assert!(cleared(&response));
+    auth.store_auth_material(&mut response, &material).unwrap();
+    assert!(!cleared(&response));
+}
+
+#[tokio::test]
+async fn a_refresh_exchanges_a_one_time_secret_once() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let secret = mock.one_time_secret("alice");
+    let (first, second) = tokio::join!(auth.refresh(&secret), auth.refresh(&secret));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!(first.user().unwrap().id, "alice");
+    assert!(first.refresh_token().expires_at().is_some());
+    assert_eq!(first.refresh_token().secret(), second.refresh_token().secret());
+    assert_eq!(mock.requests(Endpoint::Refresh)[0].json().unwrap(), json!({"refresh": secret}));
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
+    assert_eq!(auth.get_session(&first).await.unwrap().user_id(), "alice");
+    assert_eq!(auth.refresh("unknown").await.unwrap_err().kind(), AuthErrorKind::Refused);
+    for junk in ["", "a b", "a;b", &"x".repeat(5000)] {
+        assert_eq!(auth.refresh(junk).await.unwrap_err().kind(), AuthErrorKind::InvalidCredentials);
+    }
+    assert_eq!(mock.calls(Endpoint::Refresh), 2);
+}
+
+#[tokio::test]
+async fn a_logout_ends_the_session_upstream_or_says_why_not() {
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().logout_timeout(Duration::from_millis(100)).build().unwrap());
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|user| mock.sign_in(user));
+    auth.logout(&headers(&alice.cookie_header())).await.unwrap();
+    auth.logout(Credentials::pair("", bob.refresh_token())).await.unwrap();
+    auth.logout(&material(&carol)).await.unwrap();
+    assert_eq!((mock.live_sessions(), mock.calls(Endpoint::Logout)), (0, 3));
+    assert_eq!(mock.requests(Endpoint::Logout)[0].json().unwrap(), json!({"refresh": alice.refresh_token()}));
+
+    auth.logout(&HeaderMap::new()).await.unwrap();
+    assert_eq!(mock.calls(Endpoint::Logout), 3, "there is nothing to end");
+    for fault in [Fault::Status(500), Fault::Status(403), Fault::Reset, Fault::Hang] {
+        mock.inject(Endpoint::Logout, fault.clone());
+        let dave = mock.sign_in("dave");
+        let error = auth.logout(&material(&dave)).await.unwrap_err();
+        assert!(error.kind() == AuthErrorKind::Unavailable && error.source().is_some(), "{fault:?}");
+        let renewal = auth.get_session(Credentials::pair("", dave.refresh_token())).await.unwrap_err();
+        assert_eq!(renewal.kind(), AuthErrorKind::Refused, "{fault:?}: the session has ended here");
+    }
+    assert_eq!(mock.calls(Endpoint::Refresh), 0);
+}
+
+#[tokio::test]
+async fn a_logout_drops_the_verified_token() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let alice = mock.sign_in("alice");
+    let verifications = async |secret: &str| {
+        let session = auth.get_session(Credentials::pair(alice.jwt(), secret)).await.unwrap();
+        assert_eq!(session.refresh_token().secret(), secret);
+        auth.stats().verifications
+    };
+    assert_eq!(verifications(alice.refresh_token()).await, 1);
+    assert_eq!(verifications("another").await, 1);
+    auth.logout(&material(&alice)).await.unwrap();
+    assert_eq!(verifications("another").await, 2);
+}
+
+#[tokio::test]
+async fn verifying_a_jwt_returns_its_claims_or_the_reason() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let token = mock.sign(json!({}), json!({"sub": "alice", "aud": "mock-project", "exp": at(60), "x": {"y": [1]}}));
+    assert_eq!(auth.verify_jwt(&token).await.unwrap()["x"], json!({"y": [1]}));
+    for (token, reason) in [(expired(&mock, "bob").jwt(), "expired"), ("a.b.c", "base64url"), ("x", "three parts")] {
+        let error = auth.verify_jwt(token).await.unwrap_err();
+        assert_eq!(error.kind(), AuthErrorKind::InvalidToken);
+        assert!(error.source().unwrap().to_string().contains(reason), "{:?}", error.source());
+    }
+}
+
+#[tokio::test]
+async fn warming_up_loads_the_keys_or_says_why_not() {
+    let mock = MockCrossmint::start().await;
+    assert_eq!(auth(&mock).jwks_uri(), format!("{}/.well-known/jwks.json", mock.base_url()));
+    let warm = auth(&mock);
+    warm.warm_up().await.unwrap();
+    warm.warm_up().await.unwrap();
+    assert_eq!(mock.calls(Endpoint::Keys), 1);
+    let headers = headers(&mock.sign_in("alice").cookie_header());
+    assert!(warm.get_session(&headers).now_or_never().is_some(), "nobody has to be asked");
+
+    let cases = [
+        ("an outage", Fault::Status(503), AuthErrorKind::Unavailable, "503"),
+        ("garbage", Fault::Garbage, AuthErrorKind::UnusableAnswer, "not a JSON object"),
+        ("no keys", Fault::json(200, json!({"keys": []})), AuthErrorKind::UnusableAnswer, "no usable key"),
+        ("huge", Fault::Huge(1 << 20), AuthErrorKind::UnusableAnswer, "larger than"),
+        ("a reset", Fault::Reset, AuthErrorKind::Unavailable, "error sending request"),
+    ];
+    for (name, fault, kind, reason) in cases {
+        mock.inject(Endpoint::Keys, fault);
+        let cold = auth(&mock);
+        let error = cold.warm_up().await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{name}");
+        assert!(error.source().unwrap().to_string().contains(reason), "{name}: {:?}", error.source());
+        mock.clear_faults();
+        pass(Duration::from_secs(1)).await;
+        cold.warm_up().await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+fn headers(cookie: &str) -> HeaderMap {
+    HeaderMap::from_iter([(http::header::COOKIE, cookie.parse().unwrap())])
+}
+
+/// Reads the headers that the handle wrote as a client would.
+fn answer(headers: HeaderMap) -> Answer {
+    Answer { status: 200, headers, body: String::new() }
+}

@@ -1,0 +1,131 @@
+//! What handles, layers and configurations share.
+
+use axum::body::Body;
+use futures_util::future::join_all;
+use http::Method;
+use tower::ServiceExt as _;
+use tower_crossmint_auth::{
+    ApiKey, AuthErrorKind, CrossmintAuth, CrossmintAuthConfig, CrossmintAuthConfigBuilder, CrossmintAuthLayer,
+    Environment,
+    testing::{Endpoint, MockCrossmint},
+};
+use tracing::Level;
+
+use crate::support::{
+    app::App,
+    direct::{app, auth, get, post, request},
+    events::Events,
+    mock::{calls, expired, material},
+};
+
+#[tokio::test]
+async fn clones_and_layers_share_the_keys_the_tokens_and_the_renewals() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let layer = CrossmintAuthLayer::from(auth.clone());
+    let (app, same) = (app(&auth), layer.auth().clone());
+    let alice = expired(&mock, "alice");
+    let renewed = auth.get_session(&material(&alice)).await.unwrap();
+    assert_eq!(same.get_session(&material(&alice)).await.unwrap().jwt(), renewed.jwt());
+    let answer = get(&app, "/", &alice.cookie_header()).await;
+    assert_eq!(answer.set_cookie()[0].value(), renewed.jwt());
+    assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (1, 1));
+
+    // One allocation of the JWT, in the cache that all look into.
+    let bob = material(&mock.sign_in("bob"));
+    let sessions = [auth.get_session(&bob).await.unwrap(), same.get_session(&bob).await.unwrap()];
+    assert_eq!(sessions[0].jwt().as_ptr(), sessions[1].jwt().as_ptr());
+
+    post(&app, "/api/auth/logout", &answer.cookie_header()).await;
+    let late = auth.get_session(&material(&alice)).await.unwrap_err();
+    assert_eq!((late.kind(), mock.calls(Endpoint::Refresh)), (AuthErrorKind::Refused, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layers_made_from_clones_of_one_configuration_renew_a_session_once() {
+    let mock = MockCrossmint::start().await;
+    let config = mock.config().build().unwrap();
+    let of = |config| App::with(CrossmintAuthLayer::new(config).auth().clone());
+    let apps = [of(config.clone()).await, of(config).await];
+    let alice = expired(&mock, "alice").cookie_header();
+    let hold = mock.hold(Endpoint::Refresh);
+    let requests = join_all((0..20).map(|number| apps[number % 2].get("/", &alice)));
+    let release = async {
+        mock.called(Endpoint::Refresh, 1).await;
+        hold.release();
+    };
+    let (answers, ()) = tokio::join!(requests, release);
+    for (number, answer) in answers.iter().enumerate() {
+        answer.assert_renewed("alice", &format!("request {number}"));
+        assert_eq!(answer.cookie_header(), answers[0].cookie_header(), "request {number}");
+    }
+    for app in &apps {
+        app.get("/", &alice).await.assert_renewed("alice", "a latecomer");
+        app.get("/", answers[0].cookie_header()).await.assert_passed("alice", "the browser's next request");
+    }
+    assert_eq!((calls(&mock), mock.reuse_detections(), mock.live_sessions()), ([1, 1, 0], 0, 1));
+}
+
+#[tokio::test]
+async fn a_configuration_keeps_no_handle_alive() {
+    let mock = MockCrossmint::start().await;
+    let config = mock.config().build().unwrap();
+    for handles in 1..=2 {
+        let auth = CrossmintAuth::new(config.clone());
+        auth.warm_up().await.unwrap();
+        CrossmintAuth::new(config.clone()).warm_up().await.unwrap();
+        assert_eq!(mock.calls(Endpoint::Keys), handles, "the key set went with the last handle");
+        auth.wait_idle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_finds_its_handle_while_a_task_of_it_goes_on() {
+    let mock = MockCrossmint::start().await;
+    let config = mock.config().build().unwrap();
+    let alice = expired(&mock, "alice").cookie_header();
+    let hold = mock.hold_answers(Endpoint::Refresh);
+    let gone = app(&CrossmintAuth::new(config.clone())).oneshot(request::<Body>(Method::GET, "/", &alice));
+    tokio::select! {
+        _ = gone => panic!("the answer is held"),
+        () = mock.called(Endpoint::Refresh, 1) => {}
+    }
+    let auth = CrossmintAuth::new(config);
+    let app = app(&auth);
+    let (answer, ()) = tokio::join!(get(&app, "/", &alice), async { hold.release() });
+    answer.assert_renewed("alice", "the client of before has hung up, and all its handles are dropped");
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_second_handle_for_a_project_is_warned_of_once() {
+    let events = Events::capture(Level::WARN);
+    let (mock, elsewhere) = (MockCrossmint::start().await, MockCrossmint::start().await);
+    let other = || CrossmintAuthConfig::builder(ApiKey::unverified("other", Environment::Development));
+    let rows: [(&str, [CrossmintAuthConfig; 2], usize); 3] = [
+        ("another base URL", [mock.config(), elsewhere.config()].map(built), 0),
+        ("another project", [mock.config(), other().base_url(mock.base_url())].map(built), 0),
+        ("the same project", [mock.config(), mock.config().refresh_route("/renew")].map(built), 1),
+    ];
+    for (name, configs, expected) in rows {
+        let before = events.texts().len();
+        let handles = configs.clone().map(CrossmintAuth::new);
+        let _layers = configs.map(CrossmintAuthLayer::new);
+        let _others = handles.map(CrossmintAuthLayer::from);
+        let lines = events.texts().split_off(before);
+        assert_eq!(lines.len(), expected, "{name}: {lines:?}");
+        let advice = "use `CrossmintAuthLayer::from(auth.clone())`";
+        assert!(lines.iter().all(|line| line.starts_with("WARN") && line.contains(advice)), "{name}: {lines:?}");
+    }
+    let before = events.texts().len();
+    for _ in 0..3 {
+        let _alone = auth(&mock);
+    }
+    assert_eq!(events.texts().len(), before, "one after the other");
+    let _three = [auth(&mock), auth(&mock), auth(&mock)];
+    assert_eq!(events.texts().len(), before + 1, "three at once");
+}
+
+fn built(config: CrossmintAuthConfigBuilder) -> CrossmintAuthConfig {
+    config.build().unwrap()
+}

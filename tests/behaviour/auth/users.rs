@@ -1,0 +1,82 @@
+//! `get_user`.
+
+use std::{error::Error as _, time::Duration};
+
+use serde_json::json;
+use tower_crossmint_auth::{
+    AuthErrorKind, CrossmintAuth,
+    testing::{Endpoint, Fault, MockCrossmint},
+};
+
+use crate::support::direct::auth;
+
+#[tokio::test]
+async fn a_user_is_found_whatever_the_id() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let cases = [
+        ("email:a@b.test", "email:a@b.test"),
+        ("ü", "%C3%BC"),
+        ("a/b", "a%2Fb"),
+        ("/", "%2F"),
+        ("../logout", "..%2Flogout"),
+        ("a b?c#d", "a%20b%3Fc%23d"),
+        ("100%", "100%25"),
+        ("%2e%2e", "%252e%252e"),
+        ("...", "..."),
+    ];
+    for (id, segment) in cases {
+        mock.set_user(json!({"id": id, "phoneNumber": "+1", "twitter": {"id": "1", "username": "t"}, "new": true}));
+        let user = auth.get_user(id).await.unwrap_or_else(|error| panic!("{id}: {error}, {:?}", error.source()));
+        assert_eq!((user.id.as_str(), user.phone_number.as_deref(), user.email), (id, Some("+1"), None), "{id}");
+        assert_eq!((user.twitter.unwrap().username.as_str(), &user.other["new"]), ("t", &json!(true)), "{id}");
+        let path = mock.requests(Endpoint::User).pop().unwrap().path().to_owned();
+        assert_eq!(path, format!("/api/2024-09-26/sdk/auth/user/{segment}"), "{id}");
+    }
+    for id in ["", ".", ".."] {
+        assert_eq!(auth.get_user(id).await.unwrap_err().kind(), AuthErrorKind::UserUnavailable, "{id:?}");
+    }
+    assert_eq!((mock.calls(Endpoint::User), mock.calls(Endpoint::Elsewhere)), (cases.len(), 0));
+}
+
+#[tokio::test]
+async fn a_user_id_names_this_user_or_nobody() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let _ = mock.sign_in("alice");
+    for id in ["al\nice", ".\t.", ".\n", "\n", "alice\u{7f}"] {
+        assert!(auth.get_user(id).await.is_err(), "{id:?}");
+    }
+    assert_eq!((mock.calls(Endpoint::User), mock.calls(Endpoint::Elsewhere)), (0, 0));
+}
+
+#[tokio::test]
+async fn a_user_that_is_not_given_out_is_an_error_with_a_reason() {
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().refresh_timeout(Duration::from_secs(1)).build().unwrap());
+    let cases = [
+        ("unknown", None, AuthErrorKind::UserUnavailable, "404"),
+        ("no scope", Some(Fault::Status(403)), AuthErrorKind::UserUnavailable, "users.read"),
+        ("a geo block", Some(Fault::StatusHtml(403)), AuthErrorKind::Unavailable, "403"),
+        ("an outage", Some(Fault::Status(500)), AuthErrorKind::Unavailable, "500"),
+        ("garbage", Some(Fault::Garbage), AuthErrorKind::UnusableAnswer, "members"),
+        ("no id", Some(Fault::json(200, json!({"email": "x"}))), AuthErrorKind::UnusableAnswer, "members"),
+        ("a redirect", Some(Fault::Redirect(302, "/x".into())), AuthErrorKind::Unavailable, "302"),
+        ("a hang", Some(Fault::Hang), AuthErrorKind::Unavailable, "error sending request"),
+    ];
+    for (name, fault, kind, reason) in cases {
+        mock.clear_faults();
+        fault.into_iter().for_each(|fault| mock.inject(Endpoint::User, fault));
+        let error = auth.get_user("nobody").await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{name}");
+        assert!(error.source().unwrap().to_string().contains(reason), "{name}: {:?}", error.source());
+    }
+    assert_eq!(mock.calls(Endpoint::Elsewhere), 0);
+}
+
+#[tokio::test]
+async fn a_user_that_is_not_given_out_ends_no_session() {
+    let mock = MockCrossmint::start().await;
+    let error = auth(&mock).get_user("nobody").await.unwrap_err();
+    assert_eq!(error.kind(), AuthErrorKind::UserUnavailable);
+}

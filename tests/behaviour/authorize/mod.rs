@@ -1,0 +1,150 @@
+//! Requests that are not for one of the two routes: what becomes of their session.
+
+mod unauthenticated;
+
+use axum::{
+    Router,
+    http::{Method, header},
+    routing::any,
+};
+use serde_json::json;
+use tower_crossmint_auth::{
+    CrossmintAuth,
+    testing::{Endpoint, MockCrossmint},
+};
+
+use crate::support::{
+    answer::{Answer, JWT, REFRESH, SIGN_IN},
+    app::App,
+    direct::{app, auth, request, send},
+    mock::{calls, expired},
+};
+
+#[tokio::test]
+async fn a_valid_session_passes_without_a_call() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    app.auth.warm_up().await.unwrap();
+    let alice = mock.sign_in("alice");
+    for served in 1..=2 {
+        let answer = app.get("/me", alice.cookie_header()).await;
+        answer.assert_passed("alice", "");
+        assert_eq!((answer.header("cache-control"), answer.header("vary")), ("", ""));
+        assert_eq!(app.served(), served, "the inner service is called once");
+    }
+    assert_eq!(calls(&mock), [1, 0, 0]);
+}
+
+#[tokio::test]
+async fn an_expired_session_is_renewed() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let bob = expired(&mock, "bob");
+    let answer = app.get("/me", bob.cookie_header()).await;
+    answer.assert_renewed("bob", "");
+    assert_eq!(answer.header("vary"), "cookie");
+    let stored: Vec<_> = answer.set_cookie().iter().map(|cookie| cookie.value().to_owned()).collect();
+    let seen = answer.json();
+    assert_eq!(seen["jwt"], stored[0], "the inner service sees the new session");
+    assert_eq!(seen["refreshToken"], stored[1], "the inner service sees the new session");
+    assert!(stored[0] != bob.jwt() && stored[1] != bob.refresh_token());
+    assert_eq!((calls(&mock), app.served()), ([1, 1, 0], 1));
+
+    app.get("/me", answer.cookie_header()).await.assert_passed("bob", "with the new cookies");
+    assert_eq!(calls(&mock), [1, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_jwt_that_is_missing_or_bad_in_any_way_is_renewed() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let valid = mock.sign_in("mallory").jwt().to_owned();
+    let (message, signature) = valid.rsplit_once('.').unwrap();
+    let flipped = if signature.starts_with('A') { 'B' } else { 'A' };
+    let unknown_key = mock.sign(json!({ "kid": "unknown" }), json!({ "sub": "mallory", "exp": 4_000_000_000_u64 }));
+    for (case, jwt) in [
+        ("empty", String::new()),
+        ("no JWT at all", "not a token".to_owned()),
+        ("expired", mock.session("mallory").jwt_lifetime(-6).create().jwt().to_owned()),
+        ("not valid yet", mock.session("mallory").claim("nbf", 4_000_000_000_u64).create().jwt().to_owned()),
+        ("for another project", mock.session("mallory").audience("other").create().jwt().to_owned()),
+        ("unsigned", format!("{message}.")),
+        ("forged", format!("{message}.{flipped}{}", &signature[1..])),
+        ("of an unknown key", unknown_key),
+    ] {
+        let renewed = mock.calls(Endpoint::Refresh);
+        let token = mock.sign_in("alice").refresh_token().to_owned();
+        app.get("/me", format!("{JWT}={jwt}; {REFRESH}={token}")).await.assert_renewed("alice", case);
+        assert_eq!(mock.calls(Endpoint::Refresh), renewed + 1, "{case}");
+    }
+    let token = mock.sign_in("alice").refresh_token().to_owned();
+    app.get("/me", format!("{REFRESH}={token}")).await.assert_renewed("alice", "missing");
+}
+
+#[tokio::test]
+async fn a_valid_jwt_without_a_refresh_token_is_refused() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let jwt = mock.sign_in("alice").jwt().to_owned();
+    for (case, cookie) in
+        [("absent", format!("{JWT}={jwt}")), ("empty", format!("{JWT}={jwt}; {REFRESH}=")), ("nothing", String::new())]
+    {
+        app.get("/me", cookie).await.assert_ended(SIGN_IN, case);
+    }
+    assert_eq!((calls(&mock), app.served()), ([0, 0, 0], 0));
+}
+
+#[tokio::test]
+async fn the_new_cookies_are_set_whatever_the_status_of_the_inner_response() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    for status in [201, 204, 302, 304, 401, 404, 500] {
+        let cookie = expired(&mock, "alice").cookie_header();
+        let answer = app.get(&format!("/me?status={status}"), cookie).await;
+        assert_eq!(answer.status, status);
+        assert!(answer.stores_a_session(), "{status}: {answer:?}");
+        assert_eq!(answer.header("cache-control"), "no-store", "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_request_is_treated_as_a_get() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&auth(&mock));
+    for (cookie, status, cookies) in [
+        (mock.sign_in("alice").cookie_header(), 200, 0),
+        (expired(&mock, "bob").cookie_header(), 200, 2),
+        (String::new(), 401, 2),
+    ] {
+        let answer = send(&app, request(Method::HEAD, "/", &cookie)).await;
+        assert_eq!((answer.status, answer.set_cookie_fields().count()), (status, cookies), "{cookie}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_renewal_changes_the_headers_of_the_inner_response() {
+    let mock = MockCrossmint::start().await;
+    let headers = [
+        (header::CACHE_CONTROL, "public, max-age=60"),
+        (header::VARY, "accept"),
+        (header::SET_COOKIE, "theme=dark"),
+        (header::SET_COOKIE, "crossmint-jwt-mock-project=the application's own"),
+    ];
+    let inner = Router::new().fallback(any(async move || axum::response::AppendHeaders(headers)));
+    let app = App::of(CrossmintAuth::new(mock.config().build().unwrap()), inner).await;
+    let fields = |answer: &Answer, name: &str| -> Vec<String> {
+        answer.headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+    };
+
+    let passed = app.get("/", mock.sign_in("alice").cookie_header()).await;
+    assert_eq!(fields(&passed, "cache-control"), ["public, max-age=60"]);
+    assert_eq!(fields(&passed, "vary"), ["accept"]);
+    assert_eq!(fields(&passed, "set-cookie"), ["theme=dark", "crossmint-jwt-mock-project=the application's own"]);
+
+    let renewed = app.get("/", expired(&mock, "bob").cookie_header()).await;
+    assert_eq!(fields(&renewed, "cache-control"), ["no-store"]);
+    assert_eq!(fields(&renewed, "vary"), ["accept", "cookie"]);
+    let cookies = fields(&renewed, "set-cookie");
+    assert_eq!(cookies[..2], fields(&passed, "set-cookie"), "what the application sets itself stays");
+    assert!(cookies.len() == 3 && cookies[2].starts_with(REFRESH), "{cookies:?}");
+}

@@ -1,0 +1,6 @@
+//! The two cookies.
+
+mod planted;
+mod read;
+mod unscoped;
+mod write;

@@ -1,0 +1,208 @@
+//! Cookies of the same name that a sibling subdomain or an earlier configuration has set.
+
+use http::Method;
+use tower_crossmint_auth::{
+    CookieNames, CookieOptions,
+    testing::{Endpoint, MockCrossmint},
+};
+
+use crate::support::{
+    answer::{JWT, LOGOUT_ROUTE, REFRESH},
+    app::App,
+    browser::Browser,
+};
+
+#[tokio::test]
+async fn after_one_401_nobody_is_anybody_wherever_a_sibling_has_planted_its_cookies() {
+    let mock = MockCrossmint::start().await;
+    let shared = CookieOptions::default().domain("example.test");
+    let configurations = [("host-only", CookieOptions::default()), ("a domain", shared)];
+    for (options, (planted, places), which, plants_first) in configurations.iter().flat_map(|options| {
+        PLANTED.into_iter().flat_map(move |planted| {
+            [&[JWT, REFRESH][..], &[JWT], &[REFRESH]]
+                .into_iter()
+                .flat_map(move |which| [true, false].map(move |first| (options, planted, which, first)))
+        })
+    }) {
+        let case = format!("{}, {planted}, {which:?}, first: {plants_first}", options.0);
+        // Where both set the same cookie, one replaces the other: nothing contradicts. To this jar, a host-only cookie and
+        // one for the host as a domain are the same.
+        let own = if options.0 == "a domain" { "the parent domain" } else { "the host as a domain" };
+        if planted == own {
+            continue;
+        }
+        let app = App::configured(&mock, |config| config.cookies(options.1.clone())).await;
+        let mut browser = Browser::at("https://app.example.test/me/page");
+        let mallory = mock.sign_in("mallory");
+        let plant = |browser: &mut Browser| {
+            for (name, value) in [(JWT, mallory.jwt()), (REFRESH, mallory.refresh_token())] {
+                for place in places.iter().filter(|_| which.contains(&name)) {
+                    browser.keep(&format!("{name}={value}; {place}"));
+                }
+            }
+        };
+        if plants_first {
+            plant(&mut browser);
+        }
+        browser.sign_in(&app, &mock, "alice").await;
+        if !plants_first {
+            plant(&mut browser);
+        }
+        browser.visit(&app, "/me/page").await.assert_status(401, &case);
+        assert_eq!(browser.cookie_header(), "", "{case}");
+        browser.visit(&app, "/me/page").await.assert_status(401, &case);
+        assert!(mock.is_live(mallory.refresh_token()), "{case}: nobody's token was sent");
+
+        browser.sign_in(&app, &mock, "alice").await;
+        browser.visit(&app, "/me/page").await.assert_passed("alice", &case);
+    }
+}
+
+#[tokio::test]
+async fn cookies_of_an_earlier_domain_are_gone_after_one_401() {
+    let mock = MockCrossmint::start().await;
+    let shared = App::configured(&mock, |config| config.cookies(CookieOptions::default().domain("example.test"))).await;
+    let host_only = App::serve(&mock).await;
+    let mut browser = Browser::at("https://app.example.test/");
+    browser.sign_in(&shared, &mock, "alice").await;
+    // The domain was removed from the configuration.
+    browser.sign_in(&host_only, &mock, "alice").await;
+    browser.visit(&host_only, "/").await.assert_status(401, "both are sent");
+    assert_eq!(browser.cookie_header(), "");
+    browser.sign_in(&host_only, &mock, "alice").await;
+    browser.visit(&host_only, "/").await.assert_passed("alice", "after the login");
+}
+
+#[tokio::test]
+async fn deletions_go_only_where_the_request_was_sent_and_are_bounded() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let two = format!("{JWT}=x; {REFRESH}=y; {REFRESH}=z");
+    let deep = format!("/{}", "a/".repeat(12));
+    let (long, endless) = ("a".repeat(300), format!("/{}", "a/".repeat(500)));
+    for (case, host, path, domains, count) in [
+        ("a host", Some("app.example.test:8080"), "/", &["app.example.test", "example.test"][..], 4),
+        ("a host in upper case", Some("APP.example.test"), "/", &["app.example.test", "example.test"], 4),
+        ("one label", Some("localhost"), "/", &[], 2),
+        ("below localhost", Some("app.localhost"), "/", &["app.localhost"], 3),
+        ("an IPv4 address", Some("127.0.0.1:80"), "/", &[], 2),
+        ("an IPv6 address", Some("[::1]:80"), "/", &[], 2),
+        ("no domain name", Some("a_b..c"), "/", &[], 2),
+        ("an attribute", Some("example.test; Path=/x"), "/", &[], 2),
+        ("a long label", Some(&*long), "/", &[], 2),
+        ("a dot in front", Some(".example.test"), "/", &[], 2),
+        ("many labels", Some("a.b.c.d.e.f.example.test"), "/", &["b.c.d.e.f.example.test", "example.test"], 9),
+        ("a path", Some("example.test"), "/me/page", &["example.test"], 2 + 7),
+        ("a path of one label", Some("localhost"), "/me/page", &[], 2),
+        ("a semicolon in the path", Some("example.test"), "/me;x/page", &["example.test"], 3),
+        // Some would be left over, and pass for the user's own: better none is touched.
+        ("a deep path", Some("app.example.test"), &*deep, &[], 0),
+        ("an endless path", Some("example.test"), &*endless, &[], 0),
+    ] {
+        let request = app.request(Method::GET, path).header("cookie", &two);
+        let answer = app.send(host.map_or(request.try_clone().unwrap(), |host| request.header("host", host))).await;
+        let set: Vec<_> = answer.set_cookie();
+        assert_eq!((answer.status, set.len()), (401, count), "{case}: {answer:?}");
+        for domain in domains {
+            let paths = set.iter().filter(|cookie| cookie.domain() == Some(domain) && cookie.path() == Some("/"));
+            assert_eq!(paths.count(), 1, "{case}");
+        }
+        assert!(set.iter().all(|cookie| cookie.value().is_empty()), "{case}");
+    }
+    let same = app.request(Method::GET, "/me").header("cookie", format!("{JWT}=x; {REFRESH}=y; {REFRESH}=y"));
+    let answer = app.send(same.header("host", "app.example.test")).await;
+    assert!(answer.clears(&[JWT, REFRESH]), "what does not contradict is deleted as usual: {answer:?}");
+}
+
+/// A proxy or a router may hide the host or a part of the path: then deletions miss what a sibling has planted.
+#[tokio::test]
+async fn where_cookies_are_secure_a_planted_cookie_that_deletions_miss_goes_on_being_refused() {
+    let mock = MockCrossmint::start().await;
+    let app = App::configured(&mock, |config| config.cookies(CookieOptions::hardened())).await;
+    for (case, host, place) in [
+        ("a stripped prefix", "app.example.test", "Domain=example.test; Path=/app"),
+        ("a rewritten host", "127.0.0.1:3000", "Domain=example.test; Path=/"),
+        ("a rewritten host of one label", "backend", "Domain=example.test; Path=/"),
+        ("a rewritten host of two labels", "backend.internal", "Domain=example.test; Path=/"),
+    ] {
+        let mut browser = Browser::at("https://app.example.test/app/me");
+        let mallory = mock.sign_in("mallory");
+        let plant = |browser: &mut Browser, more: &str| {
+            browser.keep(&format!("{JWT}={}; {place}; Secure{more}", mallory.jwt()));
+            browser.keep(&format!("{REFRESH}={}; {place}; Secure{more}", mallory.refresh_token()));
+        };
+        let visit = async |browser: &mut Browser| {
+            let request = app.request(Method::GET, "/me").header("host", host);
+            let answer = app.send(request.header("cookie", browser.cookie_header())).await;
+            browser.take(&answer);
+            answer.status
+        };
+        browser.sign_in(&app, &mock, "alice").await;
+        plant(&mut browser, "");
+        for _ in 0..3 {
+            assert_eq!(visit(&mut browser).await, 401, "{case}");
+        }
+        browser.take(&app.post(LOGOUT_ROUTE, &browser.cookie_header(), "").await);
+        assert_eq!(visit(&mut browser).await, 401, "{case}, after a logout");
+        browser.sign_in(&app, &mock, "alice").await;
+        assert_eq!(visit(&mut browser).await, 401, "{case}, after a login");
+
+        plant(&mut browser, "; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(visit(&mut browser).await, 401, "{case}, once it is gone");
+        assert_eq!(browser.cookie_header(), "", "{case}");
+        assert!(mock.is_live(mallory.refresh_token()), "{case}");
+        browser.sign_in(&app, &mock, "alice").await;
+        assert_eq!(visit(&mut browser).await, 200, "{case}, after another login");
+    }
+    let sent = mock.requests(Endpoint::Refresh).into_iter().chain(mock.requests(Endpoint::Logout));
+    assert!(sent.filter_map(|request| request.json()).all(|body| body["refresh"] != "__contradicted__"));
+}
+
+#[tokio::test]
+async fn a_logout_leaves_nothing_of_the_users_own_whatever_was_planted() {
+    let mock = MockCrossmint::start().await;
+    for options in [CookieOptions::default(), CookieOptions::hardened()] {
+        let app = App::configured(&mock, |config| config.cookies(options)).await;
+        let (alice, old) = (mock.sign_in("alice"), mock.sign_in("alice"));
+        let endless = format!("/{}", "a/".repeat(500));
+        for path in [LOGOUT_ROUTE, &endless] {
+            let app = App::configured(&mock, |config| config.logout_route(path)).await;
+            let planted = format!("{}; {}; {REFRESH}=planted", alice.cookie_header(), old.legacy_cookie_header());
+            let request = app.request(Method::POST, path).header("host", "app.example.test").header("cookie", planted);
+            let answer = app.send(request).await;
+            let deleted: Vec<_> = answer.set_cookie().iter().map(|cookie| cookie.name().to_owned()).collect();
+            for name in [JWT, REFRESH, "crossmint-jwt", "crossmint-refresh-token"] {
+                assert!(deleted.iter().any(|deleted| deleted == name), "{path}: {name}: {deleted:?}");
+            }
+            let head: usize = answer.set_cookie_fields().map(str::len).sum();
+            assert!(head < 4 << 10, "{head} bytes");
+        }
+        drop(app);
+    }
+}
+
+#[tokio::test]
+async fn a_host_name_prefix_is_deleted_where_browsers_keep_it_and_nowhere_else() {
+    let mock = MockCrossmint::start().await;
+    let names = CookieNames::Custom { jwt: "__Host-a".into(), refresh_token: "b".into() };
+    let app =
+        App::configured(&mock, |config| config.cookies(CookieOptions::hardened()).cookie_names(names.clone())).await;
+    let request = app.request(Method::GET, "/me").header("cookie", "__Host-a=x; b=y; b=z");
+    let answer = app.send(request.header("host", "app.example.test")).await;
+    let of = |name: &str| answer.set_cookie().iter().filter(|cookie| cookie.name() == name).count();
+    assert_eq!((of("__Host-a"), of("b")), (1, 7), "{answer:?}");
+}
+
+/// A name, and the places from which somebody else has set a cookie of that name.
+type Planted = (&'static str, &'static [&'static str]);
+
+/// Sibling subdomains of `app.example.test` set these; so does an earlier configuration.
+const PLANTED: [Planted; 7] = [
+    ("the parent domain", &["Domain=example.test; Path=/"]),
+    ("the host as a domain", &["Domain=app.example.test; Path=/"]),
+    ("the path of the page", &["Domain=example.test; Path=/me/page"]),
+    ("a directory", &["Domain=example.test; Path=/me"]),
+    ("a directory with a slash", &["Domain=example.test; Path=/me/"]),
+    ("many places at once", &["Domain=app.example.test; Path=/me", "Domain=example.test; Path=/me/", "Path=/me/page"]),
+    ("the host itself, with a path", &["Path=/me"]),
+];

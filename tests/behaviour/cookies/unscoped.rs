@@ -1,0 +1,90 @@
+//! The names without a project: they may be another project's on the same domain.
+
+use serde_json::{Value, json};
+use tower_crossmint_auth::{
+    AuthErrorKind, CookieNames,
+    testing::{Endpoint, MockCrossmint, MockSession},
+};
+
+use crate::support::{
+    answer::{LOGOUT_ROUTE, REFRESH_ROUTE},
+    app::App,
+    browser::Browser,
+    mock::expired,
+};
+
+#[tokio::test]
+async fn a_neighbours_unscoped_cookies_are_neither_sent_nor_deleted() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    for (case, lifetime, audience) in [
+        ("valid", 3600, json!("neighbour")),
+        ("expired", -60, json!("neighbour")),
+        ("several audiences", 3600, json!(["neighbour", "other"])),
+    ] {
+        let bob = mock.session("bob").jwt_lifetime(lifetime).audience(audience).create();
+        let neighbour = bob.legacy_cookie_header();
+        let mut browser = Browser::at("https://app.example.test/");
+        for pair in neighbour.split("; ") {
+            browser.keep(&format!("{pair}; Domain=example.test; Path=/"));
+        }
+        browser.visit(&app, "/").await.assert_status(401, case);
+        assert_eq!(browser.cookies(), neighbour, "{case}, after a 401");
+        let answer = app.post(REFRESH_ROUTE, &browser.cookie_header(), "{}").await;
+        browser.take(&answer);
+        assert_eq!((answer.status, browser.cookies()), (401, neighbour.clone()), "{case}, at the refresh route");
+
+        browser.sign_in(&app, &mock, "alice").await;
+        browser.visit(&app, "/").await.assert_passed("alice", case);
+        browser.take(&app.post(LOGOUT_ROUTE, &browser.cookie_header(), "").await);
+        assert_eq!(browser.cookies(), neighbour, "{case}, after our logout");
+        browser.take(&app.post(LOGOUT_ROUTE, &browser.cookie_header(), "").await);
+        assert_eq!(browser.cookies(), neighbour, "{case}, after another one");
+        let from_handle = app.auth.get_session(&browser.headers()).await.unwrap_err();
+        assert_eq!(from_handle.kind(), AuthErrorKind::MissingCredentials, "{case}");
+        app.auth.logout(&browser.headers()).await.unwrap();
+        assert!(mock.is_live(bob.refresh_token()), "{case}: neither spent nor revoked");
+    }
+    let sent = mock.requests(Endpoint::Refresh).len() + mock.requests(Endpoint::Logout).len();
+    assert_eq!(sent, 2 * 3, "alice's login and logout, three times");
+}
+
+#[tokio::test]
+async fn unscoped_cookies_that_may_be_ours_still_count() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let old = |session: MockSession| session.legacy_cookie_header();
+    for (case, cookie) in [
+        ("ours", old(mock.sign_in("alice"))),
+        ("among other audiences", old(mock.session("alice").audience(json!(["x", mock.project_id()])).create())),
+    ] {
+        app.get("/me", cookie).await.assert_passed("alice", case);
+    }
+    for (case, cookie) in [
+        ("ours, expired", old(expired(&mock, "alice"))),
+        ("no audience", old(mock.session("alice").claim("aud", Value::Null).create())),
+        ("an odd audience", old(mock.session("alice").audience(json!({"x": 1})).create())),
+        ("no JWT", format!("crossmint-refresh-token={}", mock.sign_in("alice").refresh_token())),
+        (
+            "a JWT that is none",
+            format!("crossmint-jwt=x; crossmint-refresh-token={}", mock.sign_in("alice").refresh_token()),
+        ),
+    ] {
+        app.get("/me", cookie).await.assert_renewed("alice", case);
+    }
+}
+
+#[tokio::test]
+async fn where_unscoped_names_are_configured_a_neighbours_session_is_none_and_stays() {
+    let mock = MockCrossmint::start().await;
+    let app = App::configured(&mock, |config| config.cookie_names(CookieNames::Unscoped)).await;
+    let bob = mock.session("bob").audience("neighbour").create();
+    let mut browser = Browser::at("https://app.example.test/");
+    for pair in bob.legacy_cookie_header().split("; ") {
+        browser.keep(&format!("{pair}; Path=/"));
+    }
+    browser.visit(&app, "/").await.assert_status(401, "");
+    assert_eq!((browser.cookies(), mock.calls(Endpoint::Refresh)), (bob.legacy_cookie_header(), 0));
+    browser.sign_in(&app, &mock, "alice").await;
+    browser.visit(&app, "/").await.assert_passed("alice", "the last one to sign in");
+}

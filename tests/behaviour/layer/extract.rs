@@ -1,0 +1,172 @@
+//! `Session` as an axum extractor: what it answers where there is no session.
+
+use axum::{Router, body::Body, extract::Request, routing::any};
+use http::Method;
+use serde_json::json;
+use tower_crossmint_auth::{
+    AuthError, AuthErrorKind, CookieNames, CrossmintAuth, CrossmintAuthLayer, OutagePolicy, Session, Unauthenticated,
+    testing::{Endpoint, Fault, MockCrossmint},
+};
+use tracing::Level;
+
+use crate::support::{
+    answer::{Answer, ENDED, JWT, REFRESH, SIGN_IN, TRY_LATER},
+    app::who,
+    direct::{app, get, request, send},
+    events::Events,
+    mock::expired,
+};
+
+#[tokio::test]
+async fn a_handler_that_needs_a_session_answers_as_the_layer_would_have() {
+    use OutagePolicy::{EndSession, KeepSession};
+    let names = ["retry-after", "www-authenticate", "content-type", "cache-control", "vary", "x-content-type-options"];
+    let essence = |answer: &Answer| {
+        let headers = names.map(|name| answer.header(name).to_owned());
+        (answer.status, answer.body.clone(), headers)
+    };
+    let unavailable = || Fault::response(503, &[("retry-after", "7")], "");
+    let rows = [
+        ("nothing", KeepSession, None, (401, SIGN_IN, "")),
+        ("nothing, no session kept", EndSession, None, (401, SIGN_IN, "")),
+        ("a dead session", KeepSession, Some(Fault::Status(401)), (401, ENDED, "")),
+        ("an outage", KeepSession, Some(unavailable()), (503, TRY_LATER, "7")),
+        ("an outage, no session kept", EndSession, Some(unavailable()), (401, TRY_LATER, "")),
+        ("a rate limit", KeepSession, Some(Fault::response(429, &[("retry-after", "9")], "")), (503, TRY_LATER, "9")),
+        ("an unusable answer", KeepSession, Some(Fault::Garbage), (503, TRY_LATER, "1")),
+    ];
+    for (name, on_outage, fault, expected) in rows {
+        let mock = MockCrossmint::start().await;
+        let has_cookies = fault.is_some();
+        fault.into_iter().for_each(|fault| mock.inject(Endpoint::Refresh, fault));
+        let cookie = || if has_cookies { expired(&mock, "alice").cookie_header() } else { String::new() };
+        let by_the_layer = get(&strict(&mock, Unauthenticated::Reject, on_outage), "/", &cookie()).await;
+        let answer = get(&strict(&mock, Unauthenticated::Allow, on_outage), "/", &cookie()).await;
+        assert_eq!(essence(&answer), essence(&by_the_layer), "{name}");
+        let (status, message, retry_after) = expected;
+        assert_eq!((answer.status, answer.json()["message"].as_str()), (status, Some(message)), "{name}");
+        assert_eq!(answer.header("retry-after"), retry_after, "{name}");
+        assert_eq!(answer.clears(&[JWT, REFRESH]), has_cookies && status == 401, "{name}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_the_layer_has_passed_on_without_a_session_is_no_server_error() {
+    let mock = MockCrossmint::start().await;
+    use Unauthenticated::{Allow, AllowMissing, Reject};
+    for policy in [Reject, AllowMissing, Allow] {
+        let app = strict(&mock, policy, OutagePolicy::EndSession);
+        let mut preflight = request(Method::OPTIONS, "/", "");
+        preflight.headers_mut().insert("origin", "https://app.test".parse().unwrap());
+        preflight.headers_mut().insert("access-control-request-method", "PUT".parse().unwrap());
+        for (case, request) in [("a preflight", preflight), ("nothing", request(Method::GET, "/", ""))] {
+            let answer = send(&app, request).await;
+            let expected = (401, Some(SIGN_IN));
+            assert_eq!((answer.status, answer.json()["message"].as_str()), expected, "{case}, {policy:?}");
+        }
+        let answer = get(&app, "/", &mock.sign_in("alice").cookie_header()).await;
+        assert_eq!((answer.status, &*answer.body), (200, "alice"), "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_route_without_the_layer_is_a_server_error_that_operators_see_once() {
+    let events = Events::capture(Level::INFO);
+    let mock = MockCrossmint::start().await;
+    let cookie = mock.sign_in("alice").cookie_header();
+    let reason = async |session: Result<Session, AuthError>| format!("{:?}", session.unwrap_err().kind());
+    let app = inner().route("/maybe", any(who)).route("/reason", any(reason));
+    for cookie in ["", &cookie] {
+        let answer = get(&app, "/", cookie).await;
+        let body = json!({ "error": "Internal Server Error", "message": "The request could not be handled" });
+        assert_eq!((answer.status, answer.json()), (500, body));
+        assert_eq!(answer.set_cookie_fields().count(), 0);
+        assert_eq!(get(&app, "/maybe", cookie).await.user(), None);
+        assert_eq!(get(&app, "/reason", cookie).await.body, "LayerMissing");
+    }
+    assert_eq!(events.texts(), ["ERROR the layer is not installed on this route"]);
+}
+
+#[tokio::test]
+async fn a_handler_can_ask_for_the_reason() {
+    let mock = MockCrossmint::start().await;
+    let config = mock.config().unauthenticated(Unauthenticated::Allow).on_outage(OutagePolicy::KeepSession);
+    let reason = async |session: Result<Session, AuthError>| match session {
+        Ok(session) => session.user_id().to_owned(),
+        Err(error) => format!("{:?}", error.kind()),
+    };
+    let app = Router::new().fallback(any(reason)).layer(CrossmintAuthLayer::new(config.build().unwrap()));
+    let outage = expired(&mock, "bob").cookie_header();
+    mock.inject(Endpoint::Refresh, Fault::Status(503));
+    for (cookie, expected) in [
+        (mock.sign_in("alice").cookie_header(), "alice"),
+        (String::new(), "MissingCredentials"),
+        (format!("{REFRESH}=a b"), "InvalidCredentials"),
+        (outage, "Unavailable"),
+    ] {
+        assert_eq!(get(&app, "/", &cookie).await.body, expected);
+    }
+}
+
+/// The word of the layer that is closest to the handler counts, whatever others have said before.
+#[tokio::test]
+async fn an_error_that_is_in_the_extensions_beforehand_is_removed() {
+    let mock = MockCrossmint::start().await;
+    let (alice, bob, dead) = (mock.sign_in("alice"), expired(&mock, "bob"), expired(&mock, "carol"));
+    mock.revoke(dead.refresh_token());
+    let auth = CrossmintAuth::new(mock.config().unauthenticated(Unauthenticated::Allow).build().unwrap());
+    let app = app(&auth);
+    let planted = auth.get_user("..").await.unwrap_err();
+    assert_eq!(planted.kind(), AuthErrorKind::UserUnavailable);
+    for (case, cookie, user, error) in [
+        ("nothing", String::new(), None, None),
+        ("a valid session", alice.cookie_header(), Some("alice"), None),
+        ("a renewed one", bob.cookie_header(), Some("bob"), None),
+        ("a dead one", dead.cookie_header(), None, Some("Refused")),
+    ] {
+        let mut request: Request<Body> = request(Method::GET, "/", &cookie);
+        request.extensions_mut().insert(planted.clone());
+        let answer = send(&app, request).await;
+        assert_eq!((answer.user().as_deref(), answer.json()["error"].as_str()), (user, error), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_layers_the_inner_one_decides() {
+    let (outer, mock) = (MockCrossmint::start().await, MockCrossmint::start().await);
+    let allow = |mock: &MockCrossmint| mock.config().unauthenticated(Unauthenticated::Allow);
+    let names = CookieNames::Custom { jwt: "outer-jwt".into(), refresh_token: "outer-refresh".into() };
+    let outer_layer = allow(&outer).cookie_names(names).on_outage(OutagePolicy::KeepSession);
+    let app = inner()
+        .route("/who", any(who))
+        .layer(CrossmintAuthLayer::new(allow(&mock).build().unwrap()))
+        .layer(CrossmintAuthLayer::new(outer_layer.build().unwrap()));
+    let outside = |jwt: &str, token: &str| format!("outer-jwt={jwt}; outer-refresh={token}");
+    let (valid, failing) = (outer.sign_in("oscar"), expired(&outer, "olga"));
+    outer.inject(Endpoint::Refresh, Fault::Status(503));
+    let (valid, failing) =
+        (outside(valid.jwt(), valid.refresh_token()), outside(failing.jwt(), failing.refresh_token()));
+    let alice = mock.sign_in("alice").cookie_header();
+    let dead = expired(&mock, "bob");
+    mock.revoke(dead.refresh_token());
+    for (case, cookie, user, error, status) in [
+        ("valid outside", valid.clone(), None, None, 401),
+        ("an outage outside", failing.clone(), None, None, 401),
+        ("an outage outside, valid inside", format!("{failing}; {alice}"), Some("alice"), None, 200),
+        ("valid outside, dead inside", format!("{valid}; {}", dead.cookie_header()), None, Some("Refused"), 401),
+    ] {
+        let seen = get(&app, "/who", &cookie).await;
+        assert_eq!((seen.user().as_deref(), seen.json()["error"].as_str()), (user, error), "{case}");
+        assert_eq!(get(&app, "/", &cookie).await.status, status, "{case}");
+    }
+}
+
+/// Makes an application whose only handler needs a session.
+fn strict(mock: &MockCrossmint, policy: Unauthenticated, on_outage: OutagePolicy) -> Router {
+    let config = mock.config().unauthenticated(policy).on_outage(on_outage);
+    inner().layer(CrossmintAuthLayer::new(config.build().unwrap()))
+}
+
+fn inner() -> Router {
+    Router::new().fallback(any(async |session: Session| session.user_id().to_owned()))
+}

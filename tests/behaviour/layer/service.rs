@@ -1,0 +1,270 @@
+//! The manners of a tower service: readiness, errors, and the company of other layers.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::{Ready, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use tower::{Layer as _, Service, ServiceBuilder, ServiceExt, service_fn, timeout::TimeoutLayer};
+use tower_crossmint_auth::{
+    AuthError, AuthErrorKind, AuthMaterial, Credentials, CrossmintAuth, CrossmintAuthConfig, CrossmintAuthLayer,
+    CrossmintAuthService, ResponseBody, ResponseFuture, Session, Unauthenticated,
+    testing::{Endpoint, MockCrossmint},
+};
+
+use crate::support::direct::{auth, request};
+
+#[test]
+fn everything_can_cross_threads() {
+    fn value<T: Send + Sync + Clone + fmt::Debug + 'static>() {}
+    fn sent<T: Send + 'static>() {}
+    type Boxed = tower::util::BoxCloneSyncService<Request<Inner>, Response<Inner>, Infallible>;
+    value::<CrossmintAuth>();
+    value::<CrossmintAuthConfig>();
+    value::<CrossmintAuthLayer>();
+    value::<CrossmintAuthService<Strict>>();
+    value::<Session>();
+    value::<AuthMaterial>();
+    value::<AuthError>();
+    sent::<ResponseFuture<Boxed, Inner>>();
+    sent::<ResponseBody<Inner>>();
+    fn service<S: Service<Request<Inner>, Error = Infallible, Future: Send> + Send + Sync + Clone>() {}
+    service::<CrossmintAuthService<Boxed>>();
+}
+
+#[tokio::test]
+async fn the_inner_service_is_called_once_if_at_all_and_only_when_ready() {
+    let mock = MockCrossmint::start().await;
+    let layer = CrossmintAuthLayer::from(auth(&mock));
+    let expired = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
+    let dead = mock.session("carol").jwt_lifetime(-60).create();
+    mock.revoke(dead.refresh_token());
+    let valid = mock.sign_in("alice").cookie_header();
+    let cases = [
+        ("before the keys are loaded", Method::GET, "/", valid.as_str(), 200, 1),
+        ("valid", Method::GET, "/", &valid, 200, 1),
+        ("renewed", Method::GET, "/", &expired, 200, 1),
+        ("renewed a moment ago", Method::GET, "/", &expired, 200, 1),
+        ("anonymous", Method::GET, "/", "", 401, 0),
+        ("refused", Method::GET, "/", &dead.cookie_header(), 401, 0),
+        ("refused a moment ago", Method::GET, "/", &dead.cookie_header(), 401, 0),
+        ("a refresh", Method::POST, "/api/auth/refresh", &expired, 200, 0),
+        ("a refresh by the wrong method", Method::GET, "/api/auth/refresh", &expired, 405, 0),
+        ("a logout", Method::POST, "/api/auth/logout", &valid, 200, 0),
+    ];
+    let strict = Strict::default();
+    let count = Arc::clone(&strict.calls);
+    let mut service = layer.layer(strict);
+    for (name, method, path, cookie, status, calls) in cases {
+        count.store(0, Ordering::Relaxed);
+        let mut clone = service.clone();
+        for service in [&mut service, &mut clone] {
+            let answer = service.ready().await.unwrap().call(request(method.clone(), path, cookie));
+            assert_eq!(answer.await.unwrap().status(), status, "{name}");
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 2 * calls, "{name}");
+    }
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (2, 0));
+}
+
+#[tokio::test]
+async fn errors_of_the_inner_service_pass_through() {
+    let mock = MockCrossmint::start().await;
+    let layer = CrossmintAuthLayer::from(auth(&mock));
+    let alice = mock.sign_in("alice").cookie_header();
+    let bob = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
+
+    let mut broken = layer.layer(Strict { broken: true, ..Strict::default() });
+    assert_eq!(ServiceExt::<Request<Inner>>::ready(&mut broken).await.err(), Some("broken"));
+    let failing = layer.layer(service_fn(|_: Request<Inner>| async { Err::<Response<Inner>, _>("failed") }));
+    for cookie in [&alice, &bob] {
+        assert_eq!(failing.clone().oneshot(request(Method::GET, "/", cookie)).await.err(), Some("failed"));
+    }
+    // The pair that the error has kept from the browser is not lost.
+    let next = layer.layer(Strict::default()).oneshot(request(Method::GET, "/", &bob)).await.unwrap();
+    assert_eq!((next.status(), next.headers().get_all("set-cookie").iter().count()), (StatusCode::OK, 2));
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
+}
+
+#[tokio::test]
+async fn the_inner_service_can_be_reached_and_taken_out() {
+    let mock = MockCrossmint::start().await;
+    let mut service = CrossmintAuthLayer::from(auth(&mock)).layer(Strict::default());
+    service.get_mut().broken = true;
+    assert!(service.get_ref().broken);
+    assert_eq!(service.ready().await.unwrap_err(), "broken", "it is the one that is called");
+    assert!(service.into_inner().broken);
+}
+
+#[tokio::test]
+async fn readiness_is_the_inner_services() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    let layer = CrossmintAuthLayer::from(auth);
+    let (mut service, mut handle) = tower_test::mock::spawn_layer::<Request<Inner>, Response<Inner>, _>(layer);
+    handle.allow(0);
+    assert!(service.poll_ready().is_pending());
+    handle.allow(1);
+    assert!(service.poll_ready().is_ready());
+    let answer = tokio::spawn(service.call(request(Method::GET, "/", &mock.sign_in("alice").cookie_header())));
+    let (request, respond) = handle.next_request().await.unwrap();
+    assert_eq!(request.extensions().get::<Session>().unwrap().user_id(), "alice");
+    respond.send_response(Response::new(Full::from("hello")));
+    assert_eq!(answer.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes(), "hello");
+    handle.send_error("gone");
+    assert!(matches!(service.poll_ready(), Poll::Ready(Err(error)) if error.to_string() == "gone"));
+}
+
+#[tokio::test]
+async fn a_renewal_that_hangs_takes_no_place_from_others() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    let layer = CrossmintAuthLayer::from(auth);
+    let service = ServiceBuilder::new().layer(layer).concurrency_limit(1).service(service_fn(greet));
+    let hold = mock.hold(Endpoint::Refresh);
+    let (mut first, mut second) = (service.clone(), service);
+    let bob = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
+    let hanging = first.ready().await.unwrap().call(request(Method::GET, "/", &bob));
+    let mut hanging = tokio::spawn(hanging);
+    mock.called(Endpoint::Refresh, 1).await;
+
+    let valid = request(Method::GET, "/", &mock.sign_in("alice").cookie_header());
+    let ready = second.ready().now_or_never().expect("the one place is free");
+    assert_eq!(ready.unwrap().call(valid).await.unwrap().status(), 200);
+    assert!((&mut hanging).now_or_never().is_none());
+    hold.release();
+    assert_eq!(hanging.await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_request_that_is_answered_here_gives_its_place_back() {
+    let mock = MockCrossmint::start().await;
+    let layer = CrossmintAuthLayer::from(auth(&mock));
+    let service = ServiceBuilder::new().layer(layer).concurrency_limit(1).service(service_fn(greet));
+    let cookie = mock.sign_in("alice").cookie_header();
+    let cases = [
+        ("anonymous", Method::GET, "/", ""),
+        ("wrong method", Method::GET, "/api/auth/refresh", &cookie),
+        ("refresh", Method::POST, "/api/auth/refresh", &cookie),
+        ("logout", Method::POST, "/api/auth/logout", &cookie),
+    ];
+    for (name, method, path, cookie) in cases {
+        let (mut first, mut second) = (service.clone(), service.clone());
+        let answer = first.ready().await.unwrap().call(request(method, path, cookie));
+        let next = ServiceExt::<Request<Inner>>::ready(&mut second).now_or_never();
+        assert!(next.is_some(), "{name}: the one place is taken");
+        answer.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_time_limit_around_the_layer_loses_no_token() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    let layer = CrossmintAuthLayer::from(auth);
+    let limit = TimeoutLayer::new(Duration::from_millis(50));
+    let service = ServiceBuilder::new().layer(limit).layer(layer.clone()).service(Strict::default());
+    let alice = mock.session("alice").jwt_lifetime(-60).create().cookie_header();
+    let hold = mock.hold_answers(Endpoint::Refresh);
+    let error = service.oneshot(request(Method::GET, "/", &alice)).await.unwrap_err();
+    assert!(error.is::<tower::timeout::error::Elapsed>());
+    mock.called(Endpoint::Refresh, 1).await;
+    hold.release();
+    let answer = layer.layer(Strict::default()).oneshot(request(Method::GET, "/", &alice)).await.unwrap();
+    assert_eq!((answer.status(), answer.headers().get_all("set-cookie").iter().count()), (StatusCode::OK, 2));
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_session_that_somebody_else_put_there_is_removed() {
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().unauthenticated(Unauthenticated::AllowMissing).build().unwrap());
+    let alice = auth.get_session(Credentials::pair(mock.sign_in("alice").jwt(), "x")).await.unwrap();
+    let service = CrossmintAuthLayer::from(auth).layer(service_fn(|request: Request<Inner>| {
+        let session = request.extensions().get::<Session>();
+        ready(Ok::<_, Infallible>(Response::new(Inner::from(session.map_or("", |_| "forged")))))
+    }));
+    let preflight = Request::options("/").header("origin", "https://a.test");
+    let preflight = preflight.header("access-control-request-method", "GET").body(Inner::default()).unwrap();
+    for mut request in [request(Method::GET, "/", ""), preflight] {
+        request.extensions_mut().insert(alice.clone());
+        let answer = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "");
+    }
+}
+
+#[tokio::test]
+async fn a_rejection_says_why_in_its_extensions() {
+    let mock = MockCrossmint::start().await;
+    let service = CrossmintAuthLayer::from(auth(&mock)).layer(Strict::default());
+    let unknown = "crossmint-refresh-token=x";
+    for (path, cookie, kind) in [
+        ("/", "", AuthErrorKind::MissingCredentials),
+        ("/", unknown, AuthErrorKind::Refused),
+        ("/api/auth/logout", "", AuthErrorKind::MethodNotAllowed),
+    ] {
+        let answer = service.clone().oneshot(request(Method::GET, path, cookie)).await.unwrap();
+        assert_eq!(answer.extensions().get::<AuthError>().unwrap().kind(), kind);
+    }
+}
+
+/// Greets whoever has a session; insists on being polled ready, and is not ready the first time it is asked.
+#[derive(Debug, Default)]
+pub(super) struct Strict {
+    asked: bool,
+    ready: bool,
+    broken: bool,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Clone for Strict {
+    fn clone(&self) -> Self {
+        Self { asked: false, ready: false, broken: self.broken, calls: Arc::clone(&self.calls) }
+    }
+}
+
+impl Service<Request<Inner>> for Strict {
+    type Response = Response<Inner>;
+    type Error = &'static str;
+    type Future = Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        if self.broken {
+            return Poll::Ready(Err("broken"));
+        }
+        self.ready = std::mem::replace(&mut self.asked, true);
+        if self.ready {
+            return Poll::Ready(Ok(()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn call(&mut self, request: Request<Inner>) -> Self::Future {
+        assert!(self.ready, "called without having been polled ready");
+        (self.asked, self.ready) = (false, false);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        greet(request)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a service owns its request")]
+pub(super) fn greet(request: Request<Inner>) -> Ready<Result<Response<Inner>, &'static str>> {
+    ready(Ok(Response::new(Full::from(request.extensions().get::<Session>().unwrap().user_id().to_owned()))))
+}
+
+pub(super) type Inner = Full<Bytes>;

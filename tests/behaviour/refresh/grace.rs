@@ -1,0 +1,274 @@
+//! The grace period of rotated tokens.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    routing::any,
+};
+use futures_util::FutureExt as _;
+use http::{Method, Request, Response};
+use tokio::sync::Semaphore;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_crossmint_auth::{
+    CrossmintAuth, CrossmintAuthLayer, OutagePolicy,
+    testing::{Endpoint, MockCrossmint},
+};
+use tracing::Level;
+
+use crate::support::{
+    app::who,
+    clock::pass,
+    direct::{app, auth, get, post, request, slow_handler, start},
+    events::Events,
+    mock::expired,
+};
+
+#[tokio::test]
+async fn a_latecomer_with_the_spent_token_gets_the_same_pair_without_a_call() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&auth(&mock));
+    let cookie = expired(&mock, "alice").cookie_header();
+    let first = get(&app, "/", &cookie).await;
+    pass(Duration::from_secs(28)).await;
+    let late = get(&app, "/", &cookie).await;
+    assert_eq!((late.status, late.user().as_deref()), (200, Some("alice")));
+    assert_eq!(late.cookie_header(), first.cookie_header());
+    assert_eq!(late.header("cache-control"), "no-store");
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_spent_token_leads_to_the_latest_of_its_successors() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&auth(&mock));
+    let a = expired(&mock, "alice").cookie_header();
+    let b = get(&app, "/", &a).await;
+    let c = get(&app, "/", &b.refresh_token_cookie()).await;
+    assert_ne!(b.refresh_token(), c.refresh_token());
+    for cookie in [&a, &b.refresh_token_cookie()] {
+        assert_eq!(get(&app, "/", cookie).await.cookie_header(), c.cookie_header());
+    }
+    assert!(mock.is_live(&c.refresh_token()));
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_latecomer_whose_successor_has_ended_renews_the_successor() {
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().rotation_grace(Duration::from_secs(300)).build().unwrap());
+    let app = app(&auth);
+    let a = expired(&mock, "alice").cookie_header();
+    get(&app, "/", &a).await;
+    // The JWT that belongs to the successor is no longer valid ...
+    mock.rotate_keys();
+    mock.withdraw_old_keys();
+    pass(Duration::from_secs(30)).await;
+    auth.verify_jwt(mock.sign_in("bob").jwt()).await.unwrap();
+    // ... and the token that is sent is not the spent one.
+    let c = get(&app, "/", &a).await;
+    assert_eq!((c.status, c.user().as_deref()), (200, Some("alice")));
+    assert!(mock.is_live(&c.refresh_token()));
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (2, 0));
+}
+
+#[tokio::test]
+async fn the_successor_is_forgotten_when_its_window_is_over() {
+    // The window, the time that passes, and the calls that two requests with one token make.
+    let cases = [(None, 28, 1), (None, 30, 2), (Some(0), 0, 2), (Some(300), 298, 1), (Some(300), 300, 2)];
+    for (window, pause, calls) in cases {
+        let mock = MockCrossmint::start().await;
+        mock.set_reuse_grace(Duration::from_secs(3600));
+        let config = mock.config();
+        let config = match window {
+            Some(window) => config.rotation_grace(Duration::from_secs(window)),
+            None => config,
+        };
+        let app = app(&CrossmintAuth::new(config.build().unwrap()));
+        let cookie = expired(&mock, "alice").cookie_header();
+        assert_eq!(get(&app, "/", &cookie).await.status, 200);
+        pass(Duration::from_secs(pause)).await;
+        assert_eq!(get(&app, "/", &cookie).await.status, 200);
+        assert_eq!(mock.calls(Endpoint::Refresh), calls, "{window:?}, after {pause} s");
+    }
+}
+
+#[tokio::test]
+async fn the_grace_period_starts_when_the_response_with_the_successor_ends() {
+    use Ending::{Delivered, Dropped, Error, Panic};
+    let endings = [Delivered, Dropped, Error, Panic];
+    for (seconds, ending) in [31, 59, 61, 299].into_iter().flat_map(|seconds| endings.map(|ending| (seconds, ending))) {
+        let case = &format!("{ending:?} after {seconds} s");
+        let mock = MockCrossmint::start().await;
+        let auth = auth(&mock);
+        let (entered, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let slow = service_fn({
+            let (entered, go) = (Arc::clone(&entered), Arc::clone(&go));
+            move |_: Request<Body>| {
+                let (entered, go) = (Arc::clone(&entered), Arc::clone(&go));
+                async move {
+                    entered.add_permits(1);
+                    drop(go.acquire().await);
+                    match ending {
+                        Error => Err("on purpose"),
+                        Panic => panic!("on purpose"),
+                        Delivered | Dropped => Ok(Response::new(Body::empty())),
+                    }
+                }
+            }
+        });
+        let cookie = expired(&mock, "alice").cookie_header();
+        let slow = CrossmintAuthLayer::from(auth.clone()).layer(slow);
+        let slow = tokio::spawn(slow.oneshot(request(Method::GET, "/", &cookie)));
+        drop(entered.acquire().await);
+        pass(Duration::from_secs(seconds)).await;
+        if let Dropped = ending {
+            slow.abort();
+        }
+        go.close();
+        match (ending, slow.await) {
+            (Delivered, Ok(Ok(response))) => {
+                assert_eq!(response.headers().get_all("set-cookie").iter().count(), 2, "{case}");
+            }
+            (Error, Ok(Err(error))) => assert_eq!(error, "on purpose"),
+            (Panic, Err(error)) => assert!(error.is_panic()),
+            (Dropped, Err(error)) => assert!(error.is_cancelled()),
+            (_, other) => panic!("{case}: {other:?}"),
+        }
+
+        // Still within the 300 s that are the most.
+        pass(Duration::from_secs((299 - seconds).min(29))).await;
+        let app = app(&auth);
+        let late = get(&app, "/", &cookie).await;
+        late.assert_renewed("alice", case);
+        assert!(mock.is_live(&late.refresh_token()), "{case}");
+        assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_is_on_its_way_when_its_head_is_however_long_its_body_takes() {
+    let mock = MockCrossmint::start().await;
+    mock.set_reuse_grace(Duration::from_secs(3600));
+    let auth = auth(&mock);
+    let endless = any(|| async { Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>()) });
+    let streaming = Router::new().fallback(endless).layer(CrossmintAuthLayer::from(auth.clone()));
+    let app = app(&auth);
+    let cookie = expired(&mock, "alice").cookie_header();
+    let stream = streaming.oneshot(request::<Body>(Method::GET, "/", &cookie)).await.unwrap();
+    assert_eq!(stream.headers().get_all("set-cookie").iter().count(), 2);
+    for (seconds, calls) in [(29, 1), (30, 2)] {
+        pass(Duration::from_secs(seconds)).await;
+        get(&app, "/", &cookie).await.assert_renewed("alice", "while the body is sent");
+        assert_eq!(mock.calls(Endpoint::Refresh), calls, "after another {seconds} s");
+    }
+    drop(stream);
+}
+
+#[tokio::test]
+async fn a_request_that_takes_its_successor_late_has_it_to_itself_all_the_while() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    let app = app(&auth);
+    let cookie = expired(&mock, "alice").cookie_header();
+    let mut idle = Box::pin(get(&app, "/", &cookie));
+    assert!((&mut idle).now_or_never().is_none(), "it waits for Crossmint");
+    auth.wait_idle().await;
+    // The renewal has ended, and nobody has looked at its outcome.
+    pass(Duration::from_secs(120)).await;
+    idle.await.assert_renewed("alice", "the request that was not polled");
+    get(&app, "/", &cookie).await.assert_renewed("alice", "a latecomer");
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_slow_response_does_not_bring_a_rotated_token_back() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let (slow, entered, go) = slow_handler();
+    let app = Router::new().route("/slow", slow).fallback(any(who)).layer(CrossmintAuthLayer::from(auth));
+    let cookie = expired(&mock, "alice").cookie_header();
+    let waiting = tokio::spawn({
+        let (app, cookie) = (app.clone(), cookie.clone());
+        async move { get(&app, "/slow", &cookie).await }
+    });
+    drop(entered.acquire().await);
+    let quick = get(&app, "/", &cookie).await;
+    let newer = post(&app, "/api/auth/refresh", &quick.refresh_token_cookie()).await;
+    go.close();
+    let slow = waiting.await.unwrap();
+    // The browser keeps what came last.
+    assert_eq!(slow.refresh_token(), newer.refresh_token());
+    pass(Duration::from_secs(60)).await;
+    get(&app, "/", &slow.refresh_token_cookie()).await.assert_renewed("alice", "a minute later");
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (3, 0));
+}
+
+#[tokio::test]
+async fn a_successor_that_reached_nobody_is_there_when_its_user_comes_back() {
+    for (case, is_late) in [("the client is gone", false), ("the answer was late", true)] {
+        let mock = MockCrossmint::start().await;
+        let auth = CrossmintAuth::new(mock.config().on_outage(OutagePolicy::KeepSession).build().unwrap());
+        auth.warm_up().await.unwrap();
+        let app = app(&auth);
+        let cookie = expired(&mock, "alice").cookie_header();
+        let hold = mock.hold(Endpoint::Refresh);
+        let request = start(&app, &cookie);
+        mock.called(Endpoint::Refresh, 1).await;
+        if is_late {
+            pass(Duration::from_secs(10)).await;
+            assert_eq!(request.await.unwrap().status, 503);
+        } else {
+            request.abort();
+            assert!(request.await.unwrap_err().is_cancelled());
+        }
+        hold.release();
+        auth.wait_idle().await;
+        pass(Duration::from_secs(600)).await;
+        get(&app, "/", &cookie).await.assert_renewed("alice", case);
+        assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn where_memory_is_short_sessions_are_renewed_once_more_instead_of_being_lost() {
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().rotation_grace_bytes(64 << 10).build().unwrap());
+    let app = app(&auth);
+    let cookies: Vec<_> = (0..40).map(|number| expired(&mock, &format!("user-{number}")).cookie_header()).collect();
+    for _ in 0..2 {
+        for (number, cookie) in cookies.iter().enumerate() {
+            get(&app, "/", cookie).await.assert_renewed(&format!("user-{number}"), "first, or late");
+        }
+    }
+    let stats = auth.stats();
+    assert_eq!((mock.reuse_detections(), stats.evicted_successors), (0, 0));
+    assert_eq!(mock.calls(Endpoint::Refresh), 80, "none of 40 sessions of 6 KiB fits in for long");
+}
+
+#[tokio::test]
+async fn rotated_tokens_that_do_not_fit_into_memory_are_counted_and_warned_of_once_a_minute() {
+    let events = Events::capture(Level::WARN);
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().rotation_grace_bytes(64 << 10).build().unwrap());
+    let app = app(&auth);
+    for number in 0..200 {
+        let cookie = expired(&mock, &number.to_string()).cookie_header();
+        assert_eq!(get(&app, "/", &cookie).await.status, 200);
+    }
+    let evicted = auth.stats().evicted_successors;
+    assert!((50..200).contains(&evicted), "{evicted}");
+    let lines = events.texts();
+    assert!(lines.len() == 1 && lines[0].contains("rotation_grace_bytes"), "{lines:?}");
+}
+
+/// How a response that carries a successor ends, after so many seconds in which nobody asks for it.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Delivered,
+    Dropped,
+    Error,
+    Panic,
+}

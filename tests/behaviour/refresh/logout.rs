@@ -1,0 +1,114 @@
+//! Logouts during and after a refresh.
+
+use std::time::Duration;
+
+use tower_crossmint_auth::{
+    Credentials, CrossmintAuth,
+    testing::{Endpoint, MockCrossmint},
+};
+
+use crate::support::{
+    answer::{JWT, LOGOUT_ROUTE, REFRESH},
+    direct::{app, auth, get, post, start},
+    mock::expired,
+};
+
+#[tokio::test]
+async fn a_logout_drops_the_successor() {
+    for (name, by_the_old_token) in [("the spent token", true), ("the new token", false)] {
+        let mock = MockCrossmint::start().await;
+        let auth = auth(&mock);
+        let app = app(&auth);
+        let alice = expired(&mock, "alice");
+        let new = get(&app, "/", &alice.cookie_header()).await;
+        let out = if by_the_old_token { alice.cookie_header() } else { new.cookie_header() };
+        let answer = post(&app, "/api/auth/logout", &out).await;
+        assert!((answer.status, answer.clears(&[JWT, REFRESH])) == (200, true), "{name}");
+        assert_eq!(mock.requests(Endpoint::Logout)[0].json().unwrap()["refresh"], new.refresh_token(), "{name}");
+        assert_eq!(mock.live_sessions(), 0, "{name}");
+        for cookie in [alice.cookie_header(), new.refresh_token_cookie()] {
+            let late = get(&app, "/", &cookie).await;
+            assert!((late.status, late.clears(&[JWT, REFRESH])) == (401, true), "{name}");
+        }
+        let calls = (mock.calls(Endpoint::Refresh), mock.calls(Endpoint::Logout), mock.reuse_detections());
+        assert_eq!(calls, (1, 1, 0), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_logout_during_a_renewal_ends_what_the_renewal_brings() {
+    for held in [MockCrossmint::hold, MockCrossmint::hold_answers] {
+        let mock = MockCrossmint::start().await;
+        let auth = auth(&mock);
+        let app = app(&auth);
+        let alice = expired(&mock, "alice");
+        let cookie = alice.cookie_header();
+        let hold = held(&mock, Endpoint::Refresh);
+        let requests: Vec<_> = (0..3).map(|_| start(&app, &cookie)).collect();
+        mock.called(Endpoint::Refresh, 1).await;
+        let logout = tokio::spawn({
+            let (app, cookie) = (app.clone(), cookie.clone());
+            async move { post(&app, "/api/auth/logout", &cookie).await }
+        });
+        // The logout is noted as soon as it is polled, and then waits for the renewal.
+        tokio::task::yield_now().await;
+        assert!(!logout.is_finished());
+        hold.release();
+
+        let logout = logout.await.unwrap();
+        assert!((logout.status, logout.clears(&[JWT, REFRESH])) == (200, true));
+        for request in requests {
+            let answer = request.await.unwrap();
+            assert!((answer.status, answer.clears(&[JWT, REFRESH])) == (401, true));
+        }
+        mock.called(Endpoint::Logout, 1).await;
+        assert_eq!(mock.live_sessions(), 0, "the new token was revoked");
+        assert_eq!(get(&app, "/", &cookie).await.status, 401);
+        assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_logout_does_not_wait_for_a_renewal_that_hangs() {
+    let mock = MockCrossmint::start().await;
+    let config = mock.config().logout_timeout(Duration::from_millis(50));
+    let app = app(&CrossmintAuth::new(config.build().unwrap()));
+    let cookie = expired(&mock, "alice").cookie_header();
+    let hold = mock.hold(Endpoint::Refresh);
+    let request = start(&app, &cookie);
+    mock.called(Endpoint::Refresh, 1).await;
+    let logout = post(&app, "/api/auth/logout", &cookie).await;
+    assert!((logout.status, logout.clears(&[JWT, REFRESH])) == (200, true));
+    hold.release();
+    assert_eq!(request.await.unwrap().status, 401);
+    mock.called(Endpoint::Logout, 1).await;
+    assert_eq!(mock.live_sessions(), 0);
+}
+
+#[tokio::test]
+async fn a_logout_during_the_next_renewal_forgets_the_last_one_too() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let app = app(&auth);
+    let first = expired(&mock, "alice").cookie_header();
+    let second = get(&app, "/", &first).await.json();
+    let [jwt, token] = [&second["jwt"], &second["refreshToken"]].map(|value| value.as_str().unwrap().to_owned());
+    let hold = mock.hold(Endpoint::Refresh);
+    let only_token = format!("{REFRESH}={token}");
+    let (renewal, logout, ()) = tokio::join!(
+        get(&app, "/", &only_token),
+        async {
+            mock.called(Endpoint::Refresh, 2).await;
+            post(&app, LOGOUT_ROUTE, &first).await
+        },
+        async {
+            mock.called(Endpoint::Refresh, 2).await;
+            tokio::task::yield_now().await;
+            hold.release();
+        }
+    );
+    assert_eq!((renewal.status, logout.status), (401, 200));
+    let before = auth.stats().verifications;
+    auth.get_session(Credentials::pair(&jwt, &token)).await.unwrap();
+    assert_eq!(auth.stats().verifications, before + 1, "the JWT is verified anew");
+}

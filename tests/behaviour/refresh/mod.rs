@@ -1,0 +1,92 @@
+//! Refreshes: no token is lost, and none is sent twice.
+
+mod grace;
+mod hang_up;
+mod limit;
+mod logout;
+mod single_flight;
+mod unusable;
+
+use std::time::Duration;
+
+use tower_crossmint_auth::{
+    AuthErrorKind, Credentials, CrossmintAuth,
+    testing::{Endpoint, Fault, MockCrossmint},
+};
+
+use crate::support::{
+    answer::{JWT, REFRESH},
+    clock::pass,
+    direct::{app, auth, get, post},
+    mock::expired,
+};
+
+#[tokio::test]
+async fn two_sessions_are_renewed_apart() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&auth(&mock));
+    let [alice, bob] = ["alice", "bob"].map(|user| expired(&mock, user).cookie_header());
+    let (alice, bob) = tokio::join!(get(&app, "/", &alice), get(&app, "/", &bob));
+    assert_eq!((alice.user().as_deref(), bob.user().as_deref()), (Some("alice"), Some("bob")));
+    assert_eq!(mock.calls(Endpoint::Refresh), 2);
+}
+
+#[tokio::test]
+async fn a_crossmint_that_keeps_its_tokens_is_as_good() {
+    let mock = MockCrossmint::start().await;
+    mock.set_rotation(false);
+    let app = app(&auth(&mock));
+    let alice = expired(&mock, "alice");
+    let cookie = alice.cookie_header();
+    let first = get(&app, "/", &cookie).await;
+    assert_eq!(first.refresh_token(), alice.refresh_token());
+    assert_eq!(get(&app, "/", &cookie).await.cookie_header(), first.cookie_header());
+    assert_eq!(mock.calls(Endpoint::Refresh), 1);
+    pass(Duration::from_secs(30)).await;
+    assert_eq!(get(&app, "/", &cookie).await.status, 200);
+    assert_eq!(mock.calls(Endpoint::Refresh), 2);
+    assert_eq!(post(&app, "/api/auth/logout", &cookie).await.status, 200);
+    assert_eq!(get(&app, "/", &cookie).await.status, 401);
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.live_sessions()), (2, 0));
+}
+
+#[tokio::test]
+async fn an_outage_is_no_verdict_on_a_token() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let alice = expired(&mock, "alice");
+    mock.inject_times(Endpoint::Refresh, 1, Fault::Status(503));
+    let credentials = || Credentials::pair(alice.jwt(), alice.refresh_token());
+    assert_eq!(auth.get_session(credentials()).await.unwrap_err().kind(), AuthErrorKind::Unavailable);
+    assert_eq!(auth.get_session(credentials()).await.unwrap().user_id(), "alice");
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_refused_token_is_not_sent_again_for_half_a_minute() {
+    let mock = MockCrossmint::start().await;
+    let app = app(&auth(&mock));
+    let alice = expired(&mock, "alice");
+    mock.revoke(alice.refresh_token());
+    let cookie = alice.cookie_header();
+    for (pause, calls) in [(0, 1), (0, 1), (28, 1), (2, 2)] {
+        pass(Duration::from_secs(pause)).await;
+        let answer = get(&app, "/", &cookie).await;
+        assert!((answer.status, answer.clears(&[JWT, REFRESH])) == (401, true));
+        assert_eq!(mock.calls(Endpoint::Refresh), calls, "after another {pause} s");
+    }
+}
+
+#[tokio::test]
+async fn a_new_key_does_not_spend_successors() {
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().rotation_grace(Duration::from_secs(300)).build().unwrap());
+    let app = app(&auth);
+    let cookie = expired(&mock, "alice").cookie_header();
+    assert_eq!(get(&app, "/", &cookie).await.status, 200);
+    mock.rotate_keys();
+    pass(Duration::from_secs(31)).await;
+    auth.verify_jwt(mock.sign_in("bob").jwt()).await.unwrap();
+    assert_eq!(get(&app, "/", &cookie).await.status, 200);
+    assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (2, 1));
+}

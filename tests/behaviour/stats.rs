@@ -1,0 +1,150 @@
+//! What operators see of the layer: counters and events.
+
+use std::{collections::HashMap, time::Duration};
+
+use futures_util::future::join_all;
+use tower_crossmint_auth::{
+    AuthErrorKind, CrossmintAuth,
+    testing::{Endpoint, Fault, MockCrossmint},
+};
+use tracing::Level;
+
+use crate::support::{
+    answer::LOGOUT_ROUTE,
+    clock::pass,
+    direct::{app, auth, get, post},
+    events::Events,
+    mock::expired,
+};
+
+#[tokio::test]
+async fn counters_tell_what_was_done() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let app = app(&auth);
+    mock.inject_times(Endpoint::Keys, 1, Fault::Status(500));
+    auth.warm_up().await.unwrap_err();
+    pass(Duration::from_secs(1)).await;
+
+    let alice = mock.sign_in("alice").cookie_header();
+    for _ in 0..3 {
+        assert_eq!(get(&app, "/", &alice).await.status, 200);
+    }
+    let bob = expired(&mock, "bob").cookie_header();
+    let hold = mock.hold(Endpoint::Refresh);
+    let four = join_all((0..4).map(|_| get(&app, "/", &bob)));
+    let release = async {
+        mock.called(Endpoint::Refresh, 1).await;
+        hold.release();
+    };
+    tokio::join!(four, release);
+    get(&app, "/", &bob).await;
+    get(&app, "/", "").await;
+    get(&app, "/", "").await;
+    get(&app, "/api/auth/refresh", &alice).await;
+    mock.inject(Endpoint::Refresh, Fault::Status(401));
+    get(&app, "/", &expired(&mock, "carol").cookie_header()).await;
+
+    let stats = auth.stats();
+    assert_eq!((stats.cache_hits, stats.verifications), (2, 2), "alice twice; alice and bob, once each");
+    assert_eq!((stats.reloads, stats.failed_reloads), (1, 1));
+    assert_eq!((stats.renewals, stats.joined, stats.successor_hits), (2, 3, 1));
+    let refusals: HashMap<AuthErrorKind, u64> = stats.refusals().filter(|(_, count)| *count > 0).collect();
+    let expected =
+        [(AuthErrorKind::MissingCredentials, 2), (AuthErrorKind::MethodNotAllowed, 1), (AuthErrorKind::Refused, 1)];
+    assert_eq!(refusals, HashMap::from(expected));
+}
+
+#[tokio::test]
+async fn events_say_in_a_few_words_what_happened() {
+    let events = Events::capture(Level::TRACE);
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let app = app(&auth);
+    mock.inject_times(Endpoint::Keys, 1, Fault::Status(500));
+    auth.warm_up().await.unwrap_err();
+    pass(Duration::from_secs(1)).await;
+    auth.warm_up().await.unwrap();
+
+    let alice = expired(&mock, "alice");
+    let hold = mock.hold(Endpoint::Refresh);
+    let cookie = alice.cookie_header();
+    let both = join_all((0..2).map(|_| get(&app, "/", &cookie)));
+    let release = async {
+        mock.called(Endpoint::Refresh, 1).await;
+        hold.release();
+    };
+    tokio::join!(both, release);
+    post(&app, LOGOUT_ROUTE, &alice.cookie_header()).await;
+
+    let bob = expired(&mock, "bob");
+    mock.revoke(bob.refresh_token());
+    get(&app, "/", &bob.cookie_header()).await;
+    mock.inject(Endpoint::Refresh, Fault::Garbage);
+    for user in ["carol", "dave"] {
+        get(&app, "/", &expired(&mock, user).cookie_header()).await;
+    }
+    assert_eq!(
+        events.texts(),
+        [
+            "WARN the key set could not be loaded kind=Unavailable",
+            "DEBUG loaded the key set keys=1",
+            "TRACE joined a renewal",
+            "DEBUG renewed a session",
+            r#"DEBUG a session has ended reason="logout""#,
+            r#"DEBUG a session has ended reason="refused""#,
+            "ERROR a session was not renewed: Crossmint is unavailable kind=UnusableAnswer",
+            "DEBUG a session was not renewed: Crossmint is unavailable kind=UnusableAnswer",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_outage_makes_one_line_a_minute() {
+    let events = Events::capture(Level::WARN);
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    mock.set_down(true);
+    for minute in 1..=3 {
+        for _ in 0..3 {
+            auth.warm_up().await.unwrap_err();
+            pass(Duration::from_secs(20)).await;
+        }
+        let lines = events.texts();
+        assert_eq!(lines.len(), minute, "{lines:?}");
+    }
+    assert!(auth.stats().failed_reloads > 3);
+}
+
+#[tokio::test]
+async fn a_run_of_refusals_is_a_warning_that_names_the_api_key() {
+    let events = Events::capture(Level::WARN);
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().refusal_warning(3).build().unwrap());
+    let app = app(&auth);
+    let good = expired(&mock, "bob").cookie_header();
+    mock.inject_times(Endpoint::Refresh, 2, Fault::Status(401));
+    for user in ["alice", "carol"] {
+        get(&app, "/", &expired(&mock, user).cookie_header()).await;
+    }
+    assert_eq!(get(&app, "/", &good).await.status, 200, "which ends the run");
+    mock.inject(Endpoint::Refresh, Fault::Status(401));
+    let again = expired(&mock, "dave").cookie_header();
+    for _ in 0..3 {
+        get(&app, "/", &again).await;
+        pass(Duration::from_secs(30)).await;
+    }
+    get(&app, "/", &expired(&mock, "erin").cookie_header()).await;
+    assert_eq!((events.texts().len(), auth.stats().refusal_runs), (0, 0), "one token counts once");
+    for number in 0..7 {
+        get(&app, "/", &expired(&mock, &number.to_string()).cookie_header()).await;
+    }
+    let lines = events.texts();
+    assert!(lines.len() == 1 && lines[0].starts_with("WARN") && lines[0].contains("API key"), "{lines:?}");
+    assert_eq!(auth.stats().refusal_runs, 3, "each is counted");
+    pass(Duration::from_secs(60)).await;
+    for number in 0..3 {
+        get(&app, "/", &expired(&mock, &number.to_string()).cookie_header()).await;
+    }
+    assert_eq!(events.texts().len(), 2, "one line a minute");
+}
