@@ -20,7 +20,7 @@ use crate::support::{
     answer::{Answer, ENDED, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE, SIGN_IN, unauthorized},
     app::App,
     direct,
-    mock::{calls, expired},
+    mock::{NO_CALLS, calls, expired},
 };
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn a_trusted_site_may_sign_out_but_a_refresh_that_fails_for_lack_of_cookie
     }
     let own = send(&app, Method::POST, REFRESH_ROUTE, "", &[("sec-fetch-site", "same-origin")]).await;
     assert_eq!((own.status, left_of(&held, &own)), (401, vec![]));
-    assert_eq!(calls(&mock), [0, 0, 0]);
+    assert_eq!(calls(&mock), NO_CALLS);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use crate::support::{
     answer::{Answer, JWT, REFRESH},
     clock::{at, pass},
     direct::auth,
-    mock::{expired, material},
+    mock::{Calls, NO_CALLS, calls, expired, material},
 };
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn a_session_is_found_by_headers_by_a_pair_and_by_material() {
         let expiry = session.expires_at().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         assert_eq!(session.claims()["exp"], expiry, "{name}");
     }
-    assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (1, 0));
+    assert_eq!(calls(&mock), Calls { keys: 1, ..NO_CALLS });
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::support::{
     answer::{Answer, JWT, REFRESH, SIGN_IN},
     app::App,
     direct::{app, auth, request, send},
-    mock::{calls, expired},
+    mock::{Calls, NO_CALLS, calls, expired},
 };
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn a_valid_session_passes_without_a_call() {
         assert_eq!((answer.header("cache-control"), answer.header("vary")), ("", ""));
         assert_eq!(app.served(), served, "the inner service is called once");
     }
-    assert_eq!(calls(&mock), [1, 0, 0]);
+    assert_eq!(calls(&mock), Calls { keys: 1, ..NO_CALLS });
 }
 
 #[tokio::test]
@@ -48,10 +48,10 @@ async fn an_expired_session_is_renewed() {
     assert_eq!(seen["jwt"], stored[0], "the inner service sees the new session");
     assert_eq!(seen["refreshToken"], stored[1], "the inner service sees the new session");
     assert!(stored[0] != bob.jwt() && stored[1] != bob.refresh_token());
-    assert_eq!((calls(&mock), app.served()), ([1, 1, 0], 1));
+    assert_eq!((calls(&mock), app.served()), (Calls { keys: 1, refreshes: 1, ..NO_CALLS }, 1));
 
     app.get("/me", answer.cookie_header()).await.assert_passed("bob", "with the new cookies");
-    assert_eq!(calls(&mock), [1, 1, 0]);
+    assert_eq!(calls(&mock), Calls { keys: 1, refreshes: 1, ..NO_CALLS });
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn a_valid_jwt_without_a_refresh_token_is_refused() {
     {
         app.get("/me", cookie).await.assert_ended(SIGN_IN, case);
     }
-    assert_eq!((calls(&mock), app.served()), ([0, 0, 0], 0));
+    assert_eq!((calls(&mock), app.served()), (NO_CALLS, 0));
 }
 
 #[tokio::test]

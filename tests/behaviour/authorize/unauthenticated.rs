@@ -8,7 +8,7 @@ use tower_crossmint_auth::{
 use crate::support::{
     answer::{Answer, ENDED, JWT, REFRESH, SIGN_IN, TRY_LATER},
     app::App,
-    mock::{calls, expired},
+    mock::{NO_CALLS, calls, expired},
 };
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn allow_missing_passes_on_only_requests_without_any_credentials() {
         assert_anonymous(&answer, case);
         assert_eq!((answer.set_cookie_fields().count(), answer.header("cache-control")), (0, ""), "{case}");
     }
-    assert_eq!((calls(&mock), app.served()), ([0, 0, 0], NONE.len()));
+    assert_eq!((calls(&mock), app.served()), (NO_CALLS, NONE.len()));
     for (case, cookie, message) in broken(&mock) {
         app.get("/me", cookie).await.assert_ended(message, case);
     }

@@ -12,7 +12,7 @@ use tower_crossmint_auth::{
 use crate::support::{
     clock::{at, pass},
     direct::{app, auth, get},
-    mock::{calls, expired},
+    mock::{Calls, NO_CALLS, calls, expired},
     signer::FIRST,
 };
 
@@ -74,7 +74,7 @@ async fn a_token_fresh_from_crossmint_may_name_a_new_key_at_any_time() {
     mock.rotate_keys();
     let answer = get(&app(&auth), "/", &alice.cookie_header()).await;
     assert_eq!((answer.status, answer.user().as_deref()), (200, Some("alice")));
-    assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (2, 1));
+    assert_eq!(calls(&mock), Calls { keys: 2, refreshes: 1, ..NO_CALLS });
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn an_old_set_serves_while_one_reload_goes_on_behind_it() {
     hold.release();
     loaded(&auth).await;
     assert_eq!(get(&app, "/", &alice).await.status, 200);
-    assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (2, 0));
+    assert_eq!(calls(&mock), Calls { keys: 2, ..NO_CALLS });
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn a_day_without_requests_costs_one_reload_and_no_renewal() {
     pass(Duration::from_secs(24 * 3600)).await;
     let answers = join_all((0..100).map(|_| get(&app, "/", &alice))).await;
     assert!(answers.iter().all(|answer| answer.status == 200));
-    assert_eq!(calls(&mock), [2, 0, 0]);
+    assert_eq!(calls(&mock), Calls { keys: 2, ..NO_CALLS });
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn a_withdrawn_key_is_refused_after_the_next_reload() {
     assert_eq!(auth.verify_jwt(alice.jwt()).await.unwrap_err().kind(), AuthErrorKind::InvalidToken);
     let answer = get(&app, "/", &alice.cookie_header()).await;
     assert_eq!((answer.status, answer.set_cookie().len()), (200, 2), "not from the token cache either");
-    assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (2, 1));
+    assert_eq!(calls(&mock), Calls { keys: 2, refreshes: 1, ..NO_CALLS });
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn a_cold_start_loads_the_keys_once_for_all_who_wait() {
         hold.release();
     });
     assert!(answers.iter().all(|answer| answer.status == 200));
-    assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (1, 10));
+    assert_eq!(calls(&mock), Calls { keys: 1, refreshes: 10, ..NO_CALLS });
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn a_failing_cold_start_backs_off_and_recovers() {
     pass(Duration::from_secs(30)).await;
     assert_eq!(get(&app, "/", &valid).await.status, 200);
     assert_eq!(get(&app, "/", &expired).await.status, 200);
-    assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (5, 1));
+    assert_eq!(calls(&mock), Calls { keys: 5, refreshes: 1, ..NO_CALLS });
 }
 
 #[tokio::test]
@@ -249,7 +249,7 @@ async fn no_fault_of_the_key_set_causes_a_refresh() {
             assert!(mock.is_live(session.refresh_token()), "{name}");
         }
         assert!(auth.refresh("a-one-time-secret").await.is_err(), "{name}");
-        assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (1, 0), "{name}");
+        assert_eq!(calls(&mock), Calls { keys: 1, ..NO_CALLS }, "{name}");
     }
     assert_eq!(elsewhere.connections(), 0, "redirects are not followed");
 }

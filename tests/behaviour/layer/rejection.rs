@@ -11,7 +11,7 @@ use crate::support::{
     answer::{Answer, ENDED, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE, SIGN_IN, TRY_LATER, unauthorized},
     app::App,
     direct::{app, auth, get, post},
-    mock::{calls, expired},
+    mock::{NO_CALLS, calls, expired},
 };
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn a_refusal_is_json_that_no_cache_keeps_and_no_browser_sniffs() {
     ];
     let body = r#"{"error":"Unauthorized","message":"Please sign in"}"#;
     assert_eq!(bytes_of(&answer), (401, headers.to_vec(), body));
-    assert_eq!((calls(&mock), app.served()), ([0, 0, 0], 0));
+    assert_eq!((calls(&mock), app.served()), (NO_CALLS, 0));
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use crate::{
     support::{
         answer::{ENDED, JWT, LOGOUT_ROUTE, REFRESH},
         clock::pass,
-        mock::expired,
+        mock::{Calls, NO_CALLS, expired},
     },
 };
 
@@ -101,7 +101,7 @@ async fn a_refresh_is_repeated_only_where_http_2_says_that_it_was_not_processed(
         if row.is_unsent {
             crowd.iter().for_each(|answer| answer.assert_renewed("alice", case));
             scene.get(&alice).await.assert_renewed("alice", case);
-            assert_eq!((scene.calls(), scene.reused()), ([1, 1, 0], 0), "{case}");
+            assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, ..NO_CALLS }, "{case}");
             continue;
         }
         crowd.iter().for_each(|answer| assert_no_verdict(answer, OutagePolicy::KeepSession, case));
@@ -112,7 +112,11 @@ async fn a_refresh_is_repeated_only_where_http_2_says_that_it_was_not_processed(
         } else {
             next.assert_renewed("alice", case);
         }
-        assert_eq!((scene.calls(), scene.reused()), ([1, 1 + committed, 0], is_lost.into()), "{case}");
+        assert_eq!(
+            scene.calls(),
+            Calls { keys: 1, refreshes: 1 + committed, reuses: is_lost.into(), ..NO_CALLS },
+            "{case}"
+        );
         assert_eq!(front.sent(&alice), 2, "{case}");
     }
 }
@@ -128,10 +132,10 @@ async fn a_refresh_that_http_2_turns_away_every_time_is_given_up() {
         for answer in scene.crowd(&alice, CROWD).await {
             assert_no_verdict(&answer, OutagePolicy::KeepSession, row.name);
         }
-        assert_eq!((front.sent(&alice), scene.calls()), (1 + RETRIES, [1, 0, 0]), "{}", row.name);
+        assert_eq!((front.sent(&alice), scene.calls()), (1 + RETRIES, Calls { keys: 1, ..NO_CALLS }), "{}", row.name);
         front.break_calls(Endpoint::Refresh, 0, row);
         scene.get(&alice).await.assert_renewed("alice", row.name);
-        assert_eq!((scene.calls(), scene.reused()), ([1, 1, 0], 0), "{}", row.name);
+        assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, ..NO_CALLS }, "{}", row.name);
     }
 }
 
@@ -147,16 +151,28 @@ async fn a_key_set_that_is_broken_off_renews_nothing() {
         if row.is_unsent {
             crowd.iter().for_each(|answer| answer.assert_passed("alice", case));
             other.assert_renewed("bob", case);
-            assert_eq!((scene.calls(), scene.auth.stats().failed_reloads), ([1, 1, 0], 0), "{case}");
+            assert_eq!(
+                (scene.calls(), scene.auth.stats().failed_reloads),
+                (Calls { keys: 1, refreshes: 1, ..NO_CALLS }, 0),
+                "{case}"
+            );
             continue;
         }
         crowd.iter().chain([&other]).for_each(|answer| assert_no_verdict(answer, OutagePolicy::KeepSession, case));
         let loads = usize::from(row.answered.is_some());
-        assert_eq!((scene.calls(), scene.auth.stats().failed_reloads), ([loads, 0, 0], 1), "{case}");
+        assert_eq!(
+            (scene.calls(), scene.auth.stats().failed_reloads),
+            (Calls { keys: loads, ..NO_CALLS }, 1),
+            "{case}"
+        );
         pass(Duration::from_secs(1)).await;
         scene.get(&valid).await.assert_passed("alice", case);
         scene.get(&spent).await.assert_renewed("bob", case);
-        assert_eq!((scene.calls(), front.sent(&spent)), ([loads + 1, 1, 0], 1), "{case}");
+        assert_eq!(
+            (scene.calls(), front.sent(&spent)),
+            (Calls { keys: loads + 1, refreshes: 1, ..NO_CALLS }, 1),
+            "{case}"
+        );
     }
 }
 
@@ -173,7 +189,10 @@ async fn a_logout_that_is_broken_off_is_a_logout() {
         assert!(answer.clears(&[JWT, REFRESH]), "{case}: {answer:?}");
         let committed = row.is_unsent || row.answered.is_some();
         assert_eq!(stage.mock.is_live(alice.refresh_token()), !committed, "{case}");
-        assert_eq!((front.sent(&alice), scene.calls()), (1 + usize::from(row.is_unsent), [0, 0, committed.into()]));
+        assert_eq!(
+            (front.sent(&alice), scene.calls()),
+            (1 + usize::from(row.is_unsent), Calls { logouts: committed.into(), ..NO_CALLS })
+        );
     }
 }
 

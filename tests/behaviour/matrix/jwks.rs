@@ -13,7 +13,11 @@ use crate::{
         stage::{CROWD, KEYS_LIMIT, LOGOUT_LIMIT, Scene, Stage, assert_no_verdict, keeping},
         troubles::{How, Trouble, Verdict, troubles, typical},
     },
-    support::{answer::LOGOUT_ROUTE, clock::pass, mock::expired},
+    support::{
+        answer::LOGOUT_ROUTE,
+        clock::pass,
+        mock::{Calls, NO_CALLS, expired},
+    },
 };
 
 /// Everything that can go wrong with the key set.
@@ -60,7 +64,7 @@ async fn without_a_usable_set(trouble: &Trouble, stage: &Stage, policy: OutagePo
         auth.warm_up().await.unwrap();
         pass(age).await;
     }
-    let [loads, ..] = scene.calls();
+    let loads = scene.calls().keys;
     let (valid, spent) = (mock.sign_in("alice"), expired(mock, "bob"));
 
     trouble.begin(&scene, Endpoint::Keys).await;
@@ -71,7 +75,7 @@ async fn without_a_usable_set(trouble: &Trouble, stage: &Stage, policy: OutagePo
         assert_eq!(other.header("retry-after"), trouble.requested_pause().to_string(), "{case}");
     }
     let loads = loads + trouble.arrivals();
-    assert_eq!((scene.calls(), auth.stats().failed_reloads), ([loads, 0, 0], 1), "{case}");
+    assert_eq!((scene.calls(), auth.stats().failed_reloads), (Calls { keys: loads, ..NO_CALLS }, 1), "{case}");
 
     if !trouble.lasts() {
         let backoff = trouble.requested_pause().max(1);
@@ -84,7 +88,7 @@ async fn without_a_usable_set(trouble: &Trouble, stage: &Stage, policy: OutagePo
     }
     trouble.end(&scene);
     scene.get(&valid).await.assert_passed("alice", case);
-    assert_eq!((scene.calls(), mock.calls(Endpoint::Elsewhere)), ([loads + 1, 0, 0], 0), "{case}");
+    assert_eq!((scene.calls(), mock.calls(Endpoint::Elsewhere)), (Calls { keys: loads + 1, ..NO_CALLS }, 0), "{case}");
     scene.get(&spent).await.assert_renewed("bob", case);
 }
 
@@ -101,7 +105,7 @@ async fn a_fresh_set_serves_known_keys_and_asks_once_for_an_unknown_one() {
         scene.auth.warm_up().await.unwrap();
         trouble.begin(&scene, Endpoint::Keys).await;
         scene.get(&known).await.assert_passed("alice", case);
-        assert_eq!((scene.calls(), scene.auth.stats().failed_reloads), ([1, 0, 0], 0), "{case}");
+        assert_eq!((scene.calls(), scene.auth.stats().failed_reloads), (Calls { keys: 1, ..NO_CALLS }, 0), "{case}");
 
         pass(COOLDOWN).await;
         let crowd = scene.crowd(&unknown, CROWD);
@@ -112,12 +116,16 @@ async fn a_fresh_set_serves_known_keys_and_asks_once_for_an_unknown_one() {
         scene.get(&known).await.assert_passed("alice", case);
         assert_no_verdict(&scene.get(&unknown).await, KEEP, case);
         let loads = 1 + trouble.arrivals();
-        assert_eq!((scene.calls(), scene.auth.stats().failed_reloads), ([loads, 0, 0], 1), "{case}");
+        assert_eq!(
+            (scene.calls(), scene.auth.stats().failed_reloads),
+            (Calls { keys: loads, ..NO_CALLS }, 1),
+            "{case}"
+        );
 
         trouble.end(&scene);
         pass(COOLDOWN.max(Duration::from_secs(trouble.requested_pause()))).await;
         scene.get(&unknown).await.assert_passed("bob", case);
-        assert_eq!(scene.calls(), [loads + 1, 0, 0], "{case}");
+        assert_eq!(scene.calls(), Calls { keys: loads + 1, ..NO_CALLS }, "{case}");
     }
 }
 
@@ -142,10 +150,10 @@ async fn a_stale_set_serves_at_once_while_one_reload_fails_behind_it() {
         };
         trouble.endured(&scene, (Endpoint::Keys, 1, KEYS_LIMIT), failed, all_pass).await;
         let loads = 1 + trouble.arrivals();
-        assert_eq!(scene.calls(), [loads, 0, 0], "{case}");
+        assert_eq!(scene.calls(), Calls { keys: loads, ..NO_CALLS }, "{case}");
         if !trouble.lasts() {
             all_pass().await;
-            assert_eq!((scene.calls(), stats().failed_reloads), ([loads, 0, 0], 1), "{case}");
+            assert_eq!((scene.calls(), stats().failed_reloads), (Calls { keys: loads, ..NO_CALLS }, 1), "{case}");
         }
 
         trouble.end(&scene);
@@ -154,7 +162,7 @@ async fn a_stale_set_serves_at_once_while_one_reload_fails_behind_it() {
         scene.auth.wait_idle().await;
         assert_eq!(stats().reloads, 2, "{case}");
         all_pass().await;
-        assert_eq!(scene.calls(), [loads + 1, 0, 0], "{case}");
+        assert_eq!(scene.calls(), Calls { keys: loads + 1, ..NO_CALLS }, "{case}");
     }
 }
 
@@ -169,9 +177,9 @@ async fn a_withdrawn_key_ends_with_the_set_that_had_it_and_not_in_the_token_cach
         stage.mock.withdraw_old_keys();
         pass(age).await;
         scene.get(&stage.mock.sign_in("bob")).await.assert_passed("bob", case);
-        assert_eq!(scene.calls(), [2, 0, 0], "{case}");
+        assert_eq!(scene.calls(), Calls { keys: 2, ..NO_CALLS }, "{case}");
         scene.get(&old).await.assert_renewed("alice", case);
-        assert_eq!(scene.calls(), [2, 1, 0], "{case}");
+        assert_eq!(scene.calls(), Calls { keys: 2, refreshes: 1, ..NO_CALLS }, "{case}");
     }
 }
 
@@ -199,7 +207,7 @@ async fn a_handshake_that_fails_is_an_outage() {
         let logout = scene.post(LOGOUT_ROUTE, &carol);
         let logout = trouble.endured(&scene, (Endpoint::Logout, 1, LOGOUT_LIMIT), logout, async || ()).await;
         assert_eq!((logout.status, logout.set_cookie().len()), (200, 2), "{name}");
-        assert_eq!((scene.calls(), scene.auth.stats().failed_reloads), ([0; 3], 1), "{name}");
+        assert_eq!((scene.calls(), scene.auth.stats().failed_reloads), (NO_CALLS, 1), "{name}");
         trouble.end(&scene);
     }
 }

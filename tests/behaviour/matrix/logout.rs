@@ -11,7 +11,7 @@ use crate::{
     support::{
         answer::{ENDED, JWT, LOGOUT_ROUTE, REFRESH},
         direct,
-        mock::expired,
+        mock::{Calls, NO_CALLS, expired},
     },
 };
 
@@ -39,7 +39,11 @@ async fn a_logout_is_a_logout_whatever_happens_to_the_call() {
         trouble.endured(&scene, (Endpoint::Logout, 3, LOGOUT_LIMIT), all, nothing).await;
         nothing().await;
         let told = 3 * trouble.arrivals();
-        assert_eq!((scene.calls(), mock.calls(Endpoint::Elsewhere)), ([1, 1, told], 0), "{case}");
+        assert_eq!(
+            (scene.calls(), mock.calls(Endpoint::Elsewhere)),
+            (Calls { keys: 1, refreshes: 1, logouts: told, ..NO_CALLS }, 0),
+            "{case}"
+        );
         if trouble.arrivals() > 0 {
             let last: Vec<_> = mock.requests(Endpoint::Logout).into_iter().rev().take(3).collect();
             let secret = json!({ "refresh": successor.json()["refreshToken"] });
@@ -50,10 +54,10 @@ async fn a_logout_is_a_logout_whatever_happens_to_the_call() {
         for over in [&alice, &carol] {
             scene.get(over).await.assert_ended(ENDED, case);
         }
-        assert_eq!((scene.calls(), scene.reused()), ([1, 1, told], 0), "{case}");
+        assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, logouts: told, ..NO_CALLS }, "{case}");
         // The places are free again.
         out(&bob.cookie_header()).await;
-        assert_eq!(scene.calls(), [1, 1, told + 1], "{case}");
+        assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, logouts: told + 1, ..NO_CALLS }, "{case}");
         let ended = if trouble.commits() { 4 } else { 1 };
         assert_eq!(live + 1 - mock.live_sessions(), ended, "{case}");
     }
@@ -76,6 +80,6 @@ async fn a_client_that_goes_is_signed_out_all_the_same() {
         scene.auth.wait_idle().await;
         assert!(!stage.mock.is_live(alice.refresh_token()));
         scene.get(&alice).await.assert_ended(ENDED, "");
-        assert_eq!(scene.calls(), [1, 0, 1]);
+        assert_eq!(scene.calls(), Calls { keys: 1, logouts: 1, ..NO_CALLS });
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         answer::{ENDED, LOGOUT_ROUTE},
         clock::pass,
         direct,
-        mock::expired,
+        mock::{Calls, NO_CALLS, expired},
     },
 };
 
@@ -36,7 +36,7 @@ async fn a_handler_that_panics_loses_no_session() {
     }
     scene.get(&valid).await.assert_passed("alice", "valid");
     scene.get(&spent).await.assert_renewed("bob", "renewed before the panic");
-    assert_eq!((scene.calls(), scene.reused()), ([1, 1, 0], 0));
+    assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, ..NO_CALLS });
 }
 
 #[test]
@@ -46,9 +46,14 @@ fn a_runtime_that_ends_takes_its_calls_with_it_and_no_session() {
     let mock = &stage.mock;
     mock.set_reuse_grace(Duration::from_secs(30));
     for (case, endpoint, fault, calls) in [
-        ("keys", Endpoint::Keys, Fault::Hang, [2, 0, 0]),
-        ("a refresh", Endpoint::Refresh, Fault::Hang, [1, 2, 0]),
-        ("a refresh after the fact", Endpoint::Refresh, Fault::HangAfterCommit, [1, 2, 0]),
+        ("keys", Endpoint::Keys, Fault::Hang, Calls { keys: 2, ..NO_CALLS }),
+        ("a refresh", Endpoint::Refresh, Fault::Hang, Calls { keys: 1, refreshes: 2, ..NO_CALLS }),
+        (
+            "a refresh after the fact",
+            Endpoint::Refresh,
+            Fault::HangAfterCommit,
+            Calls { keys: 1, refreshes: 2, ..NO_CALLS },
+        ),
     ] {
         let lost = runtime();
         let scene = Scene::of(&stage);
@@ -79,7 +84,7 @@ fn a_runtime_that_ends_takes_its_calls_with_it_and_no_session() {
             }
             scene.get(&expired(mock, "bob")).await.assert_renewed("bob", case);
         });
-        assert_eq!((scene.calls(), scene.reused()), ([calls[0], calls[1] + 1, 0], 0), "{case}");
+        assert_eq!(scene.calls(), Calls { refreshes: calls.refreshes + 1, ..calls }, "{case}");
         alive.block_on(async {
             mock.close_connections();
             mock.disconnected().await;
@@ -107,7 +112,10 @@ fn a_runtime_that_ends_gives_back_the_place_of_its_logout() {
         mock.clear_faults();
         scene.get(&alice).await.assert_ended(ENDED, "");
         assert_eq!(scene.post(LOGOUT_ROUTE, &bob.cookie_header()).await.status, 200);
-        assert_eq!((scene.calls(), mock.is_live(bob.refresh_token())), ([1, 0, 2], false));
+        assert_eq!(
+            (scene.calls(), mock.is_live(bob.refresh_token())),
+            (Calls { keys: 1, logouts: 2, ..NO_CALLS }, false)
+        );
     });
 }
 

@@ -17,7 +17,7 @@ use crate::{
     support::{
         answer::{ENDED, LOGOUT_ROUTE},
         clock::pass,
-        mock::expired,
+        mock::{Calls, NO_CALLS, expired},
     },
 };
 
@@ -91,8 +91,8 @@ async fn a_failed_refresh(trouble: &Trouble, stage: &Stage, policy: OutagePolicy
     crowd.iter().chain([&one]).for_each(|answer| verdict.assert_given(answer, policy, case));
     warm().await;
     let sent = trouble.arrivals();
-    let seen = || ([&alice, &bob, &carol].map(|session| scene.sent(session)), scene.calls(), scene.reused());
-    assert_eq!(seen(), ([sent, sent, 1], [1, 1 + 2 * sent, 0], 0), "{case}");
+    assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1 + 2 * sent, ..NO_CALLS }, "{case}");
+    assert_eq!([&alice, &bob, &carol].map(|session| scene.sent(session)), [sent, sent, 1], "{case}");
     assert_eq!(mock.calls(Endpoint::Elsewhere), 0, "{case}");
 
     if trouble.lasts() {
@@ -118,9 +118,9 @@ async fn a_failed_refresh(trouble: &Trouble, stage: &Stage, policy: OutagePolicy
         } else {
             next.assert_renewed("alice", case)
         }
-        assert_eq!((scene.sent(&alice), scene.reused()), (sent_again, is_lost.into()), "{case}");
+        assert_eq!((scene.sent(&alice), scene.calls().reuses), (sent_again, is_lost.into()), "{case}");
     }
-    assert_eq!(scene.calls(), [1, 2 + 2 * sent, 0], "{case}");
+    assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 2 + 2 * sent, logouts: 0, reuses: is_lost.into() }, "{case}");
 }
 
 #[tokio::test]
@@ -144,10 +144,8 @@ async fn places_that_all_hang_hold_up_nobody_who_needs_none() {
     for answer in hang.endured(&scene, (Endpoint::Refresh, 1, REFRESH_LIMIT), waiting, meanwhile).await {
         assert_no_verdict(&answer, OutagePolicy::KeepSession, "waited");
     }
-    assert_eq!(
-        (scene.calls(), bobs.each_ref().map(|bob| scene.sent(bob))),
-        ([1, 2, 0], [1, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-    );
+    assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 2, ..NO_CALLS });
+    assert_eq!(bobs.each_ref().map(|bob| scene.sent(bob)), [1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 
     pass(LATE).await;
     scene.auth.wait_idle().await;
@@ -155,7 +153,7 @@ async fn places_that_all_hang_hold_up_nobody_who_needs_none() {
     for (index, bob) in bobs.iter().enumerate() {
         scene.get(bob).await.assert_renewed("bob", &format!("{index}, after the hang"));
     }
-    assert_eq!((scene.calls(), scene.reused()), ([1, 12, 0], 0));
+    assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 12, ..NO_CALLS });
 }
 
 #[tokio::test]
@@ -174,10 +172,10 @@ async fn a_pair_whose_key_cannot_be_had_is_handed_out_unverified_and_sent_on_lat
         for answer in trouble.endured(&scene, (Endpoint::Keys, 1, KEYS_LIMIT), crowd, async || ()).await {
             assert_eq!((answer.status, answer.stores_a_session()), (503, true), "{case}: {answer:?}");
         }
-        assert_eq!(scene.calls(), [2, 1, 0], "{case}");
+        assert_eq!(scene.calls(), Calls { keys: 2, refreshes: 1, ..NO_CALLS }, "{case}");
         trouble.end(&scene);
         scene.get(&alice).await.assert_renewed("alice", case);
-        assert_eq!((scene.calls(), scene.sent(&alice), scene.reused()), ([3, 2, 0], 1, 0), "{case}");
+        assert_eq!((scene.calls(), scene.sent(&alice)), (Calls { keys: 3, refreshes: 2, ..NO_CALLS }, 1), "{case}");
     }
 }
 
@@ -200,7 +198,11 @@ async fn a_connection_that_was_closed_while_it_was_idle_goes_unnoticed() {
         mock.disconnected().await;
         pass(Duration::from_secs(60 * 60)).await;
         scene.get(&mock.sign_in("dave")).await.assert_passed("dave", case);
-        assert_eq!((scene.calls(), scene.reused()), ([1 + round, 2 * round, round], 0), "{case}");
+        assert_eq!(
+            scene.calls(),
+            Calls { keys: 1 + round, refreshes: 2 * round, logouts: round, ..NO_CALLS },
+            "{case}"
+        );
     }
 }
 

@@ -14,7 +14,7 @@ use tower_crossmint_auth::{
 use crate::support::{
     answer::{Answer, TRY_LATER},
     direct::{self, app, request},
-    mock::calls,
+    mock::{Calls, calls},
 };
 
 /// A mock, and what all handles that call it have in common.
@@ -58,7 +58,7 @@ pub(super) struct Scene {
     pub(super) mock: MockCrossmint,
     pub(super) auth: CrossmintAuth,
     pub(super) app: Router,
-    before: ([usize; 3], usize),
+    before: Calls,
 }
 
 impl Scene {
@@ -68,18 +68,12 @@ impl Scene {
 
     pub(super) fn with(Stage { mock, .. }: &Stage, config: CrossmintAuthConfigBuilder) -> Self {
         let auth = CrossmintAuth::new(config.build().unwrap());
-        Self { app: app(&auth), auth, mock: mock.clone(), before: (calls(mock), mock.reuse_detections()) }
+        Self { app: app(&auth), auth, mock: mock.clone(), before: calls(mock) }
     }
 
-    /// Counts the calls for keys, refreshes and logouts since the beginning.
-    pub(super) fn calls(&self) -> [usize; 3] {
-        let now = calls(&self.mock);
-        std::array::from_fn(|endpoint| now[endpoint] - self.before.0[endpoint])
-    }
-
-    /// Counts the sessions that the mock has ended because a spent token came back.
-    pub(super) fn reused(&self) -> usize {
-        self.mock.reuse_detections() - self.before.1
+    /// Returns the calls since the beginning.
+    pub(super) fn calls(&self) -> Calls {
+        calls(&self.mock).since(self.before)
     }
 
     pub(super) async fn get(&self, session: &MockSession) -> Answer {

@@ -27,7 +27,7 @@ use crate::{
     support::{
         answer::{JWT, LOGOUT_ROUTE, REFRESH},
         clock::pass,
-        mock::expired,
+        mock::{Calls, NO_CALLS, expired},
     },
 };
 
@@ -63,7 +63,7 @@ async fn nothing_is_sent_to_a_server_that_does_not_prove_to_be_crossmint() {
         front.present(&valid);
         pass(Duration::from_secs(1)).await;
         scene.get(&alice).await.assert_passed("alice", case);
-        assert_eq!(scene.calls(), [1, 0, 0], "{case}");
+        assert_eq!(scene.calls(), Calls { keys: 1, ..NO_CALLS }, "{case}");
 
         // The keys are there from here on: it is the refresh that fails.
         front.present(&invalid);
@@ -74,10 +74,10 @@ async fn nothing_is_sent_to_a_server_that_does_not_prove_to_be_crossmint() {
             assert_no_verdict(&answer, OutagePolicy::KeepSession, case);
         }
         scene.get(&alice).await.assert_passed("alice", case);
-        assert_eq!((scene.calls(), front.attempts() - attempts), ([1, 0, 0], 1), "{case}");
+        assert_eq!((scene.calls(), front.attempts() - attempts), (Calls { keys: 1, ..NO_CALLS }, 1), "{case}");
         front.present(&valid);
         scene.get(&bob).await.assert_renewed("bob", case);
-        assert_eq!((scene.calls(), scene.sent(&bob), scene.reused()), ([1, 1, 0], 1, 0), "{case}");
+        assert_eq!((scene.calls(), scene.sent(&bob)), (Calls { keys: 1, refreshes: 1, ..NO_CALLS }, 1), "{case}");
     }
 }
 
@@ -155,7 +155,7 @@ impl Front {
         let logout = scene.post(LOGOUT_ROUTE, &carol.cookie_header()).await;
         assert_eq!((logout.status, logout.clears(&[JWT, REFRESH])), (200, true), "{case}");
         assert_eq!(self.attempts(), 2, "{case}");
-        assert_eq!((scene.calls(), mock.connections()), ([0; 3], connections), "{case}");
+        assert_eq!((scene.calls(), mock.connections()), (NO_CALLS, connections), "{case}");
         assert!([&alice, &bob, &carol].iter().all(|session| mock.is_live(session.refresh_token())), "{case}");
     }
 }

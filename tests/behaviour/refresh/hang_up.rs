@@ -29,7 +29,7 @@ use crate::support::{
     answer::REFRESH,
     app::{App, who},
     direct::{app, auth, get, request, slow_handler, start},
-    mock::expired,
+    mock::{Calls, NO_CALLS, calls, expired},
 };
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_request_dropped_before_the_key_set_arrives_spends_nothing() {
     assert!(request.await.unwrap_err().is_cancelled());
     hold.release();
     get(&app, "/", &cookie).await.assert_renewed("alice", "the next one");
-    assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 1, 0));
+    assert_eq!(calls(&mock), Calls { keys: 1, refreshes: 1, ..NO_CALLS });
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tower_crossmint_auth::{
 use crate::support::{
     answer::{JWT, LOGOUT_ROUTE, REFRESH},
     direct::{app, auth, get, post, start},
-    mock::expired,
+    mock::{Calls, NO_CALLS, calls, expired},
 };
 
 #[tokio::test]
@@ -30,8 +30,7 @@ async fn a_logout_drops_the_successor() {
             let late = get(&app, "/", &cookie).await;
             assert!((late.status, late.clears(&[JWT, REFRESH])) == (401, true), "{name}");
         }
-        let calls = (mock.calls(Endpoint::Refresh), mock.calls(Endpoint::Logout), mock.reuse_detections());
-        assert_eq!(calls, (1, 1, 0), "{name}");
+        assert_eq!(calls(&mock), Calls { keys: 1, refreshes: 1, logouts: 1, ..NO_CALLS }, "{name}");
     }
 }
 

@@ -18,7 +18,7 @@ use crate::support::{
     answer::{JWT, REFRESH},
     clock::pass,
     direct::{app, auth, get, post},
-    mock::expired,
+    mock::{Calls, NO_CALLS, calls, expired},
 };
 
 #[tokio::test]
@@ -88,5 +88,5 @@ async fn a_new_key_does_not_spend_successors() {
     pass(Duration::from_secs(31)).await;
     auth.verify_jwt(mock.sign_in("bob").jwt()).await.unwrap();
     assert_eq!(get(&app, "/", &cookie).await.status, 200);
-    assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (2, 1));
+    assert_eq!(calls(&mock), Calls { keys: 2, refreshes: 1, ..NO_CALLS });
 }

@@ -9,9 +9,38 @@ use tower_crossmint_auth::{
 
 use crate::support::{answer::Answer, clock::pass};
 
-/// Counts the calls that Crossmint got for keys, refreshes and logouts.
-pub(crate) fn calls(mock: &MockCrossmint) -> [usize; 3] {
-    [Endpoint::Keys, Endpoint::Refresh, Endpoint::Logout].map(|endpoint| mock.calls(endpoint))
+/// How often Crossmint was called.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Calls {
+    pub(crate) keys: usize,
+    pub(crate) refreshes: usize,
+    pub(crate) logouts: usize,
+    /// The refreshes with a rotated token, for which Crossmint ended the session.
+    pub(crate) reuses: usize,
+}
+
+impl Calls {
+    /// Returns the calls that were made after `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            keys: self.keys - before.keys,
+            refreshes: self.refreshes - before.refreshes,
+            logouts: self.logouts - before.logouts,
+            reuses: self.reuses - before.reuses,
+        }
+    }
+}
+
+pub(crate) const NO_CALLS: Calls = Calls { keys: 0, refreshes: 0, logouts: 0, reuses: 0 };
+
+/// Returns the calls that Crossmint got so far.
+pub(crate) fn calls(mock: &MockCrossmint) -> Calls {
+    Calls {
+        keys: mock.calls(Endpoint::Keys),
+        refreshes: mock.calls(Endpoint::Refresh),
+        logouts: mock.calls(Endpoint::Logout),
+        reuses: mock.reuse_detections(),
+    }
 }
 
 /// Lets a time limit pass as soon as a call has arrived that Crossmint does not answer.

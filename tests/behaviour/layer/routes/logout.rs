@@ -17,7 +17,7 @@ use crate::support::{
     clock::pass,
     direct::{app, auth, get, post, slow_handler},
     events::Events,
-    mock::{beyond, calls, expired},
+    mock::{Calls, NO_CALLS, beyond, calls, expired},
 };
 
 #[tokio::test]
@@ -26,7 +26,8 @@ async fn crossmint_is_told_once_with_the_refresh_token_and_the_api_key() {
     let app = App::serve(&mock).await;
     let alice = mock.sign_in("alice");
     assert_signed_out(&app.post(LOGOUT_ROUTE, &alice.cookie_header(), "").await, "");
-    assert_eq!((calls(&mock), app.served(), mock.live_sessions()), ([0, 0, 1], 0, 0));
+    assert_eq!(calls(&mock), Calls { logouts: 1, ..NO_CALLS });
+    assert_eq!((app.served(), mock.live_sessions()), (0, 0));
     let request = &mock.requests(Endpoint::Logout)[0];
     assert_eq!(request.json(), Some(json!({ "refresh": alice.refresh_token() })));
     assert_eq!(request.header("x-api-key"), Some(mock.api_key()));
@@ -188,7 +189,7 @@ async fn without_one_refresh_token_crossmint_is_not_told() {
     }
     let body = json!({ "refresh": alice.refresh_token() }).to_string();
     assert_signed_out(&app.post(LOGOUT_ROUTE, "", &body).await, "a body is not read");
-    assert_eq!((calls(&mock), mock.live_sessions()), ([0, 0, 0], 1));
+    assert_eq!((calls(&mock), mock.live_sessions()), (NO_CALLS, 1));
 }
 
 #[tokio::test]
@@ -227,7 +228,7 @@ async fn the_spent_token_no_longer_leads_to_the_session_that_was_ended() {
     assert_signed_out(&app.post(LOGOUT_ROUTE, &new, "").await, "");
     app.get("/me", &old).await.assert_ended(ENDED, "a latecomer after the logout");
     app.post("/api/auth/refresh", &old, "{}").await.assert_ended(ENDED, "at the refresh route");
-    assert_eq!((calls(&mock), mock.live_sessions()), ([1, 1, 1], 0));
+    assert_eq!((calls(&mock), mock.live_sessions()), (Calls { keys: 1, refreshes: 1, logouts: 1, ..NO_CALLS }, 0));
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use crate::{
         answer::{Answer, LOGOUT_ROUTE, REFRESH_ROUTE},
         app::App,
         direct::{app, auth, request, send},
-        mock::{calls, expired},
+        mock::{Calls, NO_CALLS, calls, expired},
     },
 };
 
@@ -47,7 +47,7 @@ async fn a_preflight_goes_to_the_application_without_a_session() {
         assert_eq!((answer.status, answer.user(), app.served()), (200, None, served + 1), "{path}");
         assert_eq!(answer.set_cookie_fields().count(), 0, "{path}");
     }
-    assert_eq!(calls(&mock), [0, 0, 0]);
+    assert_eq!(calls(&mock), NO_CALLS);
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn the_query_does_not_count() {
     let answer = app.post(&path, &mock.sign_in("alice").cookie_header(), "{}").await;
     assert_refreshed(&answer, "alice", "the cookie's user");
     assert_eq!(app.post(&format!("{LOGOUT_ROUTE}?"), &answer.cookie_header(), "").await.body, "");
-    assert_eq!((calls(&mock), app.served()), ([1, 1, 1], 0));
+    assert_eq!((calls(&mock), app.served()), (Calls { keys: 1, refreshes: 1, logouts: 1, ..NO_CALLS }, 0));
 }
 
 #[tokio::test]
@@ -91,7 +91,16 @@ async fn paths_that_are_only_like_the_routes_get_the_normal_authentication() {
         let served = app.served();
         assert_eq!((app.post(path, "", "{}").await.status, app.served()), (401, served), "{path}");
     }
-    assert_eq!(calls(&mock), [1, 0, 0]);
+    assert_eq!(calls(&mock), Calls { keys: 1, ..NO_CALLS });
+}
+
+/// What a request target came to.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    status: u16,
+    cookies: usize,
+    refreshes: usize,
+    logouts: usize,
 }
 
 #[tokio::test]
@@ -128,21 +137,21 @@ async fn targets_near_the_two_routes_are_other_targets() {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
         let answer = send(&app, request).await;
-        let [_, refreshes, logouts] = calls(&mock);
-        let seen = (answer.status, answer.set_cookie().len(), refreshes, logouts);
-        match text(&case, "expect") {
-            "refresh" => assert_eq!(seen, (200, 2, 1, 0), "{id}"),
+        let Calls { refreshes, logouts, .. } = calls(&mock);
+        let seen = Outcome { status: answer.status, cookies: answer.set_cookie().len(), refreshes, logouts };
+        let expected = match text(&case, "expect") {
+            "refresh" => Outcome { status: 200, cookies: 2, refreshes: 1, logouts: 0 },
             // `Uri` drops the fragment, for the layer and the inner service alike.
-            "logout" | "same_as_inner" => assert_eq!(seen, (200, 2, 0, 1), "{id}"),
-            // The inner service says which path it saw; axum answers CONNECT without a body.
-            "pass" => assert_eq!(
-                (seen, answer.body.contains("path") || id.contains("connect")),
-                ((200, 0, 0, 0), true),
-                "{id}"
-            ),
-            "no_action" => assert_eq!(seen, (405, 0, 0, 0), "{id}"),
+            "logout" | "same_as_inner" => Outcome { status: 200, cookies: 2, refreshes: 0, logouts: 1 },
+            "pass" => {
+                // The inner service answers with the path that it saw; axum answers CONNECT without a body.
+                assert!(answer.body.contains("path") || id.contains("connect"), "{id}");
+                Outcome { status: 200, cookies: 0, refreshes: 0, logouts: 0 }
+            }
+            "no_action" => Outcome { status: 405, cookies: 0, refreshes: 0, logouts: 0 },
             unknown => panic!("{id}: the expectation {unknown} is not known"),
-        }
+        };
+        assert_eq!(seen, expected, "{id}");
     }
 }
 
@@ -196,7 +205,7 @@ impl Wrong {
         let answer = self.app.send(request.header("cookie", self.mock.sign_in("alice").cookie_header())).await;
         answer.assert_refused_gently(status, message, case);
         assert_eq!((answer.header("content-type"), answer.header("cache-control")), ("application/json", "no-store"));
-        assert_eq!((calls(&self.mock), self.app.served()), ([0, 0, 0], 0), "{case}");
+        assert_eq!((calls(&self.mock), self.app.served()), (NO_CALLS, 0), "{case}");
         answer
     }
 }

@@ -19,7 +19,7 @@ use crate::{
         answer::{Answer, ENDED, JWT, REFRESH, REFRESH_ROUTE},
         app::App,
         direct::{app, auth, request, send},
-        mock::{calls, expired},
+        mock::{Calls, NO_CALLS, calls, expired},
     },
 };
 
@@ -53,7 +53,7 @@ async fn the_answer_is_what_the_browser_sdk_reads() {
     ] {
         assert_eq!(answer.header(name), value, "{name}");
     }
-    assert_eq!((calls(&mock), app.served()), ([1, 1, 0], 0));
+    assert_eq!((calls(&mock), app.served()), (Calls { keys: 1, refreshes: 1, ..NO_CALLS }, 0));
     app.get("/me", answer.cookie_header()).await.assert_passed("alice", "with the new cookies");
 }
 
@@ -127,7 +127,7 @@ async fn a_one_time_secret_in_the_body_signs_in() {
     let answer = app.post(REFRESH_ROUTE, "", &body_with(&mock.one_time_secret("alice"))).await;
     assert_refreshed(&answer, "alice", "");
     app.get("/me", answer.cookie_header()).await.assert_passed("alice", "with the new cookies");
-    assert_eq!((calls(&mock), mock.live_sessions()), ([1, 1, 0], 1));
+    assert_eq!((calls(&mock), mock.live_sessions()), (Calls { keys: 1, refreshes: 1, ..NO_CALLS }, 1));
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn without_a_token_anywhere_the_message_says_so() {
     ] {
         app.post(REFRESH_ROUTE, cookie, body).await.assert_ended(NO_TOKEN, case);
     }
-    assert_eq!((calls(&mock), app.served()), ([0, 0, 0], 0));
+    assert_eq!((calls(&mock), app.served()), (NO_CALLS, 0));
 }
 
 #[tokio::test]
@@ -174,10 +174,10 @@ async fn a_token_that_crossmint_refuses_ends_the_session() {
     mock.revoke(alice.refresh_token());
     app.post(REFRESH_ROUTE, &alice.cookie_header(), "{}").await.assert_ended(ENDED, "in a cookie");
     app.post(REFRESH_ROUTE, "", &body_with("unknown")).await.assert_ended(ENDED, "in the body");
-    assert_eq!(calls(&mock), [1, 2, 0]);
+    assert_eq!(calls(&mock), Calls { keys: 1, refreshes: 2, ..NO_CALLS });
     let ambiguous = format!("{}; {REFRESH}=x", mock.sign_in("bob").cookie_header());
     app.post(REFRESH_ROUTE, &ambiguous, "{}").await.assert_ended(ENDED, "two tokens in cookies");
-    assert_eq!(calls(&mock), [1, 2, 0], "neither is sent");
+    assert_eq!(calls(&mock), Calls { keys: 1, refreshes: 2, ..NO_CALLS }, "neither is sent");
 }
 
 #[tokio::test]
@@ -295,7 +295,7 @@ async fn a_body_has_five_seconds_and_sixteen_kilobytes() {
     endless.assert_refused_gently(413, TOO_LARGE, "a body without end");
     let broken = post_stream(&app, stream::iter([Ok("{"), Err("gone")])).await;
     broken.assert_refused_gently(400, INVALID, "a body that breaks off");
-    assert_eq!(calls(&mock), [0, 0, 0]);
+    assert_eq!(calls(&mock), NO_CALLS);
 }
 
 #[tokio::test]
