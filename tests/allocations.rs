@@ -46,7 +46,7 @@ fn cost(app: &mut CrossmintAuthService<ServiceFn<Handler>>, cookie: &str, status
 }
 
 #[test]
-fn a_known_session_takes_three_allocations_however_many_cookies_come_with_it() {
+fn a_known_session_takes_three_allocations_whatever_the_number_of_cookies() {
     let stage = Stage::new();
     let mut app = app(&stage, |config| config);
     let session = stage.session().cookie_header();
@@ -63,7 +63,7 @@ fn a_known_session_takes_three_allocations_however_many_cookies_come_with_it() {
 }
 
 #[test]
-fn a_refusal_takes_a_few_allocations() {
+fn a_rejection_takes_a_few_allocations() {
     let stage = Stage::new();
     let mut app = app(&stage, |config| config);
     let refresh = stage.session().refresh_token().to_owned();
@@ -99,7 +99,7 @@ fn a_session_in_the_cache_takes_at_most_1600_bytes() {
 }
 
 #[test]
-fn a_request_that_waits_for_a_renewal_takes_at_most_two_kilobytes() {
+fn a_request_that_waits_for_a_refresh_takes_at_most_two_kilobytes() {
     let stage = Stage::new();
     let app = app(&stage, |config| config);
     let cookie: HeaderValue = stage.mock.session("bob").jwt_lifetime(-60).create().cookie_header().parse().unwrap();

@@ -29,7 +29,7 @@ use tracing::{
 };
 
 #[tokio::test]
-async fn nothing_that_is_printed_holds_a_secret() {
+async fn no_printed_text_contains_a_secret() {
     tracing::subscriber::set_global_default(Capture).unwrap();
     log::set_logger(&Capture).unwrap();
     log::set_max_level(log::LevelFilter::Trace);

@@ -1,4 +1,4 @@
-//! Every option: its default, what it does, and what it says of a value that cannot work.
+//! Every option: its default, its effect, and the error for a value that cannot work.
 
 use std::{future::Future, time::Duration};
 
@@ -37,7 +37,7 @@ fn a_genuine_key_is_accepted_and_names_its_project() {
 }
 
 #[test]
-fn a_bad_key_is_told_apart_from_other_bad_keys() {
+fn each_bad_api_key_has_an_error_of_its_own() {
     let payload = GENUINE.rsplit_once('_').unwrap().1;
     let cases = [
         ("old format", format!("sk_live_{payload}"), "create a new key"),
@@ -60,7 +60,7 @@ fn a_bad_key_is_told_apart_from_other_bad_keys() {
 }
 
 #[test]
-fn a_bad_value_is_named_shown_and_mended() {
+fn a_bad_value_is_an_error_that_names_the_option_and_the_fix() {
     type Change = fn(CrossmintAuthConfigBuilder) -> CrossmintAuthConfigBuilder;
     let custom =
         |jwt: &str, refresh_token: &str| CookieNames::Custom { jwt: jwt.into(), refresh_token: refresh_token.into() };
@@ -165,7 +165,7 @@ fn good_values_at_the_edge_are_accepted() {
 }
 
 #[test]
-fn the_base_url_follows_from_the_environment_or_is_normalised() {
+fn the_base_url_follows_the_environment_and_an_override_is_normalised() {
     let of = |builder: CrossmintAuthConfigBuilder| CrossmintAuth::new(builder.build().unwrap()).jwks_uri().to_owned();
     let environments = [
         (Environment::Development, "http://localhost:3000"),
@@ -190,7 +190,7 @@ fn the_base_url_follows_from_the_environment_or_is_normalised() {
 }
 
 #[test]
-fn cookies_are_as_documented_or_hardened_or_of_ones_own() {
+fn cookies_are_as_documented_hardened_or_custom() {
     let custom = CookieNames::Custom { jwt: "__Host-j".into(), refresh_token: "__Host-r".into() };
     let loose = (None, None, Some(cookie::SameSite::Lax));
     let tight = (Some(true), Some(true), Some(cookie::SameSite::Strict));
@@ -246,7 +246,7 @@ async fn scoped_names_fall_back_to_unscoped_ones_and_others_do_not() {
 }
 
 #[tokio::test]
-async fn the_two_routes_are_where_they_are_set() {
+async fn the_two_routes_are_configurable() {
     let mock = MockCrossmint::start().await;
     let refresh = "{\"refresh\":null}";
     let default = App::serve(&mock).await;
@@ -258,7 +258,11 @@ async fn the_two_routes_are_where_they_are_set() {
     ] {
         let cookie = mock.sign_in("alice").cookie_header();
         for path in others {
-            assert_eq!(app.post(path, &cookie, refresh).await.json()["path"], path, "a path like any other");
+            assert_eq!(
+                app.post(path, &cookie, refresh).await.json()["path"],
+                path,
+                "the default route is an ordinary path"
+            );
         }
         assert_eq!(app.post(routes[0], &cookie, refresh).await.json()["user"]["id"], "alice");
         assert!(app.post(routes[1], &cookie, "").await.clears(&[JWT, REFRESH]));
@@ -266,16 +270,16 @@ async fn the_two_routes_are_where_they_are_set() {
 }
 
 #[tokio::test]
-async fn the_routes_are_where_the_configuration_puts_them() {
+async fn configured_routes_replace_the_default_ones() {
     let mock = MockCrossmint::start().await;
-    let app = App::configured(&mock, |config| config.refresh_route("/renew").logout_route("/leave")).await;
+    let app = App::configured(&mock, |config| config.refresh_route("/refresh").logout_route("/leave")).await;
     let cookie = mock.sign_in("alice").cookie_header();
     app.post(REFRESH_ROUTE, &cookie, "{}")
         .await
         .assert_passed("alice", "the default route is one of the application's");
-    let renewed = app.post("/renew", &cookie, "{}").await;
-    assert!(renewed.stores_a_session(), "{renewed:?}");
-    assert!(app.post("/leave", &renewed.cookie_header(), "").await.clears(&[JWT, REFRESH]));
+    let refreshed = app.post("/refresh", &cookie, "{}").await;
+    assert!(refreshed.stores_a_session(), "{refreshed:?}");
+    assert!(app.post("/leave", &refreshed.cookie_header(), "").await.clears(&[JWT, REFRESH]));
     assert_eq!(calls(&mock), Calls { keys: 1, refreshes: 1, logouts: 1, ..NO_CALLS });
 }
 
@@ -315,7 +319,7 @@ async fn a_trusted_origin_is_normalised_before_it_is_compared() {
 }
 
 #[tokio::test]
-async fn time_limits_are_as_documented_or_as_set() {
+async fn time_limits_are_as_documented_or_configured() {
     let default = (Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(2));
     let own = (Duration::from_secs(50), Duration::from_secs(100), Duration::from_secs(20));
     for (name, (keys, refresh, logout)) in [("default", default), ("set", own)] {
@@ -345,7 +349,7 @@ async fn time_limits_are_as_documented_or_as_set() {
             async move { auth.get_session(&material).await.unwrap_err().kind() }
         };
         assert_eq!(times_out_after(refresh, call, mock.called(Endpoint::Refresh, 1)).await, AuthErrorKind::Unavailable);
-        // Until then, a late answer would still be taken.
+        // A late answer is accepted until then.
         pass(refresh / 4).await;
         auth.wait_idle().await;
         mock.inject(Endpoint::Logout, Fault::Hang);
@@ -358,7 +362,7 @@ async fn time_limits_are_as_documented_or_as_set() {
 }
 
 #[tokio::test]
-async fn endless_time_limits_work() {
+async fn unlimited_time_limits_work() {
     let mock = MockCrossmint::start().await;
     let max = Duration::MAX;
     let config = mock.config().refresh_timeout(max).keys_timeout(max).logout_timeout(max).connect_timeout(max);
@@ -369,8 +373,8 @@ async fn endless_time_limits_work() {
 }
 
 #[tokio::test]
-async fn a_connection_that_does_not_open_is_given_up_after_2_s_or_as_set() {
-    // A full queue: the kernel lets further connections wait.
+async fn connecting_times_out_after_2_s_or_as_configured() {
+    // With a full backlog, further connections do not open.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(0).unwrap();
@@ -388,7 +392,7 @@ async fn a_connection_that_does_not_open_is_given_up_after_2_s_or_as_set() {
 }
 
 #[test]
-fn risks_are_warned_of_exactly_once() {
+fn risky_configurations_are_warned_of_once() {
     let production = || CrossmintAuthConfig::builder(ApiKey::unverified("risky", Environment::Production));
     let staging = || CrossmintAuthConfig::builder(ApiKey::unverified("risky", Environment::Staging));
     let hardened = CookieOptions::hardened;
@@ -423,23 +427,23 @@ fn stored(auth: &CrossmintAuth) -> Vec<cookie::Cookie<'static>> {
     Answer { status: 200, headers, body: String::new() }.set_cookie()
 }
 
-/// Checks that a call that has begun ends when this much time has passed, and not a second before.
+/// Asserts that a call that has begun ends when this much time has passed, and not a second earlier.
 async fn times_out_after<C>(limit: Duration, call: C, begun: impl Future<Output = ()>) -> C::Output
 where
     C: Future<Output: Send> + Send + 'static,
 {
     let call = tokio::spawn(call);
     begun.await;
-    // From here on nothing arrives, and time passes to the next timer.
+    // Nothing arrives from here on, and the paused clock advances to the next timer.
     tokio::time::pause();
     let start = tokio::time::Instant::now();
     let output = call.await.unwrap();
     let elapsed = start.elapsed();
-    // Timers count whole milliseconds.
+    // Timers have a resolution of one millisecond.
     assert!((limit - Duration::from_secs(1)..limit + Duration::from_millis(10)).contains(&elapsed), "{elapsed:?}");
     tokio::time::resume();
     output
 }
 
-/// A client key of Crossmint's, which its SDK's own tests publish.
+/// A client key of Crossmint, published in the tests of its SDK.
 const GENUINE: &str = "ck_development_A61UZQnvjSQcM5qVBaBactgqebxafWAVsNdD2xLkgBxoYuH5q2guM8r9DUmZQzE1WYyoByGVYpEG2o9gVSzAZFsrLbfKGERUJ6D5CW6S9AsJGAc3ctgrsD4n2ioekzGj7KPbLwT3SysDjMamYXLxEroUbQSdwf6aLF4zeEpECq2crkTUQeLFzxzmjWNxFDHFYefDrfrFPCURvBXJLf5pCxCQ";

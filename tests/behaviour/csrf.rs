@@ -1,4 +1,4 @@
-//! What other sites can cause, and what they cannot. `tests/browser` shows it in a browser.
+//! What other sites can and cannot cause. `tests/browser` runs the same attacks in a browser.
 
 use axum::{
     body::Body,
@@ -24,7 +24,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn sec_fetch_site_decides_and_else_the_origin() {
+async fn sec_fetch_site_decides_and_otherwise_the_origin() {
     let mock = MockCrossmint::start().await;
     let app = App::configured(&mock, |config| config.trusted_origins([TRUSTED])).await;
     let own = app.url("");
@@ -46,7 +46,7 @@ async fn sec_fetch_site_decides_and_else_the_origin() {
 }
 
 #[tokio::test]
-async fn an_origin_is_compared_with_the_host_and_the_trusted_ones_to_the_letter() {
+async fn an_origin_must_equal_the_host_or_a_trusted_origin() {
     let mock = MockCrossmint::start().await;
     let app = App::configured(&mock, |config| config.trusted_origins([TRUSTED])).await;
     for (host, origin, allowed) in [
@@ -72,7 +72,7 @@ async fn an_origin_is_compared_with_the_host_and_the_trusted_ones_to_the_letter(
 }
 
 #[tokio::test]
-async fn an_http_origin_is_not_the_site_s_own_where_cookies_are_secure() {
+async fn with_secure_cookies_an_http_origin_is_another_site() {
     let mock = MockCrossmint::start().await;
     let app = App::configured(&mock, |config| {
         config.cookies(CookieOptions::hardened()).trusted_origins(["http://trusted.example"])
@@ -110,7 +110,7 @@ async fn requests_to_other_paths_may_come_from_anywhere() {
 }
 
 #[tokio::test]
-async fn a_request_from_another_site_without_cookies_ends_no_session() {
+async fn a_cross_site_request_without_cookies_ends_no_session() {
     let mock = MockCrossmint::start().await;
     let held = mock.sign_in("alice").cookie_header();
     let names = || CookieNames::Custom { jwt: JWT.to_owned(), refresh_token: REFRESH.to_owned() };
@@ -140,7 +140,7 @@ async fn a_request_from_another_site_without_cookies_ends_no_session() {
 }
 
 #[tokio::test]
-async fn only_the_dead_cookies_that_came_along_are_deleted_on_behalf_of_another_site() {
+async fn a_cross_site_request_deletes_only_the_invalid_cookies_that_it_carried() {
     let mock = MockCrossmint::start().await;
     let held = mock.sign_in("alice").cookie_header();
     let dead = || {
@@ -177,7 +177,7 @@ async fn only_the_dead_cookies_that_came_along_are_deleted_on_behalf_of_another_
 }
 
 #[tokio::test]
-async fn a_trusted_site_may_sign_out_but_a_refresh_that_fails_for_lack_of_cookies_ends_nothing() {
+async fn a_trusted_site_may_log_out_but_its_refresh_without_cookies_ends_no_session() {
     let mock = MockCrossmint::start().await;
     let held = mock.sign_in("alice").cookie_header();
     let app = App::configured(&mock, |config| config.trusted_origins([TRUSTED])).await;
@@ -193,7 +193,7 @@ async fn a_trusted_site_may_sign_out_but_a_refresh_that_fails_for_lack_of_cookie
 }
 
 #[tokio::test]
-async fn a_web_socket_is_opened_by_pages_of_this_site_and_of_trusted_ones_only() {
+async fn only_this_site_and_trusted_ones_open_a_web_socket() {
     let mock = MockCrossmint::start().await;
     let cookie = mock.sign_in("alice").cookie_header();
     for policy in [Unauthenticated::Reject, Unauthenticated::AllowMissing, Unauthenticated::Allow] {
@@ -213,7 +213,7 @@ async fn a_web_socket_is_opened_by_pages_of_this_site_and_of_trusted_ones_only()
             for headers in ELSEWHERE.into_iter().filter(|headers| !trusted.contains(headers)) {
                 for cookie in [&*cookie, ""] {
                     let (answer, case) = handshake(cookie, headers).await;
-                    answer.assert_refused_gently(403, CROSS_SITE, &case);
+                    answer.assert_rejected(403, CROSS_SITE, &case);
                 }
             }
             assert_eq!(app.served(), served, "{policy:?}, {protocol}");
@@ -234,7 +234,7 @@ async fn an_extended_connect_is_a_handshake_and_a_plain_one_is_not() {
     tokio::spawn(builder.enable_connect_protocol().serve_connection(TokioIo::new(server), service));
     let mut client = direct::http2(client).await;
     let cookie = mock.sign_in("alice").cookie_header();
-    // The first one only makes the server's settings known.
+    // The client learns the server's settings with the first response.
     for (case, method, uri, protocol, origin, status) in [
         ("a request", Method::GET, "http://app.example/ws", None, "https://evil.example", 200),
         ("another site", Method::CONNECT, "http://app.example/ws", Some("websocket"), "https://evil.example", 403),
@@ -255,7 +255,7 @@ async fn an_extended_connect_is_a_handshake_and_a_plain_one_is_not() {
 }
 
 #[tokio::test]
-async fn what_only_looks_like_a_preflight_needs_a_session() {
+async fn a_request_that_only_resembles_a_preflight_needs_a_session() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     const PREFLIGHT: [(&str, &str); 2] = [("origin", "https://x.example"), ("access-control-request-method", "POST")];
@@ -280,7 +280,7 @@ async fn what_only_looks_like_a_preflight_needs_a_session() {
 }
 
 #[tokio::test]
-async fn a_preflight_is_a_request_like_any_other_where_preflights_are_rejected() {
+async fn a_preflight_is_treated_as_any_request_if_preflights_are_rejected() {
     let mock = MockCrossmint::start().await;
     let preflight = [("origin", "https://x.example"), ("access-control-request-method", "POST")];
     for (policy, status) in
@@ -310,7 +310,7 @@ async fn assert_allowed(app: &App, mock: &MockCrossmint, headers: &[(&str, &str)
             assert_eq!((answer.status, mock.calls(endpoint)), (200, before + 1), "{case}");
             assert_eq!(answer.set_cookie_fields().count(), 2, "{case}");
         } else {
-            answer.assert_refused_gently(403, CROSS_SITE, &case);
+            answer.assert_rejected(403, CROSS_SITE, &case);
             assert_eq!(mock.calls(endpoint), before, "{case}");
             assert_eq!(answer.header("cache-control"), "no-store", "{case}");
         }
@@ -325,12 +325,12 @@ async fn send(app: &App, method: Method, path: &str, cookie: &str, headers: &[(&
     app.send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
 }
 
-/// Returns the names of the cookies that are left of `held` in a browser that gets this answer.
+/// Returns the names of the cookies in `held` that a browser still has after this answer.
 fn left_of(held: &str, answer: &Answer) -> Vec<String> {
     let site: Url = "http://app.example/".parse().unwrap();
     let mut jar = CookieStore::default();
     for field in held.split("; ").chain(answer.set_cookie_fields()) {
-        // One that is deleted without being there is an error.
+        // The jar reports the deletion of an absent cookie as an error.
         let result = jar.parse(field, &site);
         assert!(matches!(result, Ok(_) | Err(CookieError::Expired)), "{field}: {result:?}");
     }
@@ -339,7 +339,7 @@ fn left_of(held: &str, answer: &Answer) -> Vec<String> {
     names
 }
 
-/// Header fields of requests that another site has caused.
+/// Header fields of cross-site requests.
 const ELSEWHERE: [&[(&str, &str)]; 14] = [
     &[("sec-fetch-site", "cross-site")],
     &[("sec-fetch-site", "same-site")],

@@ -1,6 +1,6 @@
 //! What the layer does, sentence by sentence, over real HTTP against the mock.
 //!
-//! The modules are named after those of `src`. `matrix` shows what every fault does in every state of the layer.
+//! The modules are named after those of `src`. `matrix` covers every fault in every state of the layer.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 

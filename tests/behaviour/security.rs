@@ -10,7 +10,7 @@ fn every_threat_has_its_evidence_or_a_reason() {
         Some((id.get(..1)?, id.get(1..)?.parse::<usize>().ok()?, evidence))
     });
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // A published crate does not have the packages in `tests`, and so not all tests.
+    // A published crate lacks the packages in `tests`, and so some of the tests.
     let tests = (!root.join("Cargo.toml.orig").exists()).then(|| tests(root));
     let mut found = BTreeSet::new();
     for (letter, number, evidence) in rows {
@@ -62,7 +62,7 @@ fn marked(source: &str) -> BTreeSet<String> {
     tests
 }
 
-/// Tells whether a text can be a test's name. Paths, types and commands have other characters.
+/// Tells whether a text can be the name of a test. Paths, types and commands have other characters.
 fn is_name(text: &str) -> bool {
     text.contains('_') && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }

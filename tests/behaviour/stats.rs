@@ -1,4 +1,4 @@
-//! What operators see of the layer: counters and events.
+//! Counters and events.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn counters_tell_what_was_done() {
+async fn the_counters_count_what_was_done() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let app = app(&auth);
@@ -56,7 +56,7 @@ async fn counters_tell_what_was_done() {
 }
 
 #[tokio::test]
-async fn events_say_in_a_few_words_what_happened() {
+async fn events_tell_what_happened() {
     let events = Events::capture(Level::TRACE);
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
@@ -100,7 +100,7 @@ async fn events_say_in_a_few_words_what_happened() {
 }
 
 #[tokio::test]
-async fn an_outage_makes_one_line_a_minute() {
+async fn an_outage_is_logged_once_a_minute() {
     let events = Events::capture(Level::WARN);
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
@@ -117,7 +117,7 @@ async fn an_outage_makes_one_line_a_minute() {
 }
 
 #[tokio::test]
-async fn a_run_of_refusals_is_a_warning_that_names_the_api_key() {
+async fn a_run_of_refusals_logs_a_warning_that_names_the_api_key() {
     let events = Events::capture(Level::WARN);
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().refusal_warning(3).build().unwrap());
@@ -127,7 +127,7 @@ async fn a_run_of_refusals_is_a_warning_that_names_the_api_key() {
     for user in ["alice", "carol"] {
         get(&app, "/", &expired(&mock, user).cookie_header()).await;
     }
-    assert_eq!(get(&app, "/", &good).await.status, 200, "which ends the run");
+    assert_eq!(get(&app, "/", &good).await.status, 200, "this ends the run");
     mock.inject(Endpoint::Refresh, Fault::Status(401));
     let again = expired(&mock, "dave").cookie_header();
     for _ in 0..3 {

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_shutdown_waits_for_the_renewals_whose_clients_are_gone() {
+async fn a_shutdown_waits_for_refreshes_whose_clients_have_hung_up() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     auth.warm_up().await.unwrap();
@@ -26,9 +26,9 @@ async fn a_shutdown_waits_for_the_renewals_whose_clients_are_gone() {
         () = mock.called(Endpoint::Refresh, 1) => {}
     }
     let mut idle = Box::pin(auth.wait_idle());
-    assert!((&mut idle).now_or_never().is_none(), "one is under way");
+    assert!((&mut idle).now_or_never().is_none(), "a refresh is under way");
     hold.release();
     idle.await;
     assert_eq!(get(&app(&auth), "/", &alice.cookie_header()).await.status, 200);
-    assert_eq!(mock.calls(Endpoint::Refresh), 1, "its pair has been kept");
+    assert_eq!(mock.calls(Endpoint::Refresh), 1, "its successor is kept");
 }

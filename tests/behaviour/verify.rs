@@ -1,4 +1,4 @@
-//! Which JWTs verify, and the cache of those that have.
+//! The grammar and the claims of JWTs, and the cache of verified ones.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_token_passes_only_if_its_header_and_claims_are_sound() {
+async fn a_token_verifies_only_if_its_header_and_claims_are_valid() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let claims = |changes: Value| {
@@ -123,7 +123,7 @@ async fn only_rs256_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_signature_that_is_off_by_a_bit_or_a_byte_is_refused() {
+async fn a_signature_that_is_off_by_a_bit_or_a_byte_is_rejected() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let alice = mock.sign_in("alice");
@@ -155,7 +155,7 @@ async fn a_signature_that_is_off_by_a_bit_or_a_byte_is_refused() {
 }
 
 #[tokio::test]
-async fn nothing_that_a_token_says_makes_the_layer_ask_elsewhere() {
+async fn no_header_of_a_token_causes_a_call_elsewhere() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     auth.warm_up().await.unwrap();
@@ -187,7 +187,7 @@ async fn nothing_that_a_token_says_makes_the_layer_ask_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_verified_token_vouches_for_no_other_with_its_signature() {
+async fn a_cached_token_does_not_verify_another_one_with_its_signature() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
     let (alice, mallory) = (mock.sign_in("alice"), mock.sign_in("mallory"));
@@ -196,11 +196,15 @@ async fn a_verified_token_vouches_for_no_other_with_its_signature() {
     let others = BASE64URL.encode(json!({"sub": "alice", "aud": "mock-project", "exp": at(9999)}).to_string());
     let forged = mallory.cookie_header().replace(mallory.jwt(), &alice.jwt().replace(claims, &others));
     let answer = get(&app, "/", &forged).await;
-    assert_eq!((answer.user().as_deref(), mock.calls(Endpoint::Refresh)), (Some("mallory"), 1), "renewed instead");
+    assert_eq!(
+        (answer.user().as_deref(), mock.calls(Endpoint::Refresh)),
+        (Some("mallory"), 1),
+        "refreshed, and not taken from the cache"
+    );
 }
 
 #[tokio::test]
-async fn the_token_cache_is_as_large_as_it_is_set() {
+async fn the_token_cache_is_bounded_as_configured() {
     let mock = MockCrossmint::start().await;
     let sessions: Vec<_> = (0..100).map(|n| mock.sign_in(&n.to_string())).collect();
     for (bytes, expected) in [(None, 100..=100), (Some(64 << 10), 0..=60), (Some(0), 0..=0)] {
@@ -214,7 +218,7 @@ async fn the_token_cache_is_as_large_as_it_is_set() {
             }))
             .await
         };
-        // A session from the cache has the JWT of the one before at the same address.
+        // Sessions from the cache share one allocation of the JWT.
         let (first, second) = (all().await, all().await);
         let cached = first.iter().zip(&second).filter(|(a, b)| a.jwt().as_ptr() == b.jwt().as_ptr()).count();
         assert!(expected.contains(&cached), "{bytes:?}: {cached}");

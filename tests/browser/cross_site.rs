@@ -43,7 +43,7 @@ async fn assert_safe(same_site: SameSite, options: CookieOptions) {
 
 /// What the test above would find if the layer did not look where a request comes from.
 #[tokio::test]
-async fn without_what_browsers_tell_a_link_and_a_form_sign_the_user_out() {
+async fn without_the_headers_of_browsers_a_link_and_a_form_sign_the_user_out() {
     let Some(browser) = Browser::start().await else { return };
     let untold = |headers: &mut HeaderMap| {
         headers.remove("sec-fetch-site");

@@ -10,7 +10,7 @@ use crate::{
 
 /// A deletion does not touch a partitioned cookie of the same name, domain and path.
 #[tokio::test]
-async fn planted_cookies_sign_nobody_in_as_somebody_else() {
+async fn planted_cookies_sign_no_user_in_as_another() {
     for (case, attribute) in [("as usual", ""), ("partitioned", "; Partitioned")] {
         let Some(browser) = Browser::start().await else { return };
         let options = CookieOptions::hardened();

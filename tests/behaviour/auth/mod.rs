@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_session_is_found_by_headers_by_a_pair_and_by_material() {
+async fn headers_a_pair_and_material_resolve_to_a_session() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let alice = mock.sign_in("alice");
@@ -46,7 +46,7 @@ async fn a_session_is_found_by_headers_by_a_pair_and_by_material() {
 }
 
 #[tokio::test]
-async fn credentials_without_a_refresh_token_are_none() {
+async fn credentials_without_a_refresh_token_are_rejected_without_a_call() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let alice = mock.sign_in("alice");
@@ -65,19 +65,22 @@ async fn credentials_without_a_refresh_token_are_none() {
 }
 
 #[tokio::test]
-async fn a_renewed_session_says_so_once_and_can_be_stored() {
+async fn a_refreshed_session_returns_its_material_once() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     mock.set_user(json!({"id": "alice", "email": "alice@example.com"}));
     let alice = expired(&mock, "alice");
     let session = auth.get_session(&headers(&alice.cookie_header())).await.unwrap();
-    let renewed = session.renewed().unwrap();
-    assert_eq!(renewed.user().unwrap().email.as_deref(), Some("alice@example.com"));
-    assert_eq!((renewed.jwt(), renewed.refresh_token().secret()), (session.jwt(), session.refresh_token().secret()));
-    assert!(mock.is_live(renewed.refresh_token().secret()));
+    let refreshed = session.renewed().unwrap();
+    assert_eq!(refreshed.user().unwrap().email.as_deref(), Some("alice@example.com"));
+    assert_eq!(
+        (refreshed.jwt(), refreshed.refresh_token().secret()),
+        (session.jwt(), session.refresh_token().secret())
+    );
+    assert!(mock.is_live(refreshed.refresh_token().secret()));
 
     let mut response = HeaderMap::new();
-    auth.store_auth_material(&mut response, renewed).unwrap();
+    auth.store_auth_material(&mut response, refreshed).unwrap();
     let response = answer(response);
     let cookies = response.set_cookie();
     assert_eq!(cookies.iter().map(|cookie| cookie.name()).collect::<Vec<_>>(), [JWT, REFRESH]);
@@ -131,7 +134,7 @@ async fn clearing_deletes_both_cookies() {
 }
 
 #[tokio::test]
-async fn the_last_word_on_a_response_counts() {
+async fn the_last_write_to_a_response_wins() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let material = auth.refresh(mock.sign_in("alice").refresh_token()).await.unwrap();
@@ -169,7 +172,7 @@ async fn a_refresh_exchanges_a_one_time_secret_once() {
 }
 
 #[tokio::test]
-async fn a_logout_ends_the_session_upstream_or_says_why_not() {
+async fn a_logout_revokes_the_session_or_returns_the_cause() {
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().logout_timeout(Duration::from_millis(100)).build().unwrap());
     let [alice, bob, carol] = ["alice", "bob", "carol"].map(|user| mock.sign_in(user));
@@ -180,20 +183,20 @@ async fn a_logout_ends_the_session_upstream_or_says_why_not() {
     assert_eq!(mock.requests(Endpoint::Logout)[0].json().unwrap(), json!({"refresh": alice.refresh_token()}));
 
     auth.logout(&HeaderMap::new()).await.unwrap();
-    assert_eq!(mock.calls(Endpoint::Logout), 3, "there is nothing to end");
+    assert_eq!(mock.calls(Endpoint::Logout), 3, "there is nothing to revoke");
     for fault in [Fault::Status(500), Fault::Status(403), Fault::Reset, Fault::Hang] {
         mock.inject(Endpoint::Logout, fault.clone());
         let dave = mock.sign_in("dave");
         let error = auth.logout(&material(&dave)).await.unwrap_err();
         assert!(error.kind() == AuthErrorKind::Unavailable && error.source().is_some(), "{fault:?}");
-        let renewal = auth.get_session(Credentials::pair("", dave.refresh_token())).await.unwrap_err();
-        assert_eq!(renewal.kind(), AuthErrorKind::Refused, "{fault:?}: the session has ended here");
+        let refresh = auth.get_session(Credentials::pair("", dave.refresh_token())).await.unwrap_err();
+        assert_eq!(refresh.kind(), AuthErrorKind::Refused, "{fault:?}: the session has ended in this process");
     }
     assert_eq!(mock.calls(Endpoint::Refresh), 0);
 }
 
 #[tokio::test]
-async fn a_logout_drops_the_verified_token() {
+async fn a_logout_evicts_the_jwt_from_the_token_cache() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let alice = mock.sign_in("alice");
@@ -222,7 +225,7 @@ async fn verifying_a_jwt_returns_its_claims_or_the_reason() {
 }
 
 #[tokio::test]
-async fn warming_up_loads_the_keys_or_says_why_not() {
+async fn warm_up_loads_the_key_set_or_returns_the_cause() {
     let mock = MockCrossmint::start().await;
     assert_eq!(auth(&mock).jwks_uri(), format!("{}/.well-known/jwks.json", mock.base_url()));
     let warm = auth(&mock);
@@ -230,7 +233,7 @@ async fn warming_up_loads_the_keys_or_says_why_not() {
     warm.warm_up().await.unwrap();
     assert_eq!(mock.calls(Endpoint::Keys), 1);
     let headers = headers(&mock.sign_in("alice").cookie_header());
-    assert!(warm.get_session(&headers).now_or_never().is_some(), "nobody has to be asked");
+    assert!(warm.get_session(&headers).now_or_never().is_some(), "without a call");
 
     let cases = [
         ("an outage", Fault::Status(503), AuthErrorKind::Unavailable, "503"),
@@ -255,7 +258,7 @@ fn headers(cookie: &str) -> HeaderMap {
     HeaderMap::from_iter([(http::header::COOKIE, cookie.parse().unwrap())])
 }
 
-/// Reads the headers that the handle wrote as a client would.
+/// Reads headers that the handle has written as a client does.
 fn answer(headers: HeaderMap) -> Answer {
     Answer { status: 200, headers, body: String::new() }
 }

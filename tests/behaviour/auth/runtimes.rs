@@ -1,4 +1,4 @@
-//! Outside of a runtime, and in one that ends.
+//! Outside a runtime, and in one that ends.
 
 use std::convert::Infallible;
 
@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 #[test]
-fn the_handle_works_on_one_thread_and_errs_outside_of_a_runtime() {
+fn the_handle_works_on_one_thread_and_fails_outside_a_runtime() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (mock, auth) = runtime.block_on(async {
         let mock = MockCrossmint::start().await;
@@ -26,7 +26,7 @@ fn the_handle_works_on_one_thread_and_errs_outside_of_a_runtime() {
         (mock, auth)
     });
     let alice = mock.sign_in("alice");
-    let (material, spent) = (material(&alice), material(&expired(&mock, "bob")));
+    let (material, lapsed) = (material(&alice), material(&expired(&mock, "bob")));
 
     let outside = |name: &str, error: tower_crossmint_auth::AuthError| {
         assert_eq!(error.kind(), AuthErrorKind::Unavailable, "{name}");
@@ -38,23 +38,23 @@ fn the_handle_works_on_one_thread_and_errs_outside_of_a_runtime() {
     outside("get_user", auth.get_user("alice").now_or_never().unwrap().unwrap_err());
     outside("logout", auth.logout(&material).now_or_never().unwrap().unwrap_err());
 
-    // None of it is held against Crossmint.
+    // None of these counts as a failure of Crossmint.
     let carol = self::material(&mock.sign_in("carol"));
     runtime.block_on(async {
         auth.warm_up().await.unwrap();
         assert_eq!(auth.get_user("alice").await.unwrap().id, "alice");
     });
-    assert_eq!(auth.get_session(&carol).now_or_never().unwrap().unwrap().user_id(), "carol", "nobody has to be asked");
-    outside("a renewal", auth.get_session(&spent).now_or_never().unwrap().unwrap_err());
+    assert_eq!(auth.get_session(&carol).now_or_never().unwrap().unwrap().user_id(), "carol", "without a call");
+    outside("a refresh", auth.get_session(&lapsed).now_or_never().unwrap().unwrap_err());
     runtime.block_on(async {
-        assert_eq!(auth.get_session(&spent).await.unwrap().user_id(), "bob");
+        assert_eq!(auth.get_session(&lapsed).await.unwrap().user_id(), "bob");
         auth.logout(&carol).await.unwrap();
     });
     assert_eq!(calls(&mock), Calls { keys: 1, refreshes: 1, logouts: 1, ..NO_CALLS });
 }
 
 #[test]
-fn the_layer_answers_as_in_an_outage_outside_of_a_runtime() {
+fn outside_a_runtime_the_layer_answers_as_in_an_outage() {
     let runtime = runtime();
     let mock = runtime.block_on(MockCrossmint::start());
     let cookie = expired(&mock, "alice").cookie_header();
@@ -70,7 +70,7 @@ fn the_layer_answers_as_in_an_outage_outside_of_a_runtime() {
     }
     assert_eq!((calls(&mock), mock.live_sessions()), (NO_CALLS, 1));
 
-    // What counts is where the future is polled.
+    // It is the poll that needs a runtime, not the call.
     let inner = tower::service_fn(|_| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
     let mut service = CrossmintAuthLayer::from(auth(&mock)).layer(inner);
     let response = service.call(request::<Body>(Method::POST, REFRESH_ROUTE, &cookie));
@@ -78,7 +78,7 @@ fn the_layer_answers_as_in_an_outage_outside_of_a_runtime() {
 }
 
 #[test]
-fn who_waits_for_a_renewal_whose_runtime_ends_is_told() {
+fn waiters_of_a_refresh_whose_runtime_ends_get_an_error() {
     let (lost, alive) = (runtime(), runtime());
     let mock = alive.block_on(MockCrossmint::start());
     let auth = auth(&mock);
@@ -86,7 +86,7 @@ fn who_waits_for_a_renewal_whose_runtime_ends_is_told() {
     let alice = expired(&mock, "alice");
     let _hold = mock.hold(Endpoint::Refresh);
     let credentials = material(&alice);
-    let renewal = lost.spawn({
+    let refresh = lost.spawn({
         let (auth, credentials) = (auth.clone(), credentials.clone());
         async move { auth.get_session(&credentials).await }
     });
@@ -96,7 +96,7 @@ fn who_waits_for_a_renewal_whose_runtime_ends_is_told() {
     let outside = auth.logout(&credentials).now_or_never().unwrap();
     assert_eq!(outside.unwrap_err().kind(), AuthErrorKind::Unavailable);
     drop(lost);
-    assert!(alive.block_on(renewal).is_err());
+    assert!(alive.block_on(refresh).is_err());
     assert_eq!(alive.block_on(waiting).unwrap_err().kind(), AuthErrorKind::Unavailable);
     assert_eq!(mock.calls(Endpoint::Refresh), 1);
     assert_eq!(alive.block_on(auth.get_session(&material(&mock.sign_in("bob")))).unwrap().user_id(), "bob");

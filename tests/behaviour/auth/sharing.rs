@@ -19,19 +19,19 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn clones_and_layers_share_the_keys_the_tokens_and_the_renewals() {
+async fn clones_and_layers_share_the_key_set_the_token_cache_and_the_refreshes() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let layer = CrossmintAuthLayer::from(auth.clone());
     let (app, same) = (app(&auth), layer.auth().clone());
     let alice = expired(&mock, "alice");
-    let renewed = auth.get_session(&material(&alice)).await.unwrap();
-    assert_eq!(same.get_session(&material(&alice)).await.unwrap().jwt(), renewed.jwt());
+    let refreshed = auth.get_session(&material(&alice)).await.unwrap();
+    assert_eq!(same.get_session(&material(&alice)).await.unwrap().jwt(), refreshed.jwt());
     let answer = get(&app, "/", &alice.cookie_header()).await;
-    assert_eq!(answer.set_cookie()[0].value(), renewed.jwt());
+    assert_eq!(answer.set_cookie()[0].value(), refreshed.jwt());
     assert_eq!(calls(&mock), Calls { keys: 1, refreshes: 1, ..NO_CALLS });
 
-    // One allocation of the JWT, in the cache that all look into.
+    // The JWT is allocated once, in the shared cache.
     let bob = material(&mock.sign_in("bob"));
     let sessions = [auth.get_session(&bob).await.unwrap(), same.get_session(&bob).await.unwrap()];
     assert_eq!(sessions[0].jwt().as_ptr(), sessions[1].jwt().as_ptr());
@@ -42,7 +42,7 @@ async fn clones_and_layers_share_the_keys_the_tokens_and_the_renewals() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn layers_made_from_clones_of_one_configuration_renew_a_session_once() {
+async fn layers_made_from_clones_of_one_configuration_refresh_a_session_once() {
     let mock = MockCrossmint::start().await;
     let config = mock.config().build().unwrap();
     let of = |config| App::with(CrossmintAuthLayer::new(config).auth().clone());
@@ -56,11 +56,11 @@ async fn layers_made_from_clones_of_one_configuration_renew_a_session_once() {
     };
     let (answers, ()) = tokio::join!(requests, release);
     for (number, answer) in answers.iter().enumerate() {
-        answer.assert_renewed("alice", &format!("request {number}"));
+        answer.assert_refreshed("alice", &format!("request {number}"));
         assert_eq!(answer.cookie_header(), answers[0].cookie_header(), "request {number}");
     }
     for app in &apps {
-        app.get("/", &alice).await.assert_renewed("alice", "a latecomer");
+        app.get("/", &alice).await.assert_refreshed("alice", "a latecomer");
         app.get("/", answers[0].cookie_header()).await.assert_passed("alice", "the browser's next request");
     }
     assert_eq!((calls(&mock), mock.live_sessions()), (Calls { keys: 1, refreshes: 1, ..NO_CALLS }, 1));
@@ -74,13 +74,13 @@ async fn a_configuration_keeps_no_handle_alive() {
         let auth = CrossmintAuth::new(config.clone());
         auth.warm_up().await.unwrap();
         CrossmintAuth::new(config.clone()).warm_up().await.unwrap();
-        assert_eq!(mock.calls(Endpoint::Keys), handles, "the key set went with the last handle");
+        assert_eq!(mock.calls(Endpoint::Keys), handles, "the key set is dropped with the last handle");
         auth.wait_idle().await;
     }
 }
 
 #[tokio::test]
-async fn a_configuration_finds_its_handle_while_a_task_of_it_goes_on() {
+async fn a_configuration_reuses_its_handle_while_one_of_its_tasks_runs() {
     let mock = MockCrossmint::start().await;
     let config = mock.config().build().unwrap();
     let alice = expired(&mock, "alice").cookie_header();
@@ -93,7 +93,7 @@ async fn a_configuration_finds_its_handle_while_a_task_of_it_goes_on() {
     let auth = CrossmintAuth::new(config);
     let app = app(&auth);
     let (answer, ()) = tokio::join!(get(&app, "/", &alice), async { hold.release() });
-    answer.assert_renewed("alice", "the client of before has hung up, and all its handles are dropped");
+    answer.assert_refreshed("alice", "the first client has hung up, and all its handles are dropped");
     assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
 }
 
@@ -105,7 +105,7 @@ async fn a_second_handle_for_a_project_is_warned_of_once() {
     let rows: [(&str, [CrossmintAuthConfig; 2], usize); 3] = [
         ("another base URL", [mock.config(), elsewhere.config()].map(built), 0),
         ("another project", [mock.config(), other().base_url(mock.base_url())].map(built), 0),
-        ("the same project", [mock.config(), mock.config().refresh_route("/renew")].map(built), 1),
+        ("the same project", [mock.config(), mock.config().refresh_route("/refresh")].map(built), 1),
     ];
     for (name, configs, expected) in rows {
         let before = events.texts().len();

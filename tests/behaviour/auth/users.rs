@@ -11,7 +11,7 @@ use tower_crossmint_auth::{
 use crate::support::direct::auth;
 
 #[tokio::test]
-async fn a_user_is_found_whatever_the_id() {
+async fn a_user_is_found_by_any_id() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let cases = [
@@ -40,7 +40,7 @@ async fn a_user_is_found_whatever_the_id() {
 }
 
 #[tokio::test]
-async fn a_user_id_names_this_user_or_nobody() {
+async fn a_user_id_with_control_characters_is_an_error() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let _ = mock.sign_in("alice");
@@ -51,7 +51,7 @@ async fn a_user_id_names_this_user_or_nobody() {
 }
 
 #[tokio::test]
-async fn a_user_that_is_not_given_out_is_an_error_with_a_reason() {
+async fn a_failed_look_up_of_a_user_is_an_error_with_its_cause() {
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().refresh_timeout(Duration::from_secs(1)).build().unwrap());
     let cases = [
@@ -75,7 +75,7 @@ async fn a_user_that_is_not_given_out_is_an_error_with_a_reason() {
 }
 
 #[tokio::test]
-async fn a_user_that_is_not_given_out_ends_no_session() {
+async fn an_unknown_user_is_not_reported_as_an_ended_session() {
     let mock = MockCrossmint::start().await;
     let error = auth(&mock).get_user("nobody").await.unwrap_err();
     assert_eq!(error.kind(), AuthErrorKind::UserUnavailable);

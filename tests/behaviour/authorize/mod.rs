@@ -1,4 +1,4 @@
-//! Requests that are not for one of the two routes: what becomes of their session.
+//! The sessions of requests that are not for the two routes.
 
 mod unauthenticated;
 
@@ -36,12 +36,12 @@ async fn a_valid_session_passes_without_a_call() {
 }
 
 #[tokio::test]
-async fn an_expired_session_is_renewed() {
+async fn an_expired_session_is_refreshed() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let bob = expired(&mock, "bob");
     let answer = app.get("/me", bob.cookie_header()).await;
-    answer.assert_renewed("bob", "");
+    answer.assert_refreshed("bob", "");
     assert_eq!(answer.header("vary"), "cookie");
     let stored: Vec<_> = answer.set_cookie().iter().map(|cookie| cookie.value().to_owned()).collect();
     let seen = answer.json();
@@ -55,7 +55,7 @@ async fn an_expired_session_is_renewed() {
 }
 
 #[tokio::test]
-async fn a_jwt_that_is_missing_or_bad_in_any_way_is_renewed() {
+async fn a_missing_or_invalid_jwt_is_refreshed() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let valid = mock.sign_in("mallory").jwt().to_owned();
@@ -72,17 +72,17 @@ async fn a_jwt_that_is_missing_or_bad_in_any_way_is_renewed() {
         ("forged", format!("{message}.{flipped}{}", &signature[1..])),
         ("of an unknown key", unknown_key),
     ] {
-        let renewed = mock.calls(Endpoint::Refresh);
+        let refreshed = mock.calls(Endpoint::Refresh);
         let token = mock.sign_in("alice").refresh_token().to_owned();
-        app.get("/me", format!("{JWT}={jwt}; {REFRESH}={token}")).await.assert_renewed("alice", case);
-        assert_eq!(mock.calls(Endpoint::Refresh), renewed + 1, "{case}");
+        app.get("/me", format!("{JWT}={jwt}; {REFRESH}={token}")).await.assert_refreshed("alice", case);
+        assert_eq!(mock.calls(Endpoint::Refresh), refreshed + 1, "{case}");
     }
     let token = mock.sign_in("alice").refresh_token().to_owned();
-    app.get("/me", format!("{REFRESH}={token}")).await.assert_renewed("alice", "missing");
+    app.get("/me", format!("{REFRESH}={token}")).await.assert_refreshed("alice", "missing");
 }
 
 #[tokio::test]
-async fn a_valid_jwt_without_a_refresh_token_is_refused() {
+async fn a_valid_jwt_without_a_refresh_token_is_rejected() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let jwt = mock.sign_in("alice").jwt().to_owned();
@@ -122,7 +122,7 @@ async fn a_head_request_is_treated_as_a_get() {
 }
 
 #[tokio::test]
-async fn only_a_renewal_changes_the_headers_of_the_inner_response() {
+async fn only_a_refresh_changes_the_headers_of_the_inner_response() {
     let mock = MockCrossmint::start().await;
     let headers = [
         (header::CACHE_CONTROL, "public, max-age=60"),
@@ -141,10 +141,10 @@ async fn only_a_renewal_changes_the_headers_of_the_inner_response() {
     assert_eq!(fields(&passed, "vary"), ["accept"]);
     assert_eq!(fields(&passed, "set-cookie"), ["theme=dark", "crossmint-jwt-mock-project=the application's own"]);
 
-    let renewed = app.get("/", expired(&mock, "bob").cookie_header()).await;
-    assert_eq!(fields(&renewed, "cache-control"), ["no-store"]);
-    assert_eq!(fields(&renewed, "vary"), ["accept", "cookie"]);
-    let cookies = fields(&renewed, "set-cookie");
-    assert_eq!(cookies[..2], fields(&passed, "set-cookie"), "what the application sets itself stays");
+    let refreshed = app.get("/", expired(&mock, "bob").cookie_header()).await;
+    assert_eq!(fields(&refreshed, "cache-control"), ["no-store"]);
+    assert_eq!(fields(&refreshed, "vary"), ["accept", "cookie"]);
+    let cookies = fields(&refreshed, "set-cookie");
+    assert_eq!(cookies[..2], fields(&passed, "set-cookie"), "the cookies of the application stay");
     assert!(cookies.len() == 3 && cookies[2].starts_with(REFRESH), "{cookies:?}");
 }

@@ -12,18 +12,18 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn every_policy_lets_valid_and_renewed_sessions_pass() {
+async fn every_policy_lets_valid_and_refreshed_sessions_pass() {
     let mock = MockCrossmint::start().await;
     for policy in [Unauthenticated::Reject, Unauthenticated::AllowMissing, Unauthenticated::Allow] {
         let app = app(&mock, policy).await;
         let case = format!("{policy:?}");
         app.get("/me", mock.sign_in("alice").cookie_header()).await.assert_passed("alice", &case);
-        app.get("/me", expired(&mock, "bob").cookie_header()).await.assert_renewed("bob", &case);
+        app.get("/me", expired(&mock, "bob").cookie_header()).await.assert_refreshed("bob", &case);
     }
 }
 
 #[tokio::test]
-async fn reject_refuses_requests_without_a_session() {
+async fn reject_rejects_requests_without_a_session() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     for (case, cookie) in NONE {
@@ -52,7 +52,7 @@ async fn allow_missing_passes_on_only_requests_without_any_credentials() {
 }
 
 #[tokio::test]
-async fn allow_passes_everything_on_and_clears_the_cookies_of_dead_sessions_on_the_way_out() {
+async fn allow_passes_everything_on_and_clears_the_cookies_of_ended_sessions() {
     let mock = MockCrossmint::start().await;
     let app = app(&mock, Unauthenticated::Allow).await;
     for (case, cookie) in NONE {
@@ -72,7 +72,7 @@ async fn allow_passes_everything_on_and_clears_the_cookies_of_dead_sessions_on_t
 }
 
 #[tokio::test]
-async fn the_policy_is_for_requests_and_not_for_the_refresh_route() {
+async fn the_policy_does_not_apply_to_the_refresh_route() {
     let mock = MockCrossmint::start().await;
     let app = app(&mock, Unauthenticated::Allow).await;
     let answer = app.post("/api/auth/refresh", "", "{}").await;
@@ -80,7 +80,7 @@ async fn the_policy_is_for_requests_and_not_for_the_refresh_route() {
 }
 
 #[tokio::test]
-async fn an_outage_is_no_lack_of_credentials() {
+async fn an_outage_is_not_treated_as_missing_credentials() {
     let mock = MockCrossmint::start().await;
     mock.inject(Endpoint::Refresh, Fault::Status(503));
     let missing = app(&mock, Unauthenticated::AllowMissing).await;
@@ -96,13 +96,13 @@ async fn app(mock: &MockCrossmint, policy: Unauthenticated) -> App {
     App::configured(mock, |config| config.unauthenticated(policy)).await
 }
 
-/// Asserts that a request was passed on without a session.
+/// Asserts that a request was forwarded without a session.
 #[track_caller]
 fn assert_anonymous(answer: &Answer, case: &str) {
     assert_eq!((answer.status, answer.user()), (200, None), "{case}");
 }
 
-/// Requests with credentials that are worth nothing, and the message for each.
+/// Returns invalid credentials, and the message for each.
 fn broken(mock: &MockCrossmint) -> [(&'static str, String, &'static str); 5] {
     let (alice, revoked) = (mock.sign_in("alice"), expired(mock, "bob"));
     mock.revoke(revoked.refresh_token());
@@ -115,7 +115,7 @@ fn broken(mock: &MockCrossmint) -> [(&'static str, String, &'static str); 5] {
     ]
 }
 
-/// Requests without any credentials.
+/// `Cookie` headers without any credentials.
 const NONE: [(&str, &str); 3] = [
     ("no cookie", ""),
     ("a foreign cookie", "theme=dark"),

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn after_one_401_nobody_is_anybody_wherever_a_sibling_has_planted_its_cookies() {
+async fn one_401_deletes_the_cookies_wherever_a_sibling_has_planted_others() {
     let mock = MockCrossmint::start().await;
     let shared = CookieOptions::default().domain("example.test");
     let configurations = [("host-only", CookieOptions::default()), ("a domain", shared)];
@@ -25,8 +25,8 @@ async fn after_one_401_nobody_is_anybody_wherever_a_sibling_has_planted_its_cook
         })
     }) {
         let case = format!("{}, {planted}, {which:?}, first: {plants_first}", options.0);
-        // Where both set the same cookie, one replaces the other: nothing contradicts. To this jar, a host-only cookie and
-        // one for the host as a domain are the same.
+        // If both set the same cookie, one replaces the other, and nothing differs. This jar does not distinguish a
+        // host-only cookie from one with the host as its domain.
         let own = if options.0 == "a domain" { "the parent domain" } else { "the host as a domain" };
         if planted == own {
             continue;
@@ -51,7 +51,7 @@ async fn after_one_401_nobody_is_anybody_wherever_a_sibling_has_planted_its_cook
         browser.visit(&app, "/me/page").await.assert_status(401, &case);
         assert_eq!(browser.cookie_header(), "", "{case}");
         browser.visit(&app, "/me/page").await.assert_status(401, &case);
-        assert!(mock.is_live(mallory.refresh_token()), "{case}: nobody's token was sent");
+        assert!(mock.is_live(mallory.refresh_token()), "{case}: no token was sent");
 
         browser.sign_in(&app, &mock, "alice").await;
         browser.visit(&app, "/me/page").await.assert_passed("alice", &case);
@@ -74,7 +74,7 @@ async fn cookies_of_an_earlier_domain_are_gone_after_one_401() {
 }
 
 #[tokio::test]
-async fn deletions_go_only_where_the_request_was_sent_and_are_bounded() {
+async fn deletions_cover_only_the_requests_host_and_path_and_are_bounded() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let two = format!("{JWT}=x; {REFRESH}=y; {REFRESH}=z");
@@ -95,7 +95,7 @@ async fn deletions_go_only_where_the_request_was_sent_and_are_bounded() {
         ("a path", Some("example.test"), "/me/page", &["example.test"], 2 + 7),
         ("a path of one label", Some("localhost"), "/me/page", &[], 2),
         ("a semicolon in the path", Some("example.test"), "/me;x/page", &["example.test"], 3),
-        // Some would be left over, and pass for the user's own: better none is touched.
+        // Deletions that miss some would leave planted cookies alone in the jar: none is deleted.
         ("a deep path", Some("app.example.test"), &*deep, &[], 0),
         ("an endless path", Some("example.test"), &*endless, &[], 0),
     ] {
@@ -114,9 +114,9 @@ async fn deletions_go_only_where_the_request_was_sent_and_are_bounded() {
     assert!(answer.clears(&[JWT, REFRESH]), "what does not contradict is deleted as usual: {answer:?}");
 }
 
-/// A proxy or a router may hide the host or a part of the path: then deletions miss what a sibling has planted.
+/// A proxy or a router may rewrite the host or the path: then deletions miss planted cookies.
 #[tokio::test]
-async fn where_cookies_are_secure_a_planted_cookie_that_deletions_miss_goes_on_being_refused() {
+async fn with_secure_cookies_a_planted_cookie_that_deletions_miss_is_still_rejected() {
     let mock = MockCrossmint::start().await;
     let app = App::configured(&mock, |config| config.cookies(CookieOptions::hardened())).await;
     for (case, host, place) in [
@@ -159,7 +159,7 @@ async fn where_cookies_are_secure_a_planted_cookie_that_deletions_miss_goes_on_b
 }
 
 #[tokio::test]
-async fn a_logout_leaves_nothing_of_the_users_own_whatever_was_planted() {
+async fn a_logout_deletes_the_users_own_cookies_whatever_was_planted() {
     let mock = MockCrossmint::start().await;
     for options in [CookieOptions::default(), CookieOptions::hardened()] {
         let app = App::configured(&mock, |config| config.cookies(options)).await;
@@ -182,7 +182,7 @@ async fn a_logout_leaves_nothing_of_the_users_own_whatever_was_planted() {
 }
 
 #[tokio::test]
-async fn a_host_name_prefix_is_deleted_where_browsers_keep_it_and_nowhere_else() {
+async fn a_host_prefixed_cookie_is_deleted_once_and_without_a_domain() {
     let mock = MockCrossmint::start().await;
     let names = CookieNames::Custom { jwt: "__Host-a".into(), refresh_token: "b".into() };
     let app =
@@ -193,10 +193,10 @@ async fn a_host_name_prefix_is_deleted_where_browsers_keep_it_and_nowhere_else()
     assert_eq!((of("__Host-a"), of("b")), (1, 7), "{answer:?}");
 }
 
-/// A name, and the places from which somebody else has set a cookie of that name.
+/// A name, and the attributes of the planted cookies.
 type Planted = (&'static str, &'static [&'static str]);
 
-/// Sibling subdomains of `app.example.test` set these; so does an earlier configuration.
+/// Sibling subdomains of `app.example.test` set these, or an earlier configuration has.
 const PLANTED: [Planted; 7] = [
     ("the parent domain", &["Domain=example.test; Path=/"]),
     ("the host as a domain", &["Domain=app.example.test; Path=/"]),

@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn the_credentials_are_found_among_whatever_else_the_cookie_fields_hold() {
+async fn the_credentials_are_found_among_any_other_cookies() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     app.auth.warm_up().await.unwrap();
@@ -66,7 +66,7 @@ async fn a_scoped_refresh_token_is_not_paired_with_an_unscoped_jwt() {
     let app = App::serve(&mock).await;
     let cookie =
         format!("crossmint-jwt={}; {REFRESH}={}", mock.sign_in("bob").jwt(), mock.sign_in("alice").refresh_token());
-    app.get("/me", cookie).await.assert_renewed("alice", "");
+    app.get("/me", cookie).await.assert_refreshed("alice", "");
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn the_value_is_everything_after_the_first_equals_sign() {
 }
 
 #[tokio::test]
-async fn ambiguous_and_impossible_credentials_are_refused_without_a_call() {
+async fn ambiguous_and_invalid_credentials_are_rejected_without_a_call() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let alice = mock.sign_in("alice").cookie_header();
@@ -107,7 +107,7 @@ async fn ambiguous_and_impossible_credentials_are_refused_without_a_call() {
 }
 
 #[tokio::test]
-async fn huge_cookies_are_refused_without_a_call() {
+async fn huge_cookies_are_rejected_without_a_call() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
     let (big, crowd) = ("A".repeat(400 << 10), "a=b;".repeat(100_000));

@@ -1,4 +1,4 @@
-//! The names without a project: they may be another project's on the same domain.
+//! Cookie names without a project, which another project on the same domain may use too.
 
 use serde_json::{Value, json};
 use tower_crossmint_auth::{
@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_neighbours_unscoped_cookies_are_neither_sent_nor_deleted() {
+async fn another_projects_unscoped_cookies_are_neither_sent_nor_deleted() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     for (case, lifetime, audience) in [
@@ -43,14 +43,14 @@ async fn a_neighbours_unscoped_cookies_are_neither_sent_nor_deleted() {
         let from_handle = app.auth.get_session(&browser.headers()).await.unwrap_err();
         assert_eq!(from_handle.kind(), AuthErrorKind::MissingCredentials, "{case}");
         app.auth.logout(&browser.headers()).await.unwrap();
-        assert!(mock.is_live(bob.refresh_token()), "{case}: neither spent nor revoked");
+        assert!(mock.is_live(bob.refresh_token()), "{case}: neither refreshed nor revoked");
     }
     let sent = mock.requests(Endpoint::Refresh).len() + mock.requests(Endpoint::Logout).len();
     assert_eq!(sent, 2 * 3, "alice's login and logout, three times");
 }
 
 #[tokio::test]
-async fn unscoped_cookies_that_may_be_ours_still_count() {
+async fn unscoped_cookies_that_may_be_this_projects_are_accepted() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let old = |session: MockSession| session.legacy_cookie_header();
@@ -70,12 +70,12 @@ async fn unscoped_cookies_that_may_be_ours_still_count() {
             format!("crossmint-jwt=x; crossmint-refresh-token={}", mock.sign_in("alice").refresh_token()),
         ),
     ] {
-        app.get("/me", cookie).await.assert_renewed("alice", case);
+        app.get("/me", cookie).await.assert_refreshed("alice", case);
     }
 }
 
 #[tokio::test]
-async fn where_unscoped_names_are_configured_a_neighbours_session_is_none_and_stays() {
+async fn with_unscoped_names_another_projects_session_is_ignored_and_kept() {
     let mock = MockCrossmint::start().await;
     let app = App::configured(&mock, |config| config.cookie_names(CookieNames::Unscoped)).await;
     let bob = mock.session("bob").audience("neighbour").create();

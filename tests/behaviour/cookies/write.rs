@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn the_names_are_as_configured() {
+async fn the_cookie_names_are_as_configured() {
     let mock = MockCrossmint::start().await;
     let custom = CookieNames::Custom { jwt: "__Host-a".into(), refresh_token: "b".into() };
     for (case, names, [jwt, refresh_token], reads) in [
@@ -82,7 +82,7 @@ async fn a_jar_holds_the_session_after_the_login_and_nothing_after_the_logout() 
 }
 
 #[tokio::test]
-async fn the_refresh_cookie_expires_when_crossmint_says_if_that_is_a_date_to_come() {
+async fn the_refresh_cookie_expires_at_crossmints_date_if_it_is_a_future_date() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     for (case, expires_at, expected) in [
@@ -99,7 +99,7 @@ async fn the_refresh_cookie_expires_when_crossmint_says_if_that_is_a_date_to_com
     ] {
         mock.edit_refresh_answers(move |answer| answer["refresh"]["expiresAt"] = expires_at.clone());
         let answer = app.get("/me", expired(&mock, "alice").cookie_header()).await;
-        answer.assert_renewed("alice", case);
+        answer.assert_refreshed("alice", case);
         let field = answer.set_cookie_fields().nth(1).unwrap();
         let expires = split(field).1.into_iter().find_map(|attribute| attribute.strip_prefix("Expires="));
         assert_eq!((expires, field.contains("evil")), (expected, false), "{case}");
@@ -143,7 +143,7 @@ async fn the_other_name_variant_is_cleared_only_if_the_request_carried_it() {
 }
 
 #[tokio::test]
-async fn the_host_only_variant_is_cleared_where_a_domain_is_configured_and_cookies_differ() {
+async fn host_only_cookies_are_also_cleared_if_a_domain_is_configured_and_cookies_differ() {
     let mock = MockCrossmint::start().await;
     let (one, two) = (format!("{JWT}=x; {REFRESH}=y"), format!("{JWT}=x; {REFRESH}=y; {REFRESH}=z"));
     let host_only = CookieOptions::default();
@@ -162,7 +162,7 @@ async fn the_host_only_variant_is_cleared_where_a_domain_is_configured_and_cooki
 }
 
 #[tokio::test]
-async fn a_changed_cookie_domain_heals_after_one_login() {
+async fn a_changed_cookie_domain_recovers_after_one_login() {
     let mock = MockCrossmint::start().await;
     let app = App::configured(&mock, |config| config.cookies(CookieOptions::default().domain("example.test"))).await;
     let mut browser = Browser::at("https://app.example.test/");
@@ -170,7 +170,7 @@ async fn a_changed_cookie_domain_heals_after_one_login() {
     for pair in expired(&mock, "alice").cookie_header().split("; ") {
         browser.keep(&format!("{pair}; Path=/; SameSite=Lax"));
     }
-    browser.get(&app).await.assert_renewed("alice", "the old cookies still count");
+    browser.get(&app).await.assert_refreshed("alice", "the old cookies still count");
     let ambiguous = browser.get(&app).await;
     assert_eq!((ambiguous.status, browser.cookie_header()), (401, String::new()), "old and new cookies differ");
 
@@ -180,7 +180,7 @@ async fn a_changed_cookie_domain_heals_after_one_login() {
 }
 
 #[tokio::test]
-async fn a_response_that_sets_cookies_is_stored_by_no_cache() {
+async fn a_response_that_sets_cookies_is_not_cacheable() {
     let mock = MockCrossmint::start().await;
     let caching = [
         ("cache-control", "public, max-age=600"),
@@ -201,7 +201,7 @@ async fn a_response_that_sets_cookies_is_stored_by_no_cache() {
     let none = (vec!["cache-control"], "no-store".to_owned());
     let all = (caching.iter().map(|(name, _)| *name).collect(), caching[0].1.to_owned());
     for (case, cookie, expected) in [
-        ("a renewal", expired(&mock, "alice").cookie_header(), &none),
+        ("a refresh", expired(&mock, "alice").cookie_header(), &none),
         ("a dead session", format!("{REFRESH}=a b"), &none),
         ("a valid session", mock.sign_in("alice").cookie_header(), &all),
         ("nobody", String::new(), &all),
@@ -215,7 +215,7 @@ async fn a_response_that_sets_cookies_is_stored_by_no_cache() {
     assert_eq!(response["cache-control"], "no-store");
 }
 
-/// Each of the configurations, and the attributes that it gives to both cookies.
+/// Returns configurations, and the attributes of both cookies.
 fn configurations() -> Vec<(&'static str, CookieOptions, Vec<&'static str>)> {
     let options = CookieOptions::default;
     vec![

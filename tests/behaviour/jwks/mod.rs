@@ -1,4 +1,4 @@
-//! The key set: which keys of it are used, and for which tokens.
+//! The key set: which keys are used, and for which tokens.
 
 mod reload;
 
@@ -36,7 +36,7 @@ async fn a_kid_picks_exactly_one_key() {
 }
 
 #[tokio::test]
-async fn one_odd_key_does_not_lose_the_set() {
+async fn one_bad_key_does_not_spoil_the_set() {
     let odd = [
         ("no object", json!(null)),
         ("a number", json!(7)),

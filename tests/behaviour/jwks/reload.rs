@@ -1,4 +1,4 @@
-//! When the key set is loaded, and what serves meanwhile.
+//! When the key set is loaded, and which set is used meanwhile.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn a_new_key_is_found_by_one_reload_per_cooldown() {
 }
 
 #[tokio::test]
-async fn an_unknown_kid_keeps_nobody_with_a_known_one_waiting() {
+async fn a_reload_for_an_unknown_kid_does_not_delay_known_ones() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     auth.warm_up().await.unwrap();
@@ -66,7 +66,7 @@ async fn an_unknown_kid_keeps_nobody_with_a_known_one_waiting() {
 }
 
 #[tokio::test]
-async fn a_token_fresh_from_crossmint_may_name_a_new_key_at_any_time() {
+async fn a_refreshed_jwt_with_a_new_key_reloads_the_set_during_the_cooldown() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     auth.warm_up().await.unwrap();
@@ -78,7 +78,7 @@ async fn a_token_fresh_from_crossmint_may_name_a_new_key_at_any_time() {
 }
 
 #[tokio::test]
-async fn a_renewal_does_not_take_an_older_reload_for_its_own() {
+async fn a_refresh_does_not_rely_on_a_reload_that_began_before_it() {
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().max_concurrent_refreshes(1).build().unwrap());
     auth.warm_up().await.unwrap();
@@ -86,13 +86,13 @@ async fn a_renewal_does_not_take_an_older_reload_for_its_own() {
     let [alice, carol] = ["alice", "carol"].map(|user| expired(&mock, user).cookie_header());
     let bob = mock.sign_in("bob").cookie_header();
     pass(Duration::from_secs(601)).await;
-    // The set is due: bob's request starts a reload in the background, whose answer takes its time.
+    // The set is stale: bob's request starts a reload in the background, whose answer is held.
     let hold = mock.hold_answers(Endpoint::Keys);
     assert_eq!(get(&app, "/", &bob).await.status, 200);
     mock.called(Endpoint::Keys, 2).await;
     mock.rotate_keys();
     let (alice, carol, ()) = tokio::join!(get(&app, "/", &alice), get(&app, "/", &carol), async {
-        // One refresh at a time: when the second arrives, the first has its answer and its renewal waits for the reload.
+        // One refresh at a time: when the second arrives, the first has been answered and waits for the reload.
         mock.called(Endpoint::Refresh, 2).await;
         hold.release();
     });
@@ -100,7 +100,7 @@ async fn a_renewal_does_not_take_an_older_reload_for_its_own() {
 }
 
 #[tokio::test]
-async fn an_old_set_serves_while_one_reload_goes_on_behind_it() {
+async fn a_stale_set_serves_during_one_reload_in_the_background() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let app = app(&auth);
@@ -124,7 +124,7 @@ async fn an_old_set_serves_while_one_reload_goes_on_behind_it() {
 }
 
 #[tokio::test]
-async fn a_day_without_requests_costs_one_reload_and_no_renewal() {
+async fn a_day_without_requests_costs_one_reload_and_no_refresh() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let app = app(&auth);
@@ -137,7 +137,7 @@ async fn a_day_without_requests_costs_one_reload_and_no_renewal() {
 }
 
 #[tokio::test]
-async fn a_withdrawn_key_is_refused_after_the_next_reload() {
+async fn a_withdrawn_key_is_rejected_after_the_next_reload() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let app = app(&auth);
@@ -145,13 +145,13 @@ async fn a_withdrawn_key_is_refused_after_the_next_reload() {
     assert!(get(&app, "/", &alice.cookie_header()).await.set_cookie().is_empty());
     mock.rotate_keys();
     mock.withdraw_old_keys();
-    assert!(get(&app, "/", &alice.cookie_header()).await.set_cookie().is_empty(), "nothing is known of it yet");
+    assert!(get(&app, "/", &alice.cookie_header()).await.set_cookie().is_empty(), "before the reload");
     pass(Duration::from_secs(10 * 60)).await;
     assert!(auth.verify_jwt(mock.sign_in("bob").jwt()).await.is_ok());
 
     assert_eq!(auth.verify_jwt(alice.jwt()).await.unwrap_err().kind(), AuthErrorKind::InvalidToken);
     let answer = get(&app, "/", &alice.cookie_header()).await;
-    assert_eq!((answer.status, answer.set_cookie().len()), (200, 2), "not from the token cache either");
+    assert_eq!((answer.status, answer.set_cookie().len()), (200, 2), "nor is it served from the token cache");
     assert_eq!(calls(&mock), Calls { keys: 2, refreshes: 1, ..NO_CALLS });
 }
 
@@ -178,7 +178,7 @@ async fn a_failed_reload_keeps_the_good_set_for_an_hour() {
 }
 
 #[tokio::test]
-async fn a_cold_start_loads_the_keys_once_for_all_who_wait() {
+async fn a_cold_start_loads_the_key_set_once_for_all_waiters() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
     let sessions: Vec<MockSession> =
@@ -188,7 +188,7 @@ async fn a_cold_start_loads_the_keys_once_for_all_who_wait() {
     let requests = join_all(cookies.iter().map(|cookie| get(&app, "/", cookie)));
     let (answers, ()) = tokio::join!(requests, async {
         mock.called(Endpoint::Keys, 1).await;
-        assert_eq!(mock.calls(Endpoint::Refresh), 0, "nothing is renewed that could not be verified");
+        assert_eq!(mock.calls(Endpoint::Refresh), 0, "no refresh without a key to verify its JWT");
         hold.release();
     });
     assert!(answers.iter().all(|answer| answer.status == 200));
@@ -196,7 +196,7 @@ async fn a_cold_start_loads_the_keys_once_for_all_who_wait() {
 }
 
 #[tokio::test]
-async fn who_hangs_up_does_not_stop_the_keys_from_loading() {
+async fn a_client_that_hangs_up_does_not_stop_the_reload() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let hold = mock.hold(Endpoint::Keys);
@@ -221,7 +221,7 @@ async fn a_failing_cold_start_backs_off_and_recovers() {
     let valid = mock.sign_in("alice").cookie_header();
     let expired = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
     mock.inject(Endpoint::Keys, Fault::Status(500));
-    // Seconds that pass, and the calls that have been made then.
+    // The seconds that pass, and the calls made until then.
     for (pause, calls) in [(0, 1), (0, 1), (1, 2), (1, 2), (1, 3), (3, 3), (1, 4)] {
         pass(Duration::from_secs(pause)).await;
         assert_eq!(get(&app, "/", &valid).await.status, 401);
@@ -254,7 +254,7 @@ async fn no_fault_of_the_key_set_causes_a_refresh() {
     assert_eq!(elsewhere.connections(), 0, "redirects are not followed");
 }
 
-/// Ways for the key set's endpoint to fail.
+/// Ways in which the endpoint of the key set can fail.
 fn faults(redirect: &str) -> Vec<(&'static str, Fault)> {
     vec![
         ("500", Fault::Status(500)),
@@ -279,13 +279,13 @@ fn faults(redirect: &str) -> Vec<(&'static str, Fault)> {
     ]
 }
 
-/// A handle that waits for the keys no longer than a test may.
+/// A handle with a short time limit for the key set.
 fn impatient(mock: &MockCrossmint) -> CrossmintAuth {
     CrossmintAuth::new(mock.config().keys_timeout(Duration::from_millis(250)).build().unwrap())
 }
 
 /// Waits until the reload that is under way has ended.
 async fn loaded(auth: &CrossmintAuth) {
-    // A token under an unknown key waits for it.
+    // The verification of a token with an unknown `kid` waits for it.
     assert!(auth.verify_jwt(&FIRST.sign(Some("first"))).await.is_err());
 }

@@ -59,7 +59,7 @@ async fn a_body_passes_frame_by_frame() {
 }
 
 #[tokio::test]
-async fn the_layers_own_body_tells_its_size_and_its_end() {
+async fn the_layers_own_body_reports_its_size_and_its_end() {
     let mock = MockCrossmint::start().await;
     let service = CrossmintAuthLayer::from(auth(&mock)).layer(Strict::default());
     let mut refused = service.clone().oneshot(request(Method::GET, "/", "")).await.unwrap().into_body();
@@ -72,7 +72,7 @@ async fn the_layers_own_body_tells_its_size_and_its_end() {
     assert!(logged_out.is_end_stream());
 }
 
-/// A body that does as it is told.
+/// A body that follows a script.
 #[derive(Clone)]
 struct Scripted {
     script: VecDeque<Piece>,

@@ -1,4 +1,4 @@
-//! `Session` as an axum extractor: what it answers where there is no session.
+//! `Session` as an axum extractor, and its rejections.
 
 use axum::{Router, body::Body, extract::Request, routing::any};
 use http::Method;
@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_handler_that_needs_a_session_answers_as_the_layer_would_have() {
+async fn the_extractor_rejects_as_the_layer_would_have() {
     use OutagePolicy::{EndSession, KeepSession};
     let names = ["retry-after", "www-authenticate", "content-type", "cache-control", "vary", "x-content-type-options"];
     let essence = |answer: &Answer| {
@@ -51,7 +51,7 @@ async fn a_handler_that_needs_a_session_answers_as_the_layer_would_have() {
 }
 
 #[tokio::test]
-async fn a_request_that_the_layer_has_passed_on_without_a_session_is_no_server_error() {
+async fn the_extractor_rejects_a_request_without_a_session_with_401() {
     let mock = MockCrossmint::start().await;
     use Unauthenticated::{Allow, AllowMissing, Reject};
     for policy in [Reject, AllowMissing, Allow] {
@@ -70,7 +70,7 @@ async fn a_request_that_the_layer_has_passed_on_without_a_session_is_no_server_e
 }
 
 #[tokio::test]
-async fn a_route_without_the_layer_is_a_server_error_that_operators_see_once() {
+async fn a_route_without_the_layer_is_a_server_error_that_is_logged_once() {
     let events = Events::capture(Level::INFO);
     let mock = MockCrossmint::start().await;
     let cookie = mock.sign_in("alice").cookie_header();
@@ -88,7 +88,7 @@ async fn a_route_without_the_layer_is_a_server_error_that_operators_see_once() {
 }
 
 #[tokio::test]
-async fn a_handler_can_ask_for_the_reason() {
+async fn a_handler_can_extract_the_error() {
     let mock = MockCrossmint::start().await;
     let config = mock.config().unauthenticated(Unauthenticated::Allow).on_outage(OutagePolicy::KeepSession);
     let reason = async |session: Result<Session, AuthError>| match session {
@@ -108,9 +108,9 @@ async fn a_handler_can_ask_for_the_reason() {
     }
 }
 
-/// The word of the layer that is closest to the handler counts, whatever others have said before.
+/// The layer closest to the handler decides, whatever others have inserted before.
 #[tokio::test]
-async fn an_error_that_is_in_the_extensions_beforehand_is_removed() {
+async fn an_error_that_is_already_in_the_extensions_is_removed() {
     let mock = MockCrossmint::start().await;
     let (alice, bob, dead) = (mock.sign_in("alice"), expired(&mock, "bob"), expired(&mock, "carol"));
     mock.revoke(dead.refresh_token());
@@ -121,7 +121,7 @@ async fn an_error_that_is_in_the_extensions_beforehand_is_removed() {
     for (case, cookie, user, error) in [
         ("nothing", String::new(), None, None),
         ("a valid session", alice.cookie_header(), Some("alice"), None),
-        ("a renewed one", bob.cookie_header(), Some("bob"), None),
+        ("a refreshed one", bob.cookie_header(), Some("bob"), None),
         ("a dead one", dead.cookie_header(), None, Some("Refused")),
     ] {
         let mut request: Request<Body> = request(Method::GET, "/", &cookie);

@@ -37,7 +37,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_tonic_client_gets_an_answer_or_a_status() {
+async fn a_tonic_client_gets_a_response_or_a_grpc_status() {
     let mock = MockCrossmint::start().await;
     let config = mock.config().on_outage(OutagePolicy::KeepSession).cors_preflights(CorsPreflights::Reject);
     let mut client = serve(CrossmintAuth::new(config.build().unwrap())).await;
@@ -49,7 +49,7 @@ async fn a_tonic_client_gets_an_answer_or_a_status() {
         ("nobody", String::new(), Err((Code::Unauthenticated, SIGN_IN))),
         ("a session that was revoked", revoked.cookie_header(), Err((Code::Unauthenticated, ENDED))),
         ("a valid session", mock.sign_in("alice").cookie_header(), Ok(0)),
-        ("a session to be renewed", expired(&mock, "bob").cookie_header(), Ok(2)),
+        ("a session to be refreshed", expired(&mock, "bob").cookie_header(), Ok(2)),
     ];
     for (case, cookie, expected) in cases {
         let mut request = Request::new(HealthCheckRequest { service: String::new() });
@@ -68,7 +68,7 @@ async fn a_tonic_client_gets_an_answer_or_a_status() {
 }
 
 #[tokio::test]
-async fn no_handler_runs_without_a_session_on_behalf_of_what_looks_like_a_preflight() {
+async fn no_grpc_method_runs_for_a_request_that_only_resembles_a_preflight() {
     let mock = MockCrossmint::start().await;
     for policy in [CorsPreflights::Pass, CorsPreflights::Reject] {
         let counter = Counter::default();
@@ -89,7 +89,7 @@ async fn no_handler_runs_without_a_session_on_behalf_of_what_looks_like_a_prefli
             let response = client.send_request(request).await.unwrap();
             assert_eq!((response.status(), counter.calls()), (StatusCode::UNAUTHORIZED, 0), "{case}, {policy:?}");
         }
-        // A true preflight, too, is a call of a method with a client stream. Hence `Reject` for gRPC.
+        // A genuine preflight also calls a method with a client stream, hence `Reject` for gRPC.
         let response = client.send_request(preflight(address, Body::empty())).await.unwrap();
         let (status, calls) = match policy {
             CorsPreflights::Reject => (StatusCode::UNAUTHORIZED, 0),
@@ -99,7 +99,7 @@ async fn no_handler_runs_without_a_session_on_behalf_of_what_looks_like_a_prefli
     }
 }
 
-/// Makes a request that asks whether another site may call a method.
+/// Makes a preflight for a call from another site.
 fn preflight(address: SocketAddr, body: Body) -> http::Request<Body> {
     http::Request::options(format!("http://{address}/{}/Count", Counter::NAME))
         .header("origin", "https://x.example")
@@ -108,7 +108,7 @@ fn preflight(address: SocketAddr, body: Body) -> http::Request<Body> {
         .unwrap()
 }
 
-/// Serves the health service, which is as good as any, behind the layer.
+/// Serves the health service behind the layer.
 async fn serve(auth: CrossmintAuth) -> HealthClient<Channel> {
     let (_reporter, health) = tonic_health::server::health_reporter();
     let address = listen(auth, health);
@@ -176,7 +176,7 @@ impl ClientStreamingService<Vec<u8>> for Counter {
     }
 }
 
-/// Messages as they are.
+/// A codec for raw messages.
 #[derive(Default)]
 struct Raw;
 

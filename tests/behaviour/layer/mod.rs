@@ -1,4 +1,4 @@
-//! The tower layer: what it does with requests, responses and bodies, and where it can stand.
+//! The tower layer: requests, responses and bodies, and where it can be placed.
 
 mod body;
 mod extract;

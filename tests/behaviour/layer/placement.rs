@@ -1,7 +1,7 @@
-//! Where the layer can stand in an axum application.
+//! Where the layer can be placed in an axum application.
 //!
-//! Each test is a row of the table in the README. A path is asked for with an expired session by GET, and by POST where it
-//! is one of the two routes.
+//! Each test is a row of the table in the README. Each path is requested with an expired session and without one, by
+//! POST if it is one of the two routes, and otherwise by GET.
 
 use axum::{Router, routing::get};
 use http::Method;
@@ -152,7 +152,7 @@ impl Shop {
         self.auth.clone().into()
     }
 
-    /// Checks what each path comes to.
+    /// Asserts the outcome of each path.
     async fn expect(&self, app: &Router, paths: impl IntoIterator<Item = (&str, &str)>) {
         let mut seen = Vec::new();
         let mut expected = Vec::new();
@@ -202,7 +202,7 @@ const SESSION: &str = "a session";
 const GUARDED: &str = "guarded";
 /// The layer answers the route.
 const ANSWERED: &str = "answered by the layer";
-/// Everybody reaches the handler, without a session.
+/// Every request reaches the handler, without a session.
 const OPEN: &str = "open";
-/// Everybody gets the router's 404.
+/// Every request gets the router's 404.
 const ABSENT: &str = "absent";

@@ -1,4 +1,4 @@
-//! How a request is rejected.
+//! The responses to rejected requests.
 
 use axum::{body::Body, extract::Request, http::Method};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_refusal_is_json_that_no_cache_keeps_and_no_browser_sniffs() {
+async fn a_rejection_is_json_that_is_neither_cached_nor_sniffed() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let answer = app.get("/me", "").await;
@@ -36,7 +36,7 @@ async fn a_refusal_is_json_that_no_cache_keeps_and_no_browser_sniffs() {
 }
 
 #[tokio::test]
-async fn the_message_is_one_of_a_fixed_few_and_never_upstreams() {
+async fn the_message_is_one_of_a_fixed_set_and_never_upstreams() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     app.auth.warm_up().await.unwrap();
@@ -57,7 +57,7 @@ async fn the_message_is_one_of_a_fixed_few_and_never_upstreams() {
 }
 
 #[tokio::test]
-async fn an_expired_a_forged_a_strange_and_a_revoked_session_are_told_the_same() {
+async fn expired_forged_foreign_and_revoked_sessions_get_the_same_response() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let valid = mock.sign_in("alice").jwt().to_owned();
@@ -85,7 +85,7 @@ async fn an_expired_a_forged_a_strange_and_a_revoked_session_are_told_the_same()
 }
 
 #[tokio::test]
-async fn a_grpc_client_finds_its_status_in_the_headers() {
+async fn a_grpc_client_gets_its_status_in_the_headers() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     for (content_type, status, message) in [
@@ -103,7 +103,7 @@ async fn a_grpc_client_finds_its_status_in_the_headers() {
 }
 
 #[tokio::test]
-async fn the_error_is_in_the_extensions_of_every_refusal_and_of_nothing_else() {
+async fn every_rejection_and_no_other_response_carries_its_error() {
     use AuthErrorKind::*;
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
@@ -136,7 +136,7 @@ async fn the_error_is_in_the_extensions_of_every_refusal_and_of_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_in_the_extensions_beforehand_is_removed() {
+async fn a_session_that_is_already_in_the_extensions_is_removed() {
     let mock = MockCrossmint::start().await;
     let alice = mock.sign_in("alice");
     let (bob, expired_bob, dead) = (mock.sign_in("bob"), expired(&mock, "bob"), expired(&mock, "carol"));
@@ -149,7 +149,7 @@ async fn a_session_that_is_in_the_extensions_beforehand_is_removed() {
         ("nothing, all allowed", Allow, Method::GET, String::new(), &[], Some(Value::Null)),
         ("a dead session, all allowed", Allow, Method::GET, dead.cookie_header(), &[], Some(Value::Null)),
         ("another session", Reject, Method::GET, bob.cookie_header(), &[], Some("bob".into())),
-        ("another session, renewed", Reject, Method::GET, expired_bob.cookie_header(), &[], Some("bob".into())),
+        ("another session, refreshed", Reject, Method::GET, expired_bob.cookie_header(), &[], Some("bob".into())),
         ("refused", Reject, Method::GET, String::new(), &[], None),
     ] {
         let app = App::configured(&mock, |config| config.unauthenticated(policy)).await;
@@ -199,7 +199,7 @@ async fn no_error_path_calls_the_logout() {
 }
 
 #[tokio::test]
-async fn the_layer_adds_no_cors_headers_of_its_own_or_of_crossmints() {
+async fn the_layer_adds_no_cors_headers() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
     let alice = mock.sign_in("alice").cookie_header();
@@ -222,7 +222,7 @@ async fn the_layer_adds_no_cors_headers_of_its_own_or_of_crossmints() {
 }
 
 #[tokio::test]
-async fn a_refusal_by_the_extractor_is_like_one_by_the_layer() {
+async fn a_rejection_by_the_extractor_equals_one_by_the_layer() {
     let mock = MockCrossmint::start().await;
     let inner = axum::Router::new().fallback(async |_: tower_crossmint_auth::Session| "in");
     let config = mock.config().unauthenticated(Unauthenticated::Allow).build().unwrap();
@@ -233,7 +233,7 @@ async fn a_refusal_by_the_extractor_is_like_one_by_the_layer() {
     assert_eq!(answer.set_cookie_fields().count(), 0, "there was nothing to clear");
 }
 
-/// Everything of an answer but its date, headers sorted.
+/// Returns everything of an answer but its date, with the headers sorted.
 fn bytes_of(answer: &Answer) -> (u16, Vec<(&str, &str)>, &str) {
     let headers = answer.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap()));
     let mut headers: Vec<_> = headers.filter(|(name, _)| *name != "date").collect();

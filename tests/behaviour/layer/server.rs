@@ -1,4 +1,4 @@
-//! Behind hyper's servers: both protocols, and upgrades.
+//! The service under hyper: both protocols, and upgrades.
 
 use std::convert::Infallible;
 
@@ -27,7 +27,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_bare_hyper_server_needs_nothing_else() {
+async fn the_service_runs_on_a_bare_hyper_server() {
     let mock = MockCrossmint::start().await;
     let layer = CrossmintAuthLayer::from(auth(&mock));
     let service = layer.layer(service_fn(|request: Request<hyper::body::Incoming>| async move {
@@ -57,7 +57,7 @@ async fn a_bare_hyper_server_needs_nothing_else() {
         let carol = mock.session("carol").jwt_lifetime(-60).create().cookie_header();
         let cases = [
             ("valid", Method::GET, "/", alice.as_str(), 200, 0, "alice"),
-            ("renewed", Method::GET, "/", &bob, 200, 2, "bob"),
+            ("refreshed", Method::GET, "/", &bob, 200, 2, "bob"),
             ("anonymous", Method::GET, "/", "", 401, 2, "sign in"),
             ("refreshed", Method::POST, "/api/auth/refresh", &carol, 200, 2, r#""id":"carol""#),
             ("logged out", Method::POST, "/api/auth/logout", &alice, 200, 2, ""),
@@ -73,7 +73,7 @@ async fn a_bare_hyper_server_needs_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_upgrade_with_a_valid_session_is_left_alone() {
+async fn an_upgrade_with_a_valid_session_passes_unchanged() {
     let mock = MockCrossmint::start().await;
     let layer = CrossmintAuthLayer::from(auth(&mock));
     let service = layer.layer(service_fn(|mut request: Request<hyper::body::Incoming>| async move {
@@ -108,7 +108,7 @@ async fn an_upgrade_with_a_valid_session_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_handshake_with_an_expired_session_renews_it_and_the_window_covers_a_cookie_that_is_ignored() {
+async fn a_handshake_refreshes_an_expired_session_and_the_grace_period_covers_an_ignored_cookie() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let switch = any(|| async { StatusCode::SWITCHING_PROTOCOLS });

@@ -1,4 +1,4 @@
-//! The manners of a tower service: readiness, errors, and the company of other layers.
+//! The contract of a tower service: readiness, errors, and other layers around it.
 
 use std::{
     convert::Infallible,
@@ -26,7 +26,7 @@ use tower_crossmint_auth::{
 use crate::support::direct::{auth, request};
 
 #[test]
-fn everything_can_cross_threads() {
+fn the_public_types_can_cross_threads() {
     fn value<T: Send + Sync + Clone + fmt::Debug + 'static>() {}
     fn sent<T: Send + 'static>() {}
     type Boxed = tower::util::BoxCloneSyncService<Request<Inner>, Response<Inner>, Infallible>;
@@ -44,7 +44,7 @@ fn everything_can_cross_threads() {
 }
 
 #[tokio::test]
-async fn the_inner_service_is_called_once_if_at_all_and_only_when_ready() {
+async fn the_inner_service_is_called_at_most_once_and_only_when_ready() {
     let mock = MockCrossmint::start().await;
     let layer = CrossmintAuthLayer::from(auth(&mock));
     let expired = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
@@ -54,8 +54,8 @@ async fn the_inner_service_is_called_once_if_at_all_and_only_when_ready() {
     let cases = [
         ("before the keys are loaded", Method::GET, "/", valid.as_str(), 200, 1),
         ("valid", Method::GET, "/", &valid, 200, 1),
-        ("renewed", Method::GET, "/", &expired, 200, 1),
-        ("renewed a moment ago", Method::GET, "/", &expired, 200, 1),
+        ("refreshed", Method::GET, "/", &expired, 200, 1),
+        ("refreshed a moment ago", Method::GET, "/", &expired, 200, 1),
         ("anonymous", Method::GET, "/", "", 401, 0),
         ("refused", Method::GET, "/", &dead.cookie_header(), 401, 0),
         ("refused a moment ago", Method::GET, "/", &dead.cookie_header(), 401, 0),
@@ -91,19 +91,19 @@ async fn errors_of_the_inner_service_pass_through() {
     for cookie in [&alice, &bob] {
         assert_eq!(failing.clone().oneshot(request(Method::GET, "/", cookie)).await.err(), Some("failed"));
     }
-    // The pair that the error has kept from the browser is not lost.
+    // The pair that the browser did not get because of the error is not lost.
     let next = layer.layer(Strict::default()).oneshot(request(Method::GET, "/", &bob)).await.unwrap();
     assert_eq!((next.status(), next.headers().get_all("set-cookie").iter().count()), (StatusCode::OK, 2));
     assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
 }
 
 #[tokio::test]
-async fn the_inner_service_can_be_reached_and_taken_out() {
+async fn the_inner_service_is_accessible() {
     let mock = MockCrossmint::start().await;
     let mut service = CrossmintAuthLayer::from(auth(&mock)).layer(Strict::default());
     service.get_mut().broken = true;
     assert!(service.get_ref().broken);
-    assert_eq!(service.ready().await.unwrap_err(), "broken", "it is the one that is called");
+    assert_eq!(service.ready().await.unwrap_err(), "broken", "the same service is polled");
     assert!(service.into_inner().broken);
 }
 
@@ -128,7 +128,7 @@ async fn readiness_is_the_inner_services() {
 }
 
 #[tokio::test]
-async fn a_renewal_that_hangs_takes_no_place_from_others() {
+async fn a_refresh_that_hangs_holds_no_concurrency_permit() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     auth.warm_up().await.unwrap();
@@ -142,7 +142,7 @@ async fn a_renewal_that_hangs_takes_no_place_from_others() {
     mock.called(Endpoint::Refresh, 1).await;
 
     let valid = request(Method::GET, "/", &mock.sign_in("alice").cookie_header());
-    let ready = second.ready().now_or_never().expect("the one place is free");
+    let ready = second.ready().now_or_never().expect("the permit is free");
     assert_eq!(ready.unwrap().call(valid).await.unwrap().status(), 200);
     assert!((&mut hanging).now_or_never().is_none());
     hold.release();
@@ -150,7 +150,7 @@ async fn a_renewal_that_hangs_takes_no_place_from_others() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_answered_here_gives_its_place_back() {
+async fn a_request_that_the_layer_answers_releases_its_concurrency_permit() {
     let mock = MockCrossmint::start().await;
     let layer = CrossmintAuthLayer::from(auth(&mock));
     let service = ServiceBuilder::new().layer(layer).concurrency_limit(1).service(service_fn(greet));
@@ -165,7 +165,7 @@ async fn a_request_that_is_answered_here_gives_its_place_back() {
         let (mut first, mut second) = (service.clone(), service.clone());
         let answer = first.ready().await.unwrap().call(request(method, path, cookie));
         let next = ServiceExt::<Request<Inner>>::ready(&mut second).now_or_never();
-        assert!(next.is_some(), "{name}: the one place is taken");
+        assert!(next.is_some(), "{name}: the permit is taken");
         answer.await.unwrap();
     }
 }
@@ -190,7 +190,7 @@ async fn a_time_limit_around_the_layer_loses_no_token() {
 }
 
 #[tokio::test]
-async fn a_session_that_somebody_else_put_there_is_removed() {
+async fn a_session_that_another_layer_inserted_is_removed() {
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().unauthenticated(Unauthenticated::AllowMissing).build().unwrap());
     let alice = auth.get_session(Credentials::pair(mock.sign_in("alice").jwt(), "x")).await.unwrap();
@@ -208,7 +208,7 @@ async fn a_session_that_somebody_else_put_there_is_removed() {
 }
 
 #[tokio::test]
-async fn a_rejection_says_why_in_its_extensions() {
+async fn a_rejection_carries_its_error_in_the_extensions() {
     let mock = MockCrossmint::start().await;
     let service = CrossmintAuthLayer::from(auth(&mock)).layer(Strict::default());
     let unknown = "crossmint-refresh-token=x";
@@ -222,7 +222,7 @@ async fn a_rejection_says_why_in_its_extensions() {
     }
 }
 
-/// Greets whoever has a session; insists on being polled ready, and is not ready the first time it is asked.
+/// Answers with the user; asserts that it was polled ready, and is pending at the first poll.
 #[derive(Debug, Default)]
 pub(super) struct Strict {
     asked: bool,

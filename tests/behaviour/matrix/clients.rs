@@ -1,4 +1,4 @@
-//! Table R, those who wait: clients that go, and answers that come late.
+//! Table R, the waiters: clients that hang up, and late answers.
 
 use axum::Router;
 use futures_util::FutureExt as _;
@@ -10,8 +10,8 @@ use tower_crossmint_auth::{
 
 use crate::{
     matrix::{
-        stage::{CROWD, KEYS_LIMIT, REFRESH_LIMIT, Scene, Stage, assert_no_verdict, keeping},
-        troubles::{How, Trouble, Verdict},
+        failures::{Conclusion, Failure, Mode},
+        stage::{CROWD, KEYS_LIMIT, REFRESH_LIMIT, Scene, Stage, assert_inconclusive, keeping},
     },
     support::{
         answer::Answer,
@@ -21,9 +21,9 @@ use crate::{
     },
 };
 
-/// At each point at which a request waits, its client goes; the others get what they would have got.
+/// At each point at which a request waits, its client hangs up; the other requests are not affected.
 #[tokio::test]
-async fn a_client_that_goes_takes_nothing_with_it() {
+async fn a_client_that_hangs_up_does_not_affect_others() {
     let points = [
         ("the keys are asked for", BEFORE, Endpoint::Keys, false),
         ("the keys are on their way", AFTER, Endpoint::Keys, false),
@@ -46,40 +46,40 @@ async fn a_client_that_goes_takes_nothing_with_it() {
         let gone = start(&scene, &alice);
         let others: Vec<_> = (0..others).map(|_| start(&scene, &alice)).collect();
         mock.called(*endpoint, arrived).await;
-        // Whoever was started before the call was sent waits by the time it has arrived.
+        // Requests that were started before the call have joined it by the time it arrives.
         let joined = if *endpoint == Endpoint::Refresh || *is_key_new { others.len() } else { 0 };
         assert_eq!(scene.auth.stats().joined, joined as u64, "{case}");
         gone.abort();
         assert!(gone.await.unwrap_err().is_cancelled(), "{case}");
         held.release();
         for other in others {
-            other.await.unwrap().assert_renewed("alice", case);
+            other.await.unwrap().assert_refreshed("alice", case);
         }
-        scene.get(&alice).await.assert_renewed("alice", case);
+        scene.get(&alice).await.assert_refreshed("alice", case);
         let loads = 1 + usize::from(*is_key_new);
         assert_eq!((scene.calls(), scene.sent(&alice)), (Calls { keys: loads, refreshes: 1, ..NO_CALLS }, 1), "{case}");
     }
 }
 
 #[tokio::test]
-async fn a_client_that_goes_while_it_waits_for_a_place_is_renewed_all_the_same() {
+async fn a_client_that_hangs_up_in_the_queue_is_refreshed_all_the_same() {
     let stage = Stage::new(|config| keeping(config).max_concurrent_refreshes(1)).await;
     let scene = Scene::of(&stage);
     let [alice, bob] = ["alice", "bob"].map(|user| expired(&stage.mock, user));
     let held = stage.mock.hold(Endpoint::Refresh);
     let first = start(&scene, &bob);
     stage.mock.called(Endpoint::Refresh, 1).await;
-    // The keys are there: the first poll leads to the end of the line.
+    // The keys are loaded: the first poll joins the queue.
     assert!(scene.get(&alice).now_or_never().is_none());
     held.release();
-    first.await.unwrap().assert_renewed("bob", "");
+    first.await.unwrap().assert_refreshed("bob", "");
     stage.mock.called(Endpoint::Refresh, 2).await;
-    scene.get(&alice).await.assert_renewed("alice", "");
+    scene.get(&alice).await.assert_refreshed("alice", "");
     assert_eq!((scene.calls(), scene.sent(&alice)), (Calls { keys: 1, refreshes: 2, ..NO_CALLS }, 1));
 }
 
 #[tokio::test]
-async fn a_client_that_goes_while_the_handler_works_finds_its_session_renewed() {
+async fn a_client_that_hangs_up_during_the_handler_finds_its_session_refreshed() {
     let stage = Stage::new(keeping).await;
     let mut scene = Scene::of(&stage);
     let quick = scene.app.clone();
@@ -91,12 +91,12 @@ async fn a_client_that_goes_while_the_handler_works_finds_its_session_renewed() 
     gone.abort();
     assert!(gone.await.unwrap_err().is_cancelled());
     scene.app = quick;
-    scene.get(&alice).await.assert_renewed("alice", "");
+    scene.get(&alice).await.assert_refreshed("alice", "");
     assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, ..NO_CALLS });
 }
 
 #[tokio::test]
-async fn an_answer_that_is_late_is_not_lost() {
+async fn a_late_answer_is_not_lost() {
     let stage = Stage::new(keeping).await;
     for (case, is_held) in [("before the fact", BEFORE), ("after it", AFTER)] {
         let scene = Scene::of(&stage);
@@ -104,16 +104,16 @@ async fn an_answer_that_is_late_is_not_lost() {
         scene.auth.warm_up().await.unwrap();
         let alice = expired(mock, "alice");
         let hold = is_held(mock, Endpoint::Refresh);
-        let hang = Trouble { name: case, how: How::Answers(Fault::Hang), verdict: Verdict::Nothing };
+        let hang = Failure { name: case, mode: Mode::Answers(Fault::Hang), conclusion: Conclusion::Nothing };
         let crowd = scene.crowd(&alice, CROWD);
-        for answer in hang.endured(&scene, (Endpoint::Refresh, 1, REFRESH_LIMIT), crowd, async || ()).await {
-            assert_no_verdict(&answer, OutagePolicy::KeepSession, case);
+        for answer in hang.wait_through(&scene, (Endpoint::Refresh, 1, REFRESH_LIMIT), crowd, async || ()).await {
+            assert_inconclusive(&answer, OutagePolicy::KeepSession, case);
         }
         pass(REFRESH_LIMIT / 10).await;
-        assert_no_verdict(&scene.get(&alice).await, OutagePolicy::KeepSession, case);
+        assert_inconclusive(&scene.get(&alice).await, OutagePolicy::KeepSession, case);
         hold.release();
         scene.auth.wait_idle().await;
-        scene.get(&alice).await.assert_renewed("alice", case);
+        scene.get(&alice).await.assert_refreshed("alice", case);
         assert_eq!((scene.calls(), scene.sent(&alice)), (Calls { keys: 1, refreshes: 1, ..NO_CALLS }, 1), "{case}");
     }
 }
@@ -132,7 +132,7 @@ async fn an_answer_just_before_the_limit_is_in_time() {
             pass(limit * 9 / 10).await;
             hold.release();
         });
-        answers.iter().for_each(|answer| answer.assert_renewed("alice", case));
+        answers.iter().for_each(|answer| answer.assert_refreshed("alice", case));
         assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, ..NO_CALLS }, "{case}");
     }
 }

@@ -1,7 +1,7 @@
 //! HTTP/2: streams that are reset, and connections that end with GOAWAY.
 //!
 //! RFC 9113 section 8.7 names what has certainly not been processed: a stream that was refused, and one above the last
-//! that a GOAWAY admits to. reqwest sends these once more, and nothing else.
+//! stream that a GOAWAY names. reqwest retries these, and nothing else.
 
 use std::{
     io::Write as _,
@@ -21,7 +21,7 @@ use tower_crossmint_auth::{
 };
 
 use crate::{
-    matrix::stage::{CROWD, Scene, Stage, assert_no_verdict, keeping},
+    matrix::stage::{CROWD, Scene, Stage, assert_inconclusive, keeping},
     support::{
         answer::{ENDED, JWT, LOGOUT_ROUTE, REFRESH},
         clock::pass,
@@ -29,14 +29,14 @@ use crate::{
     },
 };
 
-/// How a call is broken off.
+/// How a call is interrupted.
 #[derive(Clone, Copy)]
-struct Break {
+struct Interruption {
     name: &'static str,
-    /// What the client has been answered by then; `None` if the call has not been carried out.
+    /// How much of the response the client has got; `None` if the call has not been processed.
     answered: Option<Answered>,
     ending: Ending,
-    /// Tells whether the client is to know that the call was not processed.
+    /// Tells whether the client learns that the call was not processed.
     is_unsent: bool,
 }
 
@@ -50,13 +50,13 @@ enum Answered {
 #[derive(Clone, Copy)]
 enum Ending {
     Reset(Reason),
-    /// GOAWAY that admits to no stream.
+    /// GOAWAY that names no stream as processed.
     GoAwayBefore(Reason),
-    /// GOAWAY that admits to the call's stream.
+    /// GOAWAY that names the call's stream as processed.
     GoAwayAfter(Reason),
 }
 
-fn breaks() -> impl Iterator<Item = Break> {
+fn interruptions() -> impl Iterator<Item = Interruption> {
     use Answered::*;
     use Ending::*;
     let unsent = [
@@ -80,37 +80,37 @@ fn breaks() -> impl Iterator<Item = Break> {
         ("cancelled after the head", Some(Head), Reset(Reason::CANCEL)),
         ("cancelled within the body", Some(HalfTheBody), Reset(Reason::CANCEL)),
     ];
-    let unsent = unsent.map(|(name, ending)| Break { name, answered: None, ending, is_unsent: true });
-    let others = others.map(|(name, answered, ending)| Break { name, answered, ending, is_unsent: false });
+    let unsent = unsent.map(|(name, ending)| Interruption { name, answered: None, ending, is_unsent: true });
+    let others = others.map(|(name, answered, ending)| Interruption { name, answered, ending, is_unsent: false });
     unsent.into_iter().chain(others)
 }
 
 #[tokio::test]
-async fn a_refresh_is_repeated_only_where_http_2_says_that_it_was_not_processed() {
+async fn a_refresh_is_retried_only_if_http_2_says_that_it_was_not_processed() {
     let stage = Stage::new(keeping).await;
-    for (row, grace) in breaks().flat_map(|row| [(row, STRICT), (row, FORGIVING)]) {
+    for (row, grace) in interruptions().flat_map(|row| [(row, STRICT), (row, FORGIVING)]) {
         let case = &format!("{}, {grace:?}", row.name);
         let (front, scene) = Front::scene(&stage).await;
         stage.mock.set_reuse_grace(grace);
         scene.auth.warm_up().await.unwrap();
         let alice = expired(&stage.mock, "alice");
-        front.break_calls(Endpoint::Refresh, 1, row);
+        front.interrupt_calls(Endpoint::Refresh, 1, row);
         let crowd = scene.crowd(&alice, CROWD).await;
         let committed = usize::from(row.is_unsent || row.answered.is_some());
         assert_eq!((front.sent(&alice), scene.sent(&alice)), (1 + usize::from(row.is_unsent), committed), "{case}");
         if row.is_unsent {
-            crowd.iter().for_each(|answer| answer.assert_renewed("alice", case));
-            scene.get(&alice).await.assert_renewed("alice", case);
+            crowd.iter().for_each(|answer| answer.assert_refreshed("alice", case));
+            scene.get(&alice).await.assert_refreshed("alice", case);
             assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, ..NO_CALLS }, "{case}");
             continue;
         }
-        crowd.iter().for_each(|answer| assert_no_verdict(answer, OutagePolicy::KeepSession, case));
+        crowd.iter().for_each(|answer| assert_inconclusive(answer, OutagePolicy::KeepSession, case));
         let next = scene.get(&alice).await;
         let is_lost = row.answered.is_some() && grace == STRICT;
         if is_lost {
             next.assert_ended(ENDED, case);
         } else {
-            next.assert_renewed("alice", case);
+            next.assert_refreshed("alice", case);
         }
         assert_eq!(
             scene.calls(),
@@ -122,35 +122,35 @@ async fn a_refresh_is_repeated_only_where_http_2_says_that_it_was_not_processed(
 }
 
 #[tokio::test]
-async fn a_refresh_that_http_2_turns_away_every_time_is_given_up() {
+async fn a_refresh_that_http_2_refuses_every_time_fails_after_two_retries() {
     let stage = Stage::new(keeping).await;
-    for row in breaks().filter(|row| row.is_unsent) {
+    for row in interruptions().filter(|row| row.is_unsent) {
         let (front, scene) = Front::scene(&stage).await;
         scene.auth.warm_up().await.unwrap();
         let alice = expired(&stage.mock, "alice");
-        front.break_calls(Endpoint::Refresh, usize::MAX, row);
+        front.interrupt_calls(Endpoint::Refresh, usize::MAX, row);
         for answer in scene.crowd(&alice, CROWD).await {
-            assert_no_verdict(&answer, OutagePolicy::KeepSession, row.name);
+            assert_inconclusive(&answer, OutagePolicy::KeepSession, row.name);
         }
         assert_eq!((front.sent(&alice), scene.calls()), (1 + RETRIES, Calls { keys: 1, ..NO_CALLS }), "{}", row.name);
-        front.break_calls(Endpoint::Refresh, 0, row);
-        scene.get(&alice).await.assert_renewed("alice", row.name);
+        front.interrupt_calls(Endpoint::Refresh, 0, row);
+        scene.get(&alice).await.assert_refreshed("alice", row.name);
         assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, ..NO_CALLS }, "{}", row.name);
     }
 }
 
 #[tokio::test]
-async fn a_key_set_that_is_broken_off_renews_nothing() {
+async fn an_interrupted_key_set_causes_no_refresh() {
     let stage = Stage::new(keeping).await;
-    for row in breaks() {
+    for row in interruptions() {
         let case = row.name;
         let (front, scene) = Front::scene(&stage).await;
-        let (valid, spent) = (stage.mock.sign_in("alice"), expired(&stage.mock, "bob"));
-        front.break_calls(Endpoint::Keys, 1, row);
-        let (crowd, other) = tokio::join!(scene.crowd(&valid, CROWD), scene.get(&spent));
+        let (valid, lapsed) = (stage.mock.sign_in("alice"), expired(&stage.mock, "bob"));
+        front.interrupt_calls(Endpoint::Keys, 1, row);
+        let (crowd, other) = tokio::join!(scene.crowd(&valid, CROWD), scene.get(&lapsed));
         if row.is_unsent {
             crowd.iter().for_each(|answer| answer.assert_passed("alice", case));
-            other.assert_renewed("bob", case);
+            other.assert_refreshed("bob", case);
             assert_eq!(
                 (scene.calls(), scene.auth.stats().failed_reloads),
                 (Calls { keys: 1, refreshes: 1, ..NO_CALLS }, 0),
@@ -158,7 +158,7 @@ async fn a_key_set_that_is_broken_off_renews_nothing() {
             );
             continue;
         }
-        crowd.iter().chain([&other]).for_each(|answer| assert_no_verdict(answer, OutagePolicy::KeepSession, case));
+        crowd.iter().chain([&other]).for_each(|answer| assert_inconclusive(answer, OutagePolicy::KeepSession, case));
         let loads = usize::from(row.answered.is_some());
         assert_eq!(
             (scene.calls(), scene.auth.stats().failed_reloads),
@@ -167,9 +167,9 @@ async fn a_key_set_that_is_broken_off_renews_nothing() {
         );
         pass(Duration::from_secs(1)).await;
         scene.get(&valid).await.assert_passed("alice", case);
-        scene.get(&spent).await.assert_renewed("bob", case);
+        scene.get(&lapsed).await.assert_refreshed("bob", case);
         assert_eq!(
-            (scene.calls(), front.sent(&spent)),
+            (scene.calls(), front.sent(&lapsed)),
             (Calls { keys: loads + 1, refreshes: 1, ..NO_CALLS }, 1),
             "{case}"
         );
@@ -177,13 +177,13 @@ async fn a_key_set_that_is_broken_off_renews_nothing() {
 }
 
 #[tokio::test]
-async fn a_logout_that_is_broken_off_is_a_logout() {
+async fn an_interrupted_logout_still_logs_out() {
     let stage = Stage::new(keeping).await;
-    for row in breaks() {
+    for row in interruptions() {
         let case = row.name;
         let (front, scene) = Front::scene(&stage).await;
         let alice = stage.mock.sign_in("alice");
-        front.break_calls(Endpoint::Logout, 1, row);
+        front.interrupt_calls(Endpoint::Logout, 1, row);
         let answer = scene.post(LOGOUT_ROUTE, &alice.cookie_header()).await;
         assert_eq!(answer.status, 200, "{case}");
         assert!(answer.clears(&[JWT, REFRESH]), "{case}: {answer:?}");
@@ -203,8 +203,8 @@ struct Front(Arc<State>);
 struct State {
     mock: String,
     client: reqwest::Client,
-    /// The path of an endpoint, and how many of its calls are to be broken off.
-    orders: Mutex<Option<(&'static str, usize, Break)>>,
+    /// The path of an endpoint, and how many of its next calls to interrupt.
+    orders: Mutex<Option<(&'static str, usize, Interruption)>>,
     bodies: Mutex<Vec<serde_json::Value>>,
 }
 
@@ -226,8 +226,8 @@ impl Front {
         (front, Scene::with(stage, config))
     }
 
-    /// Breaks off the next calls to an endpoint.
-    fn break_calls(&self, endpoint: Endpoint, times: usize, row: Break) {
+    /// Interrupts the next calls to an endpoint.
+    fn interrupt_calls(&self, endpoint: Endpoint, times: usize, row: Interruption) {
         let path = match endpoint {
             Endpoint::Keys => "/.well-known/jwks.json",
             Endpoint::Refresh => "/api/2024-09-26/session/sdk/auth/refresh",
@@ -236,7 +236,7 @@ impl Front {
         *self.0.orders.lock().unwrap() = Some((path, times, row));
     }
 
-    /// Counts how often a refresh token has arrived here.
+    /// Counts how often a refresh token has arrived.
     fn sent(&self, session: &MockSession) -> usize {
         let body = json!({ "refresh": session.refresh_token() });
         self.0.bodies.lock().unwrap().iter().filter(|sent| **sent == body).count()
@@ -247,7 +247,7 @@ impl Front {
         let stream = TcpStream::from_std(socket.try_clone().unwrap()).unwrap();
         let mut connection = h2::server::handshake(stream).await.unwrap();
         let pings = Arc::new(tokio::sync::Mutex::new(connection.ping_pong().unwrap()));
-        // An error says that the client is gone, or that the connection was broken off.
+        // An error means that the client is gone, or that the connection was interrupted.
         while let Some(Ok((request, respond))) = connection.accept().await {
             tokio::spawn(self.clone().answer(request, respond, Arc::clone(&socket), Arc::clone(&pings)));
         }
@@ -288,7 +288,7 @@ impl Front {
             }
         }
         let Some(row) = row else { return };
-        // What there is of an answer has been written once a ping is answered.
+        // Once a ping is answered, everything before it has been written.
         pings.lock().await.ping(h2::Ping::opaque()).await.unwrap();
         match (row.ending, send) {
             (Ending::Reset(reason), Some(mut send)) => send.send_reset(reason),
@@ -298,7 +298,7 @@ impl Front {
         }
     }
 
-    fn order(&self, path: &str) -> Option<Break> {
+    fn order(&self, path: &str) -> Option<Interruption> {
         let mut orders = self.0.orders.lock().unwrap();
         let (_, times, row) = orders.as_mut().filter(|(endpoint, times, _)| *endpoint == path && *times > 0)?;
         *times -= 1;
@@ -306,7 +306,7 @@ impl Front {
     }
 }
 
-/// Writes a GOAWAY frame (RFC 9113 section 6.8), and nothing more. Those of h2 name the last stream that has arrived.
+/// Writes a GOAWAY frame (RFC 9113 section 6.8), and nothing more. h2's own names the last stream that has arrived.
 fn go_away(mut socket: &std::net::TcpStream, last_stream: u32, reason: Reason) {
     let mut frame = vec![0, 0, 8, 7, 0, 0, 0, 0, 0];
     frame.extend(last_stream.to_be_bytes());
@@ -317,5 +317,5 @@ fn go_away(mut socket: &std::net::TcpStream, last_stream: u32, reason: Reason) {
 
 const STRICT: Duration = Duration::ZERO;
 const FORGIVING: Duration = Duration::from_secs(30);
-/// How often reqwest repeats a call at most.
+/// How often reqwest retries a call at most.
 const RETRIES: usize = 2;

@@ -1,12 +1,12 @@
-//! Table L: the user is signed out, whatever becomes of the call that says so.
+//! Table L: a logout succeeds, whether or not its call does.
 
 use serde_json::json;
 use tower_crossmint_auth::testing::{Endpoint, MockCrossmint};
 
 use crate::{
     matrix::{
+        failures::failures,
         stage::{LOGOUT_LIMIT, Scene, Stage, keeping},
-        troubles::troubles,
     },
     support::{
         answer::{ENDED, JWT, LOGOUT_ROUTE, REFRESH},
@@ -16,11 +16,11 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_logout_is_a_logout_whatever_happens_to_the_call() {
+async fn a_logout_succeeds_whatever_happens_to_the_call() {
     let stage = Stage::new(|config| keeping(config).max_concurrent_refreshes(3)).await;
-    for trouble in troubles() {
-        let case = trouble.name;
-        let scene = trouble.scene(&stage);
+    for failure in failures() {
+        let case = failure.name;
+        let scene = failure.scene(&stage);
         let mock = &stage.mock;
         let [alice, bob, carol] = ["alice", "bob", "carol"].map(|user| expired(mock, user));
         let live = mock.live_sessions();
@@ -31,40 +31,40 @@ async fn a_logout_is_a_logout_whatever_happens_to_the_call() {
             assert!(answer.clears(&[JWT, REFRESH]), "{case}: {answer:?}");
         };
 
-        trouble.begin(&scene, Endpoint::Logout).await;
+        failure.begin(&scene, Endpoint::Logout).await;
         let cookies = [alice.cookie_header(), mock.sign_in("bob").cookie_header(), carol.cookie_header()];
-        let [unknown, valid, spent] = cookies.each_ref().map(|cookie| out(cookie));
-        let all = async { tokio::join!(unknown, valid, spent) };
+        let [unknown, valid, rotated] = cookies.each_ref().map(|cookie| out(cookie));
+        let all = async { tokio::join!(unknown, valid, rotated) };
         let nothing = async || out("").await;
-        trouble.endured(&scene, (Endpoint::Logout, 3, LOGOUT_LIMIT), all, nothing).await;
+        failure.wait_through(&scene, (Endpoint::Logout, 3, LOGOUT_LIMIT), all, nothing).await;
         nothing().await;
-        let told = 3 * trouble.arrivals();
+        let told = 3 * failure.arrivals();
         assert_eq!(
             (scene.calls(), mock.calls(Endpoint::Elsewhere)),
             (Calls { keys: 1, refreshes: 1, logouts: told, ..NO_CALLS }, 0),
             "{case}"
         );
-        if trouble.arrivals() > 0 {
+        if failure.arrivals() > 0 {
             let last: Vec<_> = mock.requests(Endpoint::Logout).into_iter().rev().take(3).collect();
             let secret = json!({ "refresh": successor.json()["refreshToken"] });
             assert!(last.iter().any(|request| request.json() == Some(secret.clone())), "{case}: the latest token");
         }
 
-        trouble.end(&scene);
+        failure.end(&scene);
         for over in [&alice, &carol] {
             scene.get(over).await.assert_ended(ENDED, case);
         }
         assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, logouts: told, ..NO_CALLS }, "{case}");
-        // The places are free again.
+        // The permits are free again.
         out(&bob.cookie_header()).await;
         assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, logouts: told + 1, ..NO_CALLS }, "{case}");
-        let ended = if trouble.commits() { 4 } else { 1 };
+        let ended = if failure.commits() { 4 } else { 1 };
         assert_eq!(live + 1 - mock.live_sessions(), ended, "{case}");
     }
 }
 
 #[tokio::test]
-async fn a_client_that_goes_is_signed_out_all_the_same() {
+async fn a_client_that_hangs_up_is_logged_out_all_the_same() {
     let stage = Stage::new(keeping).await;
     for hold in [MockCrossmint::hold, MockCrossmint::hold_answers] {
         let scene = Scene::of(&stage);

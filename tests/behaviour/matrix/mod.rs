@@ -1,8 +1,9 @@
-//! The fault matrix: every way for Crossmint to fail, in every state of the layer.
+//! The fault matrix: every way in which Crossmint can fail, in every state of the layer.
 //!
-//! Each cell asserts the outcome, and which calls were made for it: of the key set, of refreshes, of logouts.
+//! Each cell asserts the outcome and the calls that led to it: for the key set, refreshes and logouts.
 
 mod clients;
+mod failures;
 mod http2;
 mod jwks;
 mod logout;
@@ -10,4 +11,3 @@ mod process;
 mod refresh;
 mod stage;
 mod tls;
-mod troubles;

@@ -1,4 +1,4 @@
-//! Table P: what runs the layer goes wrong. Whoever waits is told, and the next request is a normal one.
+//! Table P: handlers that panic, and runtimes that end. Waiters get an error, and later requests succeed.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tower_crossmint_auth::{
 };
 
 use crate::{
-    matrix::stage::{Scene, Stage, assert_no_verdict, keeping},
+    matrix::stage::{Scene, Stage, assert_inconclusive, keeping},
     support::{
         answer::{ENDED, LOGOUT_ROUTE},
         clock::pass,
@@ -27,20 +27,20 @@ async fn a_handler_that_panics_loses_no_session() {
     }
     let stage = Stage::new(keeping).await;
     let scene = Scene::of(&stage);
-    let (valid, spent) = (stage.mock.sign_in("alice"), expired(&stage.mock, "bob"));
+    let (valid, lapsed) = (stage.mock.sign_in("alice"), expired(&stage.mock, "bob"));
     let broken = Router::new().fallback(any(panicking)).layer(CrossmintAuthLayer::from(scene.auth.clone()));
-    for cookie in [&valid, &spent].map(MockSession::cookie_header) {
+    for cookie in [&valid, &lapsed].map(MockSession::cookie_header) {
         let app = broken.clone();
         let request = tokio::spawn(async move { direct::get(&app, "/me", &cookie).await });
         assert!(request.await.unwrap_err().is_panic());
     }
     scene.get(&valid).await.assert_passed("alice", "valid");
-    scene.get(&spent).await.assert_renewed("bob", "renewed before the panic");
+    scene.get(&lapsed).await.assert_refreshed("bob", "refreshed before the panic");
     assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, ..NO_CALLS });
 }
 
 #[test]
-fn a_runtime_that_ends_takes_its_calls_with_it_and_no_session() {
+fn a_runtime_that_ends_loses_its_calls_and_no_session() {
     let alive = Builder::new_current_thread().enable_all().build().unwrap();
     let stage = alive.block_on(Stage::new(|config| keeping(config).max_concurrent_refreshes(1)));
     let mock = &stage.mock;
@@ -72,7 +72,7 @@ fn a_runtime_that_ends_takes_its_calls_with_it_and_no_session() {
             assert!((&mut waiting).now_or_never().is_none(), "{case}");
             lost.shutdown_background();
             assert!(gone.await.unwrap_err().is_cancelled(), "{case}");
-            assert_no_verdict(&waiting.await, OutagePolicy::KeepSession, case);
+            assert_inconclusive(&waiting.await, OutagePolicy::KeepSession, case);
 
             mock.clear_faults();
             pass(Duration::from_secs(1)).await;
@@ -80,9 +80,9 @@ fn a_runtime_that_ends_takes_its_calls_with_it_and_no_session() {
             if endpoint == Endpoint::Keys {
                 next.assert_passed("alice", case);
             } else {
-                next.assert_renewed("alice", case);
+                next.assert_refreshed("alice", case);
             }
-            scene.get(&expired(mock, "bob")).await.assert_renewed("bob", case);
+            scene.get(&expired(mock, "bob")).await.assert_refreshed("bob", case);
         });
         assert_eq!(scene.calls(), Calls { refreshes: calls.refreshes + 1, ..calls }, "{case}");
         alive.block_on(async {
@@ -93,7 +93,7 @@ fn a_runtime_that_ends_takes_its_calls_with_it_and_no_session() {
 }
 
 #[test]
-fn a_runtime_that_ends_gives_back_the_place_of_its_logout() {
+fn a_runtime_that_ends_releases_the_permit_of_its_logout() {
     let alive = Builder::new_current_thread().enable_all().build().unwrap();
     let stage = alive.block_on(Stage::new(|config| keeping(config).max_concurrent_refreshes(1)));
     let scene = Scene::of(&stage);
@@ -107,7 +107,7 @@ fn a_runtime_that_ends_gives_back_the_place_of_its_logout() {
         mock.called(Endpoint::Logout, 1).await;
         lost.shutdown_background();
         assert!(gone.await.unwrap_err().is_cancelled());
-        // The call to Crossmint was another task of that runtime.
+        // The call to Crossmint is another task of the runtime that ended.
         scene.auth.wait_idle().await;
         mock.clear_faults();
         scene.get(&alice).await.assert_ended(ENDED, "");

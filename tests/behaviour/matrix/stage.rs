@@ -17,7 +17,7 @@ use crate::support::{
     mock::{Calls, calls},
 };
 
-/// A mock, and what all handles that call it have in common.
+/// A mock, and what its handles have in common.
 pub(super) struct Stage {
     pub(super) mock: MockCrossmint,
     pub(super) configure: fn(CrossmintAuthConfigBuilder) -> CrossmintAuthConfigBuilder,
@@ -27,7 +27,7 @@ pub(super) struct Stage {
 impl Stage {
     pub(super) async fn new(configure: fn(CrossmintAuthConfigBuilder) -> CrossmintAuthConfigBuilder) -> Self {
         let mock = MockCrossmint::start().await;
-        // Like the built-in one, of which each configuration would make its own: that takes 17 ms in a debug build.
+        // Like the built-in client. To build one for each configuration takes 17 ms in a debug build.
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_LIMIT)
             .redirect(reqwest::redirect::Policy::none())
@@ -45,7 +45,7 @@ impl Stage {
         (self.configure)(self.mock.config())
     }
 
-    /// Signs with a new key from now on. Returns the key set of before, as an answer.
+    /// Rotates the signing key. Returns the previous key set as an answer.
     pub(super) fn outdate_keys(&self) -> Fault {
         let outdated = Fault::json(200, self.mock.key_set());
         self.mock.rotate_keys();
@@ -53,7 +53,7 @@ impl Stage {
     }
 }
 
-/// A handle and an application that have had no calls yet.
+/// A new handle, and an application behind its layer.
 pub(super) struct Scene {
     pub(super) mock: MockCrossmint,
     pub(super) auth: CrossmintAuth,
@@ -71,7 +71,7 @@ impl Scene {
         Self { app: app(&auth), auth, mock: mock.clone(), before: calls(mock) }
     }
 
-    /// Returns the calls since the beginning.
+    /// Returns the calls since the scene began.
     pub(super) fn calls(&self) -> Calls {
         calls(&self.mock).since(self.before)
     }
@@ -80,7 +80,7 @@ impl Scene {
         direct::get(&self.app, "/me", &session.cookie_header()).await
     }
 
-    /// Sends as many requests at once.
+    /// Sends requests at the same time.
     pub(super) async fn crowd(&self, session: &MockSession, requests: usize) -> Vec<Answer> {
         join_all((0..requests).map(|_| self.get(session))).await
     }
@@ -96,12 +96,12 @@ impl Scene {
     }
 }
 
-/// Asserts that no verdict was given, and that the policy says what becomes of the session.
+/// Asserts that a session was ended or kept as the policy says after an inconclusive failure.
 #[track_caller]
-pub(super) fn assert_no_verdict(answer: &Answer, policy: OutagePolicy, case: &str) {
+pub(super) fn assert_inconclusive(answer: &Answer, policy: OutagePolicy, case: &str) {
     match policy {
         OutagePolicy::KeepSession => {
-            answer.assert_refused_gently(503, TRY_LATER, case);
+            answer.assert_rejected(503, TRY_LATER, case);
             let pause: u64 = answer.header("retry-after").parse().unwrap();
             assert!((1..=60).contains(&pause), "{case}: {pause}");
         }

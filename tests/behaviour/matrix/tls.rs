@@ -1,4 +1,4 @@
-//! TLS: certificates that do not prove who presents them.
+//! TLS: invalid certificates.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use tokio_rustls::{
 use tower_crossmint_auth::{CrossmintAuthConfigBuilder, OutagePolicy, testing::MockCrossmint};
 
 use crate::{
-    matrix::stage::{CROWD, Scene, Stage, assert_no_verdict, keeping},
+    matrix::stage::{CROWD, Scene, Stage, assert_inconclusive, keeping},
     support::{
         answer::{JWT, LOGOUT_ROUTE, REFRESH},
         clock::pass,
@@ -32,7 +32,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn nothing_is_sent_to_a_server_that_does_not_prove_to_be_crossmint() {
+async fn nothing_is_sent_to_a_server_with_an_invalid_certificate() {
     let stage = Stage::new(keeping).await;
     let mock = &stage.mock;
     let [ours, another] = ["ours", "another"].map(Authority::named);
@@ -65,24 +65,24 @@ async fn nothing_is_sent_to_a_server_that_does_not_prove_to_be_crossmint() {
         scene.get(&alice).await.assert_passed("alice", case);
         assert_eq!(scene.calls(), Calls { keys: 1, ..NO_CALLS }, "{case}");
 
-        // The keys are there from here on: it is the refresh that fails.
+        // The keys are loaded: from here on, the refresh fails.
         front.present(&invalid);
         mock.close_connections();
         mock.disconnected().await;
         let attempts = front.attempts();
         for answer in scene.crowd(&bob, CROWD).await {
-            assert_no_verdict(&answer, OutagePolicy::KeepSession, case);
+            assert_inconclusive(&answer, OutagePolicy::KeepSession, case);
         }
         scene.get(&alice).await.assert_passed("alice", case);
         assert_eq!((scene.calls(), front.attempts() - attempts), (Calls { keys: 1, ..NO_CALLS }, 1), "{case}");
         front.present(&valid);
-        scene.get(&bob).await.assert_renewed("bob", case);
+        scene.get(&bob).await.assert_refreshed("bob", case);
         assert_eq!((scene.calls(), scene.sent(&bob)), (Calls { keys: 1, refreshes: 1, ..NO_CALLS }, 1), "{case}");
     }
 }
 
 #[tokio::test]
-async fn the_built_in_client_trusts_no_authority_that_the_system_does_not_know() {
+async fn the_built_in_client_trusts_only_the_systems_authorities() {
     let stage = Stage::new(keeping).await;
     let front = Front::presenting(&Authority::named("ours").presents(&params(HOST), &TLS13), &stage.mock).await;
     front.assert_gets_nothing(&front.scene(&stage, |config| config), "").await;
@@ -110,10 +110,10 @@ impl Front {
                 attempts.fetch_add(1, Ordering::Relaxed);
                 let (acceptor, mock) = (TlsAcceptor::from(Arc::clone(&presented.lock().unwrap())), mock.clone());
                 tokio::spawn(async move {
-                    // An error says that the client has refused the certificate.
+                    // An error means that the client has rejected the certificate.
                     let Ok(mut client) = acceptor.accept(stream).await else { return };
                     let mut server = TcpStream::connect(mock).await.unwrap();
-                    // An error says that one of the two is gone.
+                    // An error means that one of the two has disconnected.
                     let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
                 });
             }
@@ -130,7 +130,7 @@ impl Front {
         self.attempts.load(Ordering::Relaxed)
     }
 
-    /// Makes a handle that calls Crossmint here.
+    /// Makes a handle that calls Crossmint through this server.
     fn scene(
         &self,
         stage: &Stage,
@@ -139,7 +139,7 @@ impl Front {
         Scene::with(stage, configure(stage.config().base_url(&self.base_url)))
     }
 
-    /// Asserts that no call of a handle without keys gets through, and that none is made twice.
+    /// Asserts that no call of a handle without keys reaches the mock, and that none is retried.
     async fn assert_gets_nothing(&self, scene: &Scene, case: &str) {
         let mock = &scene.mock;
         let [alice, bob, carol] = ["alice", "bob", "carol"].map(|user| expired(mock, user));
@@ -147,9 +147,9 @@ impl Front {
         let connections = mock.connections();
         let (crowd, one, other) = tokio::join!(scene.crowd(&valid, CROWD), scene.get(&alice), scene.get(&bob));
         for answer in crowd.iter().chain([&one, &other]) {
-            assert_no_verdict(answer, OutagePolicy::KeepSession, case);
+            assert_inconclusive(answer, OutagePolicy::KeepSession, case);
         }
-        assert_no_verdict(&scene.get(&valid).await, OutagePolicy::KeepSession, case);
+        assert_inconclusive(&scene.get(&valid).await, OutagePolicy::KeepSession, case);
         assert_eq!((self.attempts(), scene.auth.stats().failed_reloads), (1, 1), "{case}");
 
         let logout = scene.post(LOGOUT_ROUTE, &carol.cookie_header()).await;

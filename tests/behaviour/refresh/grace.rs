@@ -26,7 +26,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_latecomer_with_the_spent_token_gets_the_same_pair_without_a_call() {
+async fn a_latecomer_with_the_rotated_token_gets_the_same_pair_without_a_call() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
     let cookie = expired(&mock, "alice").cookie_header();
@@ -40,7 +40,7 @@ async fn a_latecomer_with_the_spent_token_gets_the_same_pair_without_a_call() {
 }
 
 #[tokio::test]
-async fn a_spent_token_leads_to_the_latest_of_its_successors() {
+async fn a_rotated_token_resolves_to_its_latest_successor() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
     let a = expired(&mock, "alice").cookie_header();
@@ -55,18 +55,18 @@ async fn a_spent_token_leads_to_the_latest_of_its_successors() {
 }
 
 #[tokio::test]
-async fn a_latecomer_whose_successor_has_ended_renews_the_successor() {
+async fn a_latecomer_whose_successor_no_longer_verifies_refreshes_the_successor() {
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().rotation_grace(Duration::from_secs(300)).build().unwrap());
     let app = app(&auth);
     let a = expired(&mock, "alice").cookie_header();
     get(&app, "/", &a).await;
-    // The JWT that belongs to the successor is no longer valid ...
+    // The JWT beside the successor no longer verifies ...
     mock.rotate_keys();
     mock.withdraw_old_keys();
     pass(Duration::from_secs(30)).await;
     auth.verify_jwt(mock.sign_in("bob").jwt()).await.unwrap();
-    // ... and the token that is sent is not the spent one.
+    // ... and the successor is sent, not the rotated token.
     let c = get(&app, "/", &a).await;
     assert_eq!((c.status, c.user().as_deref()), (200, Some("alice")));
     assert!(mock.is_live(&c.refresh_token()));
@@ -74,15 +74,15 @@ async fn a_latecomer_whose_successor_has_ended_renews_the_successor() {
 }
 
 #[tokio::test]
-async fn the_successor_is_forgotten_when_its_window_is_over() {
-    // The window, the time that passes, and the calls that two requests with one token make.
+async fn the_successor_is_forgotten_when_its_grace_period_ends() {
+    // The grace period, the time that passes, and the calls made for two requests with one token.
     let cases = [(None, 28, 1), (None, 30, 2), (Some(0), 0, 2), (Some(300), 298, 1), (Some(300), 300, 2)];
-    for (window, pause, calls) in cases {
+    for (grace, pause, calls) in cases {
         let mock = MockCrossmint::start().await;
         mock.set_reuse_grace(Duration::from_secs(3600));
         let config = mock.config();
-        let config = match window {
-            Some(window) => config.rotation_grace(Duration::from_secs(window)),
+        let config = match grace {
+            Some(grace) => config.rotation_grace(Duration::from_secs(grace)),
             None => config,
         };
         let app = app(&CrossmintAuth::new(config.build().unwrap()));
@@ -90,7 +90,7 @@ async fn the_successor_is_forgotten_when_its_window_is_over() {
         assert_eq!(get(&app, "/", &cookie).await.status, 200);
         pass(Duration::from_secs(pause)).await;
         assert_eq!(get(&app, "/", &cookie).await.status, 200);
-        assert_eq!(mock.calls(Endpoint::Refresh), calls, "{window:?}, after {pause} s");
+        assert_eq!(mock.calls(Endpoint::Refresh), calls, "{grace:?}, after {pause} s");
     }
 }
 
@@ -137,18 +137,18 @@ async fn the_grace_period_starts_when_the_response_with_the_successor_ends() {
             (_, other) => panic!("{case}: {other:?}"),
         }
 
-        // Still within the 300 s that are the most.
+        // Still within the maximum of 300 s.
         pass(Duration::from_secs((299 - seconds).min(29))).await;
         let app = app(&auth);
         let late = get(&app, "/", &cookie).await;
-        late.assert_renewed("alice", case);
+        late.assert_refreshed("alice", case);
         assert!(mock.is_live(&late.refresh_token()), "{case}");
         assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0), "{case}");
     }
 }
 
 #[tokio::test]
-async fn a_response_is_on_its_way_when_its_head_is_however_long_its_body_takes() {
+async fn a_response_counts_as_delivered_with_its_head_however_long_its_body_takes() {
     let mock = MockCrossmint::start().await;
     mock.set_reuse_grace(Duration::from_secs(3600));
     let auth = auth(&mock);
@@ -160,26 +160,26 @@ async fn a_response_is_on_its_way_when_its_head_is_however_long_its_body_takes()
     assert_eq!(stream.headers().get_all("set-cookie").iter().count(), 2);
     for (seconds, calls) in [(29, 1), (30, 2)] {
         pass(Duration::from_secs(seconds)).await;
-        get(&app, "/", &cookie).await.assert_renewed("alice", "while the body is sent");
+        get(&app, "/", &cookie).await.assert_refreshed("alice", "while the body is sent");
         assert_eq!(mock.calls(Endpoint::Refresh), calls, "after another {seconds} s");
     }
     drop(stream);
 }
 
 #[tokio::test]
-async fn a_request_that_takes_its_successor_late_has_it_to_itself_all_the_while() {
+async fn a_waiter_that_is_polled_late_still_gets_its_successor() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     auth.warm_up().await.unwrap();
     let app = app(&auth);
     let cookie = expired(&mock, "alice").cookie_header();
     let mut idle = Box::pin(get(&app, "/", &cookie));
-    assert!((&mut idle).now_or_never().is_none(), "it waits for Crossmint");
+    assert!((&mut idle).now_or_never().is_none(), "Crossmint has not answered yet");
     auth.wait_idle().await;
-    // The renewal has ended, and nobody has looked at its outcome.
+    // The refresh has ended, and its waiter has not been polled since.
     pass(Duration::from_secs(120)).await;
-    idle.await.assert_renewed("alice", "the request that was not polled");
-    get(&app, "/", &cookie).await.assert_renewed("alice", "a latecomer");
+    idle.await.assert_refreshed("alice", "the request that was not polled");
+    get(&app, "/", &cookie).await.assert_refreshed("alice", "a latecomer");
     assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
 }
 
@@ -199,16 +199,16 @@ async fn a_slow_response_does_not_bring_a_rotated_token_back() {
     let newer = post(&app, "/api/auth/refresh", &quick.refresh_token_cookie()).await;
     go.close();
     let slow = waiting.await.unwrap();
-    // The browser keeps what came last.
+    // The browser keeps the cookies of the last response.
     assert_eq!(slow.refresh_token(), newer.refresh_token());
     pass(Duration::from_secs(60)).await;
-    get(&app, "/", &slow.refresh_token_cookie()).await.assert_renewed("alice", "a minute later");
+    get(&app, "/", &slow.refresh_token_cookie()).await.assert_refreshed("alice", "a minute later");
     assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (3, 0));
 }
 
 #[tokio::test]
-async fn a_successor_that_reached_nobody_is_there_when_its_user_comes_back() {
-    for (case, is_late) in [("the client is gone", false), ("the answer was late", true)] {
+async fn an_undelivered_successor_is_kept_until_its_user_returns() {
+    for (case, is_late) in [("the client has hung up", false), ("the answer was late", true)] {
         let mock = MockCrossmint::start().await;
         let auth = CrossmintAuth::new(mock.config().on_outage(OutagePolicy::KeepSession).build().unwrap());
         auth.warm_up().await.unwrap();
@@ -227,29 +227,29 @@ async fn a_successor_that_reached_nobody_is_there_when_its_user_comes_back() {
         hold.release();
         auth.wait_idle().await;
         pass(Duration::from_secs(600)).await;
-        get(&app, "/", &cookie).await.assert_renewed("alice", case);
+        get(&app, "/", &cookie).await.assert_refreshed("alice", case);
         assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0), "{case}");
     }
 }
 
 #[tokio::test]
-async fn where_memory_is_short_sessions_are_renewed_once_more_instead_of_being_lost() {
+async fn if_memory_is_short_sessions_are_refreshed_again_and_not_lost() {
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().rotation_grace_bytes(64 << 10).build().unwrap());
     let app = app(&auth);
     let cookies: Vec<_> = (0..40).map(|number| expired(&mock, &format!("user-{number}")).cookie_header()).collect();
     for _ in 0..2 {
         for (number, cookie) in cookies.iter().enumerate() {
-            get(&app, "/", cookie).await.assert_renewed(&format!("user-{number}"), "first, or late");
+            get(&app, "/", cookie).await.assert_refreshed(&format!("user-{number}"), "first, or late");
         }
     }
     let stats = auth.stats();
     assert_eq!((mock.reuse_detections(), stats.evicted_successors), (0, 0));
-    assert_eq!(mock.calls(Endpoint::Refresh), 80, "none of 40 sessions of 6 KiB fits in for long");
+    assert_eq!(mock.calls(Endpoint::Refresh), 80, "40 sessions of 6 KiB each do not fit in 64 KiB");
 }
 
 #[tokio::test]
-async fn rotated_tokens_that_do_not_fit_into_memory_are_counted_and_warned_of_once_a_minute() {
+async fn rotated_tokens_evicted_early_are_counted_and_warned_of_once_a_minute() {
     let events = Events::capture(Level::WARN);
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().rotation_grace_bytes(64 << 10).build().unwrap());
@@ -264,7 +264,7 @@ async fn rotated_tokens_that_do_not_fit_into_memory_are_counted_and_warned_of_on
     assert!(lines.len() == 1 && lines[0].contains("rotation_grace_bytes"), "{lines:?}");
 }
 
-/// How a response that carries a successor ends, after so many seconds in which nobody asks for it.
+/// How a response that carries a successor ends.
 #[derive(Clone, Copy, Debug)]
 enum Ending {
     Delivered,

@@ -1,4 +1,4 @@
-//! Clients that hang up: hyper drops what it serves them.
+//! Clients that hang up: hyper drops the response futures of their requests.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -52,7 +52,7 @@ async fn whenever_a_client_hangs_up_its_next_request_gets_the_new_pair() {
             client.hang_up();
             dropped.acquire().await.unwrap().forget();
             hold.release();
-            get(&app(&auth), "/", &cookie).await.assert_renewed("alice", &case);
+            get(&app(&auth), "/", &cookie).await.assert_refreshed("alice", &case);
             assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0), "{case}");
         }
     }
@@ -68,7 +68,7 @@ async fn a_client_that_hangs_up_does_not_lose_the_new_token() {
     client.write_all(format!("GET / HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\n\r\n").as_bytes()).await.unwrap();
     mock.called(Endpoint::Refresh, 1).await;
     drop(client);
-    // The server has seen the end of the connection when it has answered a later one.
+    // Once the server answers a later connection, it has seen the end of this one.
     assert_eq!(app.get("/", "").await.status, 401);
     hold.release();
     let next = app.get("/", &cookie).await;
@@ -96,8 +96,8 @@ async fn a_dropped_response_future_does_not_lose_the_new_token() {
 }
 
 #[tokio::test]
-async fn those_who_go_do_not_affect_those_who_stay() {
-    // Of three, the first one starts the renewal.
+async fn dropped_waiters_do_not_affect_the_others() {
+    // The first of the three requests starts the refresh.
     for gone in [&[0][..], &[1], &[2], &[0, 1], &[1, 2], &[0, 1, 2]] {
         for held in [MockCrossmint::hold, MockCrossmint::hold_answers] {
             let mock = MockCrossmint::start().await;
@@ -115,18 +115,18 @@ async fn those_who_go_do_not_affect_those_who_stay() {
             hold.release();
             for (number, request) in requests.into_iter().enumerate() {
                 match request.await {
-                    Ok(answer) => answer.assert_renewed("alice", &format!("{number}, without {gone:?}")),
+                    Ok(answer) => answer.assert_refreshed("alice", &format!("{number}, without {gone:?}")),
                     Err(error) => assert!(error.is_cancelled() && gone.contains(&number), "{number}, without {gone:?}"),
                 }
             }
-            get(&app, "/", &cookie).await.assert_renewed("alice", &format!("after {gone:?}"));
+            get(&app, "/", &cookie).await.assert_refreshed("alice", &format!("after {gone:?}"));
             assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0), "without {gone:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_request_dropped_before_the_key_set_arrives_spends_nothing() {
+async fn a_request_dropped_before_the_key_set_arrives_sends_no_refresh() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
     let cookie = expired(&mock, "alice").cookie_header();
@@ -136,7 +136,7 @@ async fn a_request_dropped_before_the_key_set_arrives_spends_nothing() {
     request.abort();
     assert!(request.await.unwrap_err().is_cancelled());
     hold.release();
-    get(&app, "/", &cookie).await.assert_renewed("alice", "the next one");
+    get(&app, "/", &cookie).await.assert_refreshed("alice", "the next one");
     assert_eq!(calls(&mock), Calls { keys: 1, refreshes: 1, ..NO_CALLS });
 }
 
@@ -159,7 +159,7 @@ async fn a_request_dropped_while_its_new_token_is_verified_does_not_lose_it() {
     request.abort();
     assert!(request.await.unwrap_err().is_cancelled());
     hold.release();
-    get(&app, "/", &cookie).await.assert_renewed("alice", "the next one");
+    get(&app, "/", &cookie).await.assert_refreshed("alice", "the next one");
     assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
 }
 
@@ -176,7 +176,7 @@ async fn a_request_dropped_in_a_slow_handler_does_not_lose_the_new_token() {
     drop(entered.acquire().await);
     request.abort();
     assert!(request.await.unwrap_err().is_cancelled());
-    get(&app, "/", &cookie).await.assert_renewed("alice", "the next one");
+    get(&app, "/", &cookie).await.assert_refreshed("alice", "the next one");
     assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
 }
 
@@ -200,7 +200,7 @@ impl Protocol {
                 tokio::spawn(async move { drop(connection.await) });
                 let mut request = request;
                 *request.uri_mut() = "http://localhost/".parse().unwrap();
-                // The stream is reset when its answer is no longer waited for.
+                // Dropping this future resets the stream.
                 let answer = tokio::spawn(async move { drop(sender.send_request(request).await) });
                 Client { answer, connection: None }
             }
@@ -222,7 +222,7 @@ impl Client {
     }
 }
 
-/// Serves both protocols. The semaphore gets a permit for each response future that is dropped before its end.
+/// Serves both protocols. Adds a permit to the semaphore for each response future that is dropped early.
 async fn serve(auth: &CrossmintAuth) -> (SocketAddr, Arc<Semaphore>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

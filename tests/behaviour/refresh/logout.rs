@@ -14,8 +14,8 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_logout_drops_the_successor() {
-    for (name, by_the_old_token) in [("the spent token", true), ("the new token", false)] {
+async fn a_logout_revokes_the_successor() {
+    for (name, by_the_old_token) in [("the rotated token", true), ("the new token", false)] {
         let mock = MockCrossmint::start().await;
         let auth = auth(&mock);
         let app = app(&auth);
@@ -35,7 +35,7 @@ async fn a_logout_drops_the_successor() {
 }
 
 #[tokio::test]
-async fn a_logout_during_a_renewal_ends_what_the_renewal_brings() {
+async fn a_logout_during_a_refresh_revokes_the_new_token() {
     for held in [MockCrossmint::hold, MockCrossmint::hold_answers] {
         let mock = MockCrossmint::start().await;
         let auth = auth(&mock);
@@ -49,7 +49,7 @@ async fn a_logout_during_a_renewal_ends_what_the_renewal_brings() {
             let (app, cookie) = (app.clone(), cookie.clone());
             async move { post(&app, "/api/auth/logout", &cookie).await }
         });
-        // The logout is noted as soon as it is polled, and then waits for the renewal.
+        // The logout takes effect at its first poll, and then waits for the refresh.
         tokio::task::yield_now().await;
         assert!(!logout.is_finished());
         hold.release();
@@ -68,7 +68,7 @@ async fn a_logout_during_a_renewal_ends_what_the_renewal_brings() {
 }
 
 #[tokio::test]
-async fn a_logout_does_not_wait_for_a_renewal_that_hangs() {
+async fn a_logout_does_not_wait_for_a_refresh_that_hangs() {
     let mock = MockCrossmint::start().await;
     let config = mock.config().logout_timeout(Duration::from_millis(50));
     let app = app(&CrossmintAuth::new(config.build().unwrap()));
@@ -85,7 +85,7 @@ async fn a_logout_does_not_wait_for_a_renewal_that_hangs() {
 }
 
 #[tokio::test]
-async fn a_logout_during_the_next_renewal_forgets_the_last_one_too() {
+async fn a_logout_during_the_next_refresh_evicts_the_previous_jwt_too() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let app = app(&auth);
@@ -94,7 +94,7 @@ async fn a_logout_during_the_next_renewal_forgets_the_last_one_too() {
     let [jwt, token] = [&second["jwt"], &second["refreshToken"]].map(|value| value.as_str().unwrap().to_owned());
     let hold = mock.hold(Endpoint::Refresh);
     let only_token = format!("{REFRESH}={token}");
-    let (renewal, logout, ()) = tokio::join!(
+    let (refresh, logout, ()) = tokio::join!(
         get(&app, "/", &only_token),
         async {
             mock.called(Endpoint::Refresh, 2).await;
@@ -106,8 +106,8 @@ async fn a_logout_during_the_next_renewal_forgets_the_last_one_too() {
             hold.release();
         }
     );
-    assert_eq!((renewal.status, logout.status), (401, 200));
+    assert_eq!((refresh.status, logout.status), (401, 200));
     let before = auth.stats().verifications;
     auth.get_session(Credentials::pair(&jwt, &token)).await.unwrap();
-    assert_eq!(auth.stats().verifications, before + 1, "the JWT is verified anew");
+    assert_eq!(auth.stats().verifications, before + 1, "the JWT is verified again");
 }

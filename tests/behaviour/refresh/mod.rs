@@ -1,4 +1,4 @@
-//! Refreshes: no token is lost, and none is sent twice.
+//! A refresh loses no token, and sends none twice.
 
 mod grace;
 mod hang_up;
@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn two_sessions_are_renewed_apart() {
+async fn two_sessions_are_refreshed_independently() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
     let [alice, bob] = ["alice", "bob"].map(|user| expired(&mock, user).cookie_header());
@@ -32,7 +32,7 @@ async fn two_sessions_are_renewed_apart() {
 }
 
 #[tokio::test]
-async fn a_crossmint_that_keeps_its_tokens_is_as_good() {
+async fn a_crossmint_that_does_not_rotate_tokens_works_too() {
     let mock = MockCrossmint::start().await;
     mock.set_rotation(false);
     let app = app(&auth(&mock));
@@ -51,7 +51,7 @@ async fn a_crossmint_that_keeps_its_tokens_is_as_good() {
 }
 
 #[tokio::test]
-async fn an_outage_is_no_verdict_on_a_token() {
+async fn a_token_is_sent_again_after_an_outage() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let alice = expired(&mock, "alice");
@@ -78,7 +78,7 @@ async fn a_refused_token_is_not_sent_again_for_half_a_minute() {
 }
 
 #[tokio::test]
-async fn a_new_key_does_not_spend_successors() {
+async fn a_new_key_does_not_refresh_successors() {
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().rotation_grace(Duration::from_secs(300)).build().unwrap());
     let app = app(&auth);

@@ -49,7 +49,7 @@ async fn ten_thousand_requests_with_one_expired_session_share_one_refresh() {
     let mut pairs = HashSet::new();
     for request in requests {
         let answer = request.await.unwrap();
-        answer.assert_renewed("alice", "one of many");
+        answer.assert_refreshed("alice", "one of many");
         pairs.insert(answer.cookie_header());
     }
     let stats = auth.stats();
@@ -80,7 +80,7 @@ async fn the_refresh_route_and_the_handle_share_the_refresh_of_a_request() {
 }
 
 #[tokio::test]
-async fn waiters_of_a_refused_renewal_are_all_refused_by_one_call() {
+async fn waiters_of_a_refused_refresh_share_one_call() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
     let alice = expired(&mock, "alice");

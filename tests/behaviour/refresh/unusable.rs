@@ -1,4 +1,4 @@
-//! Answers with a refresh token that cannot be used as they are.
+//! Answers that hand out a refresh token and cannot be used otherwise.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn nothing_of_an_answer_is_trusted_before_it_is_checked() {
+async fn an_answer_is_not_trusted_before_it_is_checked() {
     type Edit = fn(&MockCrossmint);
     let cases: [(&str, Edit); 11] = [
         ("another audience", |mock| mock.set_renewed_claim("aud", "other-project")),
@@ -54,7 +54,7 @@ async fn nothing_of_an_answer_is_trusted_before_it_is_checked() {
 }
 
 #[tokio::test]
-async fn a_successor_that_cannot_be_used_is_sent_once_the_cause_is_gone() {
+async fn an_unusable_successor_is_sent_once_the_cause_is_gone() {
     let mock = MockCrossmint::start().await;
     for ((_, cause, mend), policy, way, case) in causes() {
         let auth = with_issuer(&mock, policy).await;
@@ -63,13 +63,13 @@ async fn a_successor_that_cannot_be_used_is_sent_once_the_cause_is_gone() {
         cause(&mock);
         let unavailable = if policy == OutagePolicy::KeepSession || matches!(way, Way::Handle) { 503 } else { 401 };
         for attempt in 1..=3 {
-            assert_eq!(way.renew(&auth, &alice).await, (unavailable, None), "{case}");
-            assert_eq!(way.renew(&auth, &alice).await, (unavailable, None), "{case}, in the pause");
+            assert_eq!(way.refresh(&auth, &alice).await, (unavailable, None), "{case}");
+            assert_eq!(way.refresh(&auth, &alice).await, (unavailable, None), "{case}, in the pause");
             assert_eq!(mock.calls(Endpoint::Refresh), before + attempt, "{case}");
             pass(Duration::from_secs(1 << (attempt - 1))).await;
         }
         mend(&mock);
-        let (status, token) = way.renew(&auth, &alice).await;
+        let (status, token) = way.refresh(&auth, &alice).await;
         assert_eq!((status, mock.reuse_detections()), (200, 0), "{case}");
         assert!(mock.is_live(&token.unwrap()), "{case}");
         assert_eq!(mock.calls(Endpoint::Refresh), before + 4, "{case}");
@@ -77,18 +77,18 @@ async fn a_successor_that_cannot_be_used_is_sent_once_the_cause_is_gone() {
 }
 
 #[tokio::test]
-async fn a_logout_after_an_answer_that_cannot_be_used_revokes_the_successor() {
+async fn a_logout_after_an_unusable_answer_revokes_the_successor() {
     let mock = MockCrossmint::start().await;
     for ((_, cause, mend), policy, way, case) in causes() {
         let auth = with_issuer(&mock, policy).await;
         let alice = expired(&mock, "alice");
         let before = mock.live_sessions();
         cause(&mock);
-        way.renew(&auth, &alice).await;
+        way.refresh(&auth, &alice).await;
         mend(&mock);
         assert_eq!(post(&app(&auth), "/api/auth/logout", &alice.cookie_header()).await.status, 200, "{case}");
         let revoked = mock.requests(Endpoint::Logout).pop().unwrap().json().unwrap();
-        assert_ne!(revoked["refresh"], alice.refresh_token(), "{case}: it is the successor that lives");
+        assert_ne!(revoked["refresh"], alice.refresh_token(), "{case}: the successor is live");
         assert_eq!(mock.live_sessions(), before - 1, "{case}");
         pass(Duration::from_secs(1)).await;
         assert_eq!(get(&app(&auth), "/", &alice.cookie_header()).await.status, 401, "{case}");
@@ -112,13 +112,13 @@ async fn an_unusable_answer_pauses_its_token_for_as_long_as_retry_after_says() {
         pass(Duration::from_secs(pause)).await;
     }
     mock.clear_faults();
-    get(&app, "/", &alice).await.assert_renewed("alice", "in the end");
+    get(&app, "/", &alice).await.assert_refreshed("alice", "in the end");
 }
 
-/// What can be wrong with an answer whose refresh token is good, and how it is mended.
+/// What can be wrong with an answer whose refresh token is valid.
 type Cause = (&'static str, fn(&MockCrossmint), fn(&MockCrossmint));
 
-/// Each cause under each policy, in each way.
+/// Returns each cause under each policy in each way.
 fn causes() -> impl Iterator<Item = (Cause, OutagePolicy, Way, String)> {
     let policies = [OutagePolicy::EndSession, OutagePolicy::KeepSession];
     let ways = policies.into_iter().flat_map(|policy| [Way::Layer, Way::Route, Way::Handle].map(|way| (policy, way)));
@@ -133,8 +133,8 @@ enum Way {
 }
 
 impl Way {
-    /// Renews a session. Returns the status, and the refresh token where there is a new one.
-    async fn renew(self, auth: &CrossmintAuth, session: &MockSession) -> (u16, Option<String>) {
+    /// Refreshes a session. Returns the status, and the new refresh token if there is one.
+    async fn refresh(self, auth: &CrossmintAuth, session: &MockSession) -> (u16, Option<String>) {
         let app = app(auth);
         let answer = match self {
             Self::Layer => get(&app, "/", &session.cookie_header()).await,
@@ -147,7 +147,7 @@ impl Way {
                 };
             }
         };
-        assert!(answer.status == 200 || !answer.stores_a_session(), "nothing of a bad answer is handed out");
+        assert!(answer.status == 200 || !answer.stores_a_session(), "nothing of an unusable answer is stored");
         let secret = (answer.status == 200).then(|| answer.refresh_token());
         (answer.status, secret)
     }

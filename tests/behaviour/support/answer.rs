@@ -1,4 +1,4 @@
-//! What a client sees of a response, and what tests assert of it.
+//! A response as a client sees it.
 
 use axum::http::HeaderMap;
 use serde_json::Value;
@@ -32,7 +32,7 @@ impl Answer {
         self.headers.get_all("set-cookie").iter().map(|field| field.to_str().unwrap())
     }
 
-    /// Returns the `Cookie` header that a browser sends after this answer, if the answer sets cookies.
+    /// Returns the `Cookie` header with the cookies that the answer sets.
     pub(crate) fn cookie_header(&self) -> String {
         let pairs: Vec<String> = self.set_cookie().iter().map(|cookie| cookie.stripped().to_string()).collect();
         pairs.join("; ")
@@ -68,31 +68,31 @@ impl Answer {
         assert_eq!(self.status, status, "{case}: {self:?}");
     }
 
-    /// Asserts that a request was let through for a user, with no cookie touched.
+    /// Asserts that the request was forwarded for a user, and that no cookie was set.
     #[track_caller]
     pub(crate) fn assert_passed(&self, user: &str, case: &str) {
         assert_eq!((self.status, self.user().as_deref()), (200, Some(user)), "{case}");
         assert_eq!(self.set_cookie_fields().count(), 0, "{case}");
     }
 
-    /// Asserts that a request was let through for a user whose session was renewed on the way.
+    /// Asserts that the request was forwarded for a user with a refreshed session.
     #[track_caller]
-    pub(crate) fn assert_renewed(&self, user: &str, case: &str) {
+    pub(crate) fn assert_refreshed(&self, user: &str, case: &str) {
         assert_eq!((self.status, self.user().as_deref()), (200, Some(user)), "{case}");
         assert!(self.stores_a_session(), "{case}: {self:?}");
         assert_eq!(self.header("cache-control"), "no-store", "{case}");
     }
 
-    /// Asserts that a request was refused with 401, this message and both cookies cleared.
+    /// Asserts that the request was rejected with 401 and this message, and that both cookies were cleared.
     #[track_caller]
     pub(crate) fn assert_ended(&self, message: &str, case: &str) {
         assert_eq!((self.status, &*self.body), (401, &*unauthorized(message)), "{case}");
         assert!(self.clears(&[JWT, REFRESH]), "{case}: {self:?}");
     }
 
-    /// Asserts that a request was refused with this status, as JSON, and that the cookies stay as they are.
+    /// Asserts that the request was rejected with this status and message, and that the cookies were kept.
     #[track_caller]
-    pub(crate) fn assert_refused_gently(&self, status: u16, message: &str, case: &str) {
+    pub(crate) fn assert_rejected(&self, status: u16, message: &str, case: &str) {
         assert_eq!((self.status, self.json()["message"].as_str()), (status, Some(message)), "{case}");
         assert_eq!(self.set_cookie_fields().count(), 0, "{case}");
     }

@@ -23,7 +23,7 @@ use tower_crossmint_auth::{
 
 use crate::support::answer::Answer;
 
-/// An application on loopback. It says of each request who sent it.
+/// An application on loopback, whose responses name the user of the request.
 pub(crate) struct App {
     pub(crate) auth: CrossmintAuth,
     pub(crate) address: SocketAddr,
@@ -57,7 +57,7 @@ impl App {
         app
     }
 
-    /// Serves an application of the test's own behind the layer.
+    /// Serves another application behind the layer.
     pub(crate) async fn of(auth: CrossmintAuth, inner: Router) -> Self {
         let router = inner.layer(CrossmintAuthLayer::from(auth.clone()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -94,7 +94,7 @@ impl App {
         Answer { status, headers, body: response.text().await.unwrap() }
     }
 
-    /// Calls the application without a connection: extensions do not travel over one.
+    /// Calls the application without a connection, so that extensions are kept.
     pub(crate) async fn call(&self, request: Request) -> Response<Body> {
         self.router.clone().oneshot(request).await.unwrap()
     }
@@ -111,7 +111,7 @@ impl Drop for App {
     }
 }
 
-/// Answers with what the inner service sees; with another status than 200 if the query says so: `?status=404`.
+/// Answers with what the inner service sees. A query such as `?status=404` sets the status.
 pub(crate) async fn who(session: Option<Session>, request: Request) -> (StatusCode, Json<Value>) {
     let status = request.uri().query().and_then(|query| query.strip_prefix("status=")?.parse().ok());
     let seen = json!({

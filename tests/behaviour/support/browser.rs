@@ -46,7 +46,7 @@ impl Browser {
 
     pub(crate) fn keep(&mut self, set_cookie: &str) {
         match self.jar.parse(set_cookie, &self.site) {
-            // The deletion of a cookie that is not there, or not to be touched.
+            // The deletion of a cookie that is absent or of another domain.
             Ok(_) | Err(CookieError::Expired | CookieError::DomainMismatch) => {}
             Err(error) => panic!("{set_cookie}: {error}"),
         }

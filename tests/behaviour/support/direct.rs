@@ -1,4 +1,4 @@
-//! Requests straight into a service: a test can hold the response future, and drop it.
+//! Requests without a connection: a test can hold the response future, and drop it.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(crate) fn auth(mock: &MockCrossmint) -> CrossmintAuth {
     CrossmintAuth::new(mock.config().build().unwrap())
 }
 
-/// An application behind the layer. It says of each request who sent it.
+/// An application behind the layer, whose responses name the user of the request.
 pub(crate) fn app(auth: &CrossmintAuth) -> Router {
     Router::new().fallback(any(who)).layer(CrossmintAuthLayer::from(auth.clone()))
 }

@@ -15,7 +15,7 @@ use tracing::{
     subscriber::DefaultGuard,
 };
 
-/// The events of this thread, which is a test's own.
+/// The events of this thread, which runs one test.
 pub(crate) struct Events {
     texts: Arc<Mutex<Vec<String>>>,
     _guard: DefaultGuard,
@@ -23,14 +23,14 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn capture(level: Level) -> Self {
-        // Without a lasting subscriber, what other tests do at the same time may switch the events off.
+        // Without a global subscriber, tests on other threads may disable the events.
         let _ = tracing::subscriber::set_global_default(Capture { level, texts: Arc::default() });
         let texts = Arc::default();
         let guard = tracing::subscriber::set_default(Capture { level, texts: Arc::clone(&texts) });
         Self { texts, _guard: guard }
     }
 
-    /// Returns the events so far: level, message, and all fields but `error`, whose text is for people.
+    /// Returns the events so far: level, message, and all fields but `error`, whose text may change.
     pub(crate) fn texts(&self) -> Vec<String> {
         self.texts.lock().unwrap().clone()
     }

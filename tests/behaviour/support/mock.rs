@@ -1,4 +1,4 @@
-//! What many tests do with the mock.
+//! Helpers around the mock.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub(crate) fn calls(mock: &MockCrossmint) -> Calls {
     }
 }
 
-/// Lets a time limit pass as soon as a call has arrived that Crossmint does not answer.
+/// Lets a time limit pass once a call has arrived that Crossmint does not answer.
 pub(crate) async fn beyond(
     limit: Duration,
     mock: &MockCrossmint,
@@ -58,7 +58,7 @@ pub(crate) async fn beyond(
     tokio::join!(answer, clock).0
 }
 
-/// Signs a user in whose JWT has expired: their next request needs a renewal.
+/// Signs a user in with an expired JWT: the next request needs a refresh.
 pub(crate) fn expired(mock: &MockCrossmint, user_id: &str) -> MockSession {
     mock.session(user_id).jwt_lifetime(-60).create()
 }

@@ -1,4 +1,4 @@
-//! Keys of the tests' own, for tokens that the mock would not sign.
+//! Keys of the tests, for tokens that the mock does not sign.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ use tower_crossmint_auth::testing::{Endpoint, Fault, MockCrossmint};
 
 use crate::support::clock::at;
 
-/// A key of the test's own, for tokens that the mock would not sign.
+/// A key of the tests, for tokens that the mock does not sign.
 pub(crate) struct Signer {
     kid: &'static str,
     pair: KeyPair,
@@ -37,12 +37,12 @@ impl Signer {
         json!({"kty": "RSA", "kid": self.kid, "n": self.n(), "e": "AQAB"})
     }
 
-    /// Signs good claims.
+    /// Signs valid claims.
     pub(crate) fn sign(&self, kid: Option<&str>) -> String {
         self.sign_with("RS256", &kid.map_or_else(|| json!({"alg": "RS256"}), |kid| json!({"alg": "RS256", "kid": kid})))
     }
 
-    /// Signs good claims truly by an algorithm, whatever the header says.
+    /// Signs valid claims with an algorithm, whatever the header says.
     pub(crate) fn sign_with(&self, alg: &str, header: &Value) -> String {
         let claims = json!({"sub": "alice", "aud": "mock-project", "exp": at(600)});
         let message = format!("{}.{}", BASE64URL.encode(header.to_string()), BASE64URL.encode(claims.to_string()));
@@ -51,7 +51,7 @@ impl Signer {
             "RS384" => &RSA_PKCS1_SHA384,
             "RS512" => &RSA_PKCS1_SHA512,
             "PS256" => &RSA_PSS_SHA256,
-            // The classic: the public key as a shared secret.
+            // The public key as a shared secret.
             "HS256" => {
                 let der = AsDer::<PublicKeyX509Der<'_>>::as_der(self.pair.public_key()).unwrap();
                 let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, der.as_ref()), message.as_bytes());

@@ -14,7 +14,7 @@ use tower_crossmint_auth::{
 use crate::support::{app::App, clock::pass, direct::auth, mock::expired};
 
 #[tokio::test]
-async fn crossmint_gets_the_documented_headers_and_the_key_set_none_of_them() {
+async fn calls_carry_the_documented_headers_and_the_one_for_the_key_set_none() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let alice = expired(&mock, "alice");
@@ -43,7 +43,7 @@ async fn crossmint_gets_the_documented_headers_and_the_key_set_none_of_them() {
 }
 
 #[tokio::test]
-async fn every_call_names_the_key_and_the_client() {
+async fn every_call_carries_the_api_key_and_the_clients_name() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     let alice = expired(&mock, "alice");
@@ -60,7 +60,7 @@ async fn every_call_names_the_key_and_the_client() {
 }
 
 #[tokio::test]
-async fn no_word_of_crossmints_gets_into_an_error() {
+async fn errors_contain_no_text_of_crossmints() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     auth.warm_up().await.unwrap();
@@ -86,7 +86,7 @@ async fn no_word_of_crossmints_gets_into_an_error() {
 }
 
 #[tokio::test]
-async fn the_key_set_is_asked_for_without_any_secret() {
+async fn the_request_for_the_key_set_carries_no_secret() {
     let mock = MockCrossmint::start().await;
     auth(&mock).warm_up().await.unwrap();
     let request = &mock.requests(Endpoint::Keys)[0];
@@ -113,7 +113,7 @@ async fn a_base_url_with_a_path_is_the_prefix_of_every_call() {
 }
 
 #[tokio::test]
-async fn a_client_of_ones_own_makes_the_calls() {
+async fn a_custom_http_client_makes_the_calls() {
     let mock = MockCrossmint::start().await;
     let headers = HeaderMap::from_iter([("x-proxy".parse().unwrap(), "1".parse().unwrap())]);
     let client = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();

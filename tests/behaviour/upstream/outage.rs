@@ -1,4 +1,4 @@
-//! What becomes of sessions while Crossmint fails, policy by policy.
+//! Crossmint fails: sessions are ended or kept, as the policy says.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,14 +27,14 @@ async fn app(mock: &MockCrossmint, policy: OutagePolicy) -> App {
     app
 }
 
-/// Asserts what becomes of a session about which Crossmint has given no verdict.
+/// Asserts that a session was ended or kept as the policy says after an inconclusive answer.
 #[track_caller]
-fn assert_no_verdict(answer: &Answer, policy: OutagePolicy, case: &str) {
+fn assert_inconclusive(answer: &Answer, policy: OutagePolicy, case: &str) {
     let case = format!("{policy:?}: {case}");
     if policy == OutagePolicy::EndSession {
         return answer.assert_ended(TRY_LATER, &case);
     }
-    answer.assert_refused_gently(503, TRY_LATER, &case);
+    answer.assert_rejected(503, TRY_LATER, &case);
     assert_eq!(answer.json()["error"], "Service Unavailable", "{case}");
     assert_eq!((answer.header("cache-control"), answer.header("www-authenticate")), ("no-store", ""), "{case}");
     let pause: u64 = answer.header("retry-after").parse().unwrap();
@@ -42,7 +42,7 @@ fn assert_no_verdict(answer: &Answer, policy: OutagePolicy, case: &str) {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_verdict_ends_or_keeps_the_session_as_configured() {
+async fn an_inconclusive_answer_ends_or_keeps_the_session_as_configured() {
     let mock = MockCrossmint::start().await;
     let page = |status| Fault::response(status, &[("content-type", "text/html")], r#"{"jwt":"x"}"#);
     for policy in POLICIES {
@@ -72,17 +72,17 @@ async fn an_answer_that_is_no_verdict_ends_or_keeps_the_session_as_configured() 
             let before = mock.calls(Endpoint::Refresh);
             mock.inject(Endpoint::Refresh, fault);
             let answer = app.get("/me", expired(&mock, "alice").cookie_header()).await;
-            assert_no_verdict(&answer, policy, case);
-            assert_eq!(mock.calls(Endpoint::Refresh), before + 1, "{case}: asked once, and not again");
+            assert_inconclusive(&answer, policy, case);
+            assert_eq!(mock.calls(Endpoint::Refresh), before + 1, "{case}: one call, and no retry");
             let answer = app.post(REFRESH_ROUTE, &expired(&mock, "alice").cookie_header(), "{}").await;
-            assert_no_verdict(&answer, policy, &format!("{case}, at the refresh route"));
+            assert_inconclusive(&answer, policy, &format!("{case}, at the refresh route"));
         }
         assert_eq!((mock.calls(Endpoint::Elsewhere), mock.calls(Endpoint::Logout), app.served()), (0, 0, 0));
     }
 }
 
 #[tokio::test]
-async fn answers_of_crossmint_are_what_they_are_said_to_be() {
+async fn crossmints_answers_are_classified_as_specified() {
     // 101 is no final answer.
     for case in cases("refresh_upstream_responses.json", 51, &["101"]) {
         let id = text(&case, "id");
@@ -129,7 +129,7 @@ async fn answers_of_crossmint_are_what_they_are_said_to_be() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_come_in_time_ends_or_keeps_the_session_as_configured() {
+async fn a_refresh_that_times_out_ends_or_keeps_the_session_as_configured() {
     let mock = MockCrossmint::start().await;
     for policy in POLICIES {
         let app = app(&mock, policy).await;
@@ -140,14 +140,14 @@ async fn an_answer_that_does_not_come_in_time_ends_or_keeps_the_session_as_confi
             mock.inject(Endpoint::Refresh, fault);
             let answer = app.get("/me", expired(&mock, "alice").cookie_header());
             let answer = beyond(Duration::from_secs(10), &mock, Endpoint::Refresh, answer).await;
-            assert_no_verdict(&answer, policy, case);
-            assert_eq!(mock.calls(Endpoint::Refresh), before + 1, "{case}: asked once, and not again");
+            assert_inconclusive(&answer, policy, case);
+            assert_eq!(mock.calls(Endpoint::Refresh), before + 1, "{case}: one call, and no retry");
         }
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_a_little_late_is_not_lost() {
+async fn an_answer_shortly_after_the_time_limit_is_not_lost() {
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().on_outage(OutagePolicy::KeepSession).build().unwrap());
     auth.warm_up().await.unwrap();
@@ -156,7 +156,7 @@ async fn an_answer_that_comes_a_little_late_is_not_lost() {
     let hold = mock.hold(Endpoint::Refresh);
     let late = beyond(Duration::from_secs(10), &mock, Endpoint::Refresh, get(&app, "/", &cookie)).await;
     assert_eq!((late.status, late.set_cookie().len()), (503, 0));
-    assert_eq!(get(&app, "/", &cookie).await.status, 503, "nobody waits for it any more");
+    assert_eq!(get(&app, "/", &cookie).await.status, 503, "it is not waited for any longer");
     hold.release();
     auth.wait_idle().await;
     assert_eq!(get(&app, "/", &cookie).await.status, 200);
@@ -164,7 +164,7 @@ async fn an_answer_that_comes_a_little_late_is_not_lost() {
 }
 
 #[tokio::test]
-async fn an_answer_with_tokens_that_are_not_good_is_no_verdict_and_nothing_of_it_is_stored() {
+async fn an_answer_with_invalid_tokens_is_inconclusive_and_not_stored() {
     let mock = MockCrossmint::start().await;
     let claims = json!({ "sub": "alice", "aud": mock.project_id(), "exp": 4_000_000_000_u64 });
     let jwt = |jwt: &str| json!({ "jwt": jwt });
@@ -195,7 +195,7 @@ async fn an_answer_with_tokens_that_are_not_good_is_no_verdict_and_nothing_of_it
                 }
             });
             let answer = app.get("/me", expired(&mock, "alice").cookie_header()).await;
-            assert_no_verdict(&answer, policy, case);
+            assert_inconclusive(&answer, policy, case);
             assert_eq!(mock.calls(Endpoint::Refresh), before + 1, "{case}");
         }
         assert_eq!((mock.calls(Endpoint::Logout), app.served()), (0, 0));
@@ -222,22 +222,22 @@ async fn a_refusal_ends_the_session_under_every_policy() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_kept_is_renewed_when_crossmint_is_back() {
+async fn a_kept_session_is_refreshed_once_crossmint_recovers() {
     let mock = MockCrossmint::start().await;
     let app = app(&mock, OutagePolicy::KeepSession).await;
     let cookie = expired(&mock, "alice").cookie_header();
     let valid = mock.sign_in("bob").cookie_header();
     mock.set_down(true);
     for _ in 0..2 {
-        assert_no_verdict(&app.get("/me", &cookie).await, OutagePolicy::KeepSession, "down");
+        assert_inconclusive(&app.get("/me", &cookie).await, OutagePolicy::KeepSession, "down");
     }
     app.get("/me", valid).await.assert_passed("bob", "a valid session does not notice");
     mock.set_down(false);
-    app.get("/me", cookie).await.assert_renewed("alice", "up");
+    app.get("/me", cookie).await.assert_refreshed("alice", "up");
 }
 
 #[tokio::test]
-async fn retry_after_is_upstreams_within_reason() {
+async fn retry_after_is_upstreams_within_limits() {
     let mock = MockCrossmint::start().await;
     let app = app(&mock, OutagePolicy::KeepSession).await;
     for (upstream, expected) in
@@ -253,11 +253,11 @@ async fn retry_after_is_upstreams_within_reason() {
     let date = Fault::response(503, &[("retry-after", "Fri, 02 Jan 2099 03:04:05 GMT")], "");
     mock.inject(Endpoint::Refresh, date);
     let answer = app.get("/me", expired(&mock, "alice").cookie_header()).await;
-    assert_no_verdict(&answer, OutagePolicy::KeepSession, "a date");
+    assert_inconclusive(&answer, OutagePolicy::KeepSession, "a date");
 }
 
 #[tokio::test]
-async fn crossmint_is_not_asked_again_before_the_time_it_names() {
+async fn a_token_is_not_sent_again_before_retry_after_has_passed() {
     let mock = MockCrossmint::start().await;
     let app = app(&mock, OutagePolicy::KeepSession).await;
     let cookie = expired(&mock, "alice").cookie_header();
@@ -266,14 +266,14 @@ async fn crossmint_is_not_asked_again_before_the_time_it_names() {
         assert_eq!(app.get("/me", &cookie).await.status, 503);
     }
     assert_eq!(mock.calls(Endpoint::Refresh), 1);
-    app.get("/me", expired(&mock, "bob").cookie_header()).await.assert_renewed("bob", "another session");
+    app.get("/me", expired(&mock, "bob").cookie_header()).await.assert_refreshed("bob", "another session");
     pass(Duration::from_secs(7)).await;
-    app.get("/me", &cookie).await.assert_renewed("alice", "then");
+    app.get("/me", &cookie).await.assert_refreshed("alice", "then");
 }
 
 #[tokio::test]
-async fn a_pair_that_no_key_can_verify_just_now_is_handed_out_and_not_lost() {
-    for (case, by_the_old_token) in [("with what was handed out", false), ("with the spent token", true)] {
+async fn a_pair_that_cannot_be_verified_yet_is_stored_and_not_lost() {
+    for (case, by_the_old_token) in [("with the stored pair", false), ("with the rotated token", true)] {
         let mock = MockCrossmint::start().await;
         let app = app(&mock, OutagePolicy::KeepSession).await;
         mock.rotate_keys();
@@ -285,7 +285,7 @@ async fn a_pair_that_no_key_can_verify_just_now_is_handed_out_and_not_lost() {
 
         mock.clear_faults();
         if by_the_old_token {
-            app.get("/me", old).await.assert_renewed("alice", case);
+            app.get("/me", old).await.assert_refreshed("alice", case);
         } else {
             pass(Duration::from_secs(30)).await;
             app.get("/me", kept.cookie_header()).await.assert_passed("alice", case);
@@ -295,7 +295,7 @@ async fn a_pair_that_no_key_can_verify_just_now_is_handed_out_and_not_lost() {
 }
 
 #[tokio::test]
-async fn a_token_that_may_have_a_new_key_waits_for_it_or_is_renewed() {
+async fn a_token_that_may_have_a_new_key_waits_for_it_or_is_refreshed() {
     for policy in POLICIES {
         let mock = MockCrossmint::start().await;
         let app = app(&mock, policy).await;
@@ -304,33 +304,33 @@ async fn a_token_that_may_have_a_new_key_waits_for_it_or_is_renewed() {
         let cookie = mock.session("alice").claim("iat", soon).create().cookie_header();
         let answer = app.get("/me", &cookie).await;
         if policy == OutagePolicy::KeepSession {
-            assert_no_verdict(&answer, policy, "in the cooldown");
+            assert_inconclusive(&answer, policy, "in the cooldown");
             pass(Duration::from_secs(30)).await;
             app.get("/me", &cookie).await.assert_passed("alice", "after it");
             assert_eq!(calls(&mock), Calls { keys: 2, ..NO_CALLS });
         } else {
-            answer.assert_renewed("alice", "in the cooldown");
+            answer.assert_refreshed("alice", "in the cooldown");
         }
     }
 }
 
 #[tokio::test]
-async fn without_keys_nothing_is_renewed() {
+async fn without_a_key_set_nothing_is_refreshed() {
     for policy in POLICIES {
         let mock = MockCrossmint::start().await;
         mock.inject(Endpoint::Keys, Fault::Status(500));
         let app = App::configured(&mock, |config| config.on_outage(policy)).await;
         for (case, session) in [("valid", mock.sign_in("alice")), ("expired", expired(&mock, "alice"))] {
-            assert_no_verdict(&app.get("/me", session.cookie_header()).await, policy, case);
+            assert_inconclusive(&app.get("/me", session.cookie_header()).await, policy, case);
         }
         let answer = app.post(REFRESH_ROUTE, &mock.sign_in("alice").cookie_header(), "{}").await;
-        assert_no_verdict(&answer, policy, "at the refresh route");
+        assert_inconclusive(&answer, policy, "at the refresh route");
         assert_eq!((mock.calls(Endpoint::Refresh), mock.calls(Endpoint::Logout)), (0, 0), "{policy:?}");
     }
 }
 
 #[tokio::test]
-async fn a_grpc_client_is_told_of_an_outage_in_the_headers() {
+async fn an_outage_is_a_grpc_status_in_the_headers() {
     let mock = MockCrossmint::start().await;
     let app = app(&mock, OutagePolicy::KeepSession).await;
     mock.inject(Endpoint::Refresh, Fault::Status(503));

@@ -1,4 +1,4 @@
-//! The logout route: POST, and the session ends.
+//! The logout route.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn crossmint_is_told_once_with_the_refresh_token_and_the_api_key() {
+async fn a_logout_makes_one_call_with_the_refresh_token_and_the_api_key() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let alice = mock.sign_in("alice");
@@ -53,7 +53,7 @@ async fn the_answer_is_the_same_whatever_happens_upstream() {
     {
         mock.inject(Endpoint::Logout, fault);
         assert_signed_out(&app.post(LOGOUT_ROUTE, &mock.sign_in("alice").cookie_header(), "").await, case);
-        assert_eq!(mock.calls(Endpoint::Logout), calls + 1, "{case}: told once, and not again");
+        assert_eq!(mock.calls(Endpoint::Logout), calls + 1, "{case}: one call, and no retry");
     }
     assert_eq!(mock.calls(Endpoint::Elsewhere), 0);
     mock.set_down(true);
@@ -61,7 +61,7 @@ async fn the_answer_is_the_same_whatever_happens_upstream() {
 }
 
 #[tokio::test]
-async fn a_session_that_crossmint_does_not_know_counts_as_ended() {
+async fn a_session_that_crossmint_does_not_know_counts_as_logged_out() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     for (fault, is_told) in [
@@ -83,7 +83,7 @@ async fn a_session_that_crossmint_does_not_know_counts_as_ended() {
 }
 
 #[tokio::test]
-async fn failures_are_news_once_a_minute_and_junk_never_is() {
+async fn failed_logouts_are_logged_once_a_minute_and_unknown_tokens_never() {
     let events = Events::capture(Level::DEBUG);
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
@@ -103,7 +103,7 @@ async fn failures_are_news_once_a_minute_and_junk_never_is() {
 }
 
 #[tokio::test]
-async fn a_logout_behind_a_flood_of_junk_ends_its_session() {
+async fn a_logout_queued_behind_junk_logouts_revokes_its_session() {
     let mock = MockCrossmint::start().await;
     let app = app(&CrossmintAuth::new(mock.config().logout_timeout(Duration::from_secs(600)).build().unwrap()));
     let junk: Vec<String> = (0..200).map(|number| format!("{REFRESH}=junk{number}")).collect();
@@ -116,7 +116,7 @@ async fn a_logout_behind_a_flood_of_junk_ends_its_session() {
     }
     let cookie = alice.cookie_header();
     let mut logout = Box::pin(post(&app, LOGOUT_ROUTE, &cookie));
-    assert!((&mut logout).now_or_never().is_none(), "others come first");
+    assert!((&mut logout).now_or_never().is_none(), "others are queued before it");
     hold.release();
     let (flood, logout) = tokio::join!(flood, logout);
     assert_signed_out(&logout, "the last one");
@@ -125,7 +125,7 @@ async fn a_logout_behind_a_flood_of_junk_ends_its_session() {
 }
 
 #[tokio::test]
-async fn waiting_for_other_logouts_is_part_of_the_time_limit() {
+async fn time_in_the_queue_counts_towards_the_logout_timeout() {
     let mock = MockCrossmint::start().await;
     let (limit, half) = (Duration::from_secs(600), Duration::from_secs(300));
     let config = mock.config().max_concurrent_refreshes(1).logout_timeout(limit);
@@ -141,7 +141,7 @@ async fn waiting_for_other_logouts_is_part_of_the_time_limit() {
     tokio::time::advance(half).await;
     let (start, second) = (tokio::time::Instant::now(), logout("second"));
     assert_signed_out(&first.await.unwrap(), "the first, at its limit");
-    // The call itself takes its time.
+    // The call needs real I/O.
     tokio::time::resume();
     mock.called(Endpoint::Logout, 2).await;
     tokio::time::pause();
@@ -165,7 +165,7 @@ async fn the_answer_does_not_wait_beyond_the_time_limit() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_connections_changes_nothing() {
+async fn a_refused_connection_does_not_fail_the_logout() {
     let mock = MockCrossmint::start().await;
     let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let app = App::configured(&mock, |config| config.base_url(format!("http://{unused}"))).await;
@@ -173,7 +173,7 @@ async fn a_server_that_refuses_connections_changes_nothing() {
 }
 
 #[tokio::test]
-async fn without_one_refresh_token_crossmint_is_not_told() {
+async fn a_logout_without_exactly_one_refresh_token_makes_no_call() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let alice = mock.sign_in("alice");
@@ -206,11 +206,11 @@ async fn logouts_of_junk_tokens_are_bounded() {
     }
     hold.release();
     assert_eq!(logouts.count().await, 72);
-    assert_eq!(mock.calls(Endpoint::Logout), 72, "8 under way, and 64 that waited for them");
+    assert_eq!(mock.calls(Endpoint::Logout), 72, "8 under way, and a queue of 64");
 }
 
 #[tokio::test]
-async fn an_unscoped_session_is_ended_too() {
+async fn an_unscoped_session_is_logged_out_too() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let answer = app.post(LOGOUT_ROUTE, &mock.sign_in("alice").legacy_cookie_header(), "").await;
@@ -219,12 +219,12 @@ async fn an_unscoped_session_is_ended_too() {
 }
 
 #[tokio::test]
-async fn the_spent_token_no_longer_leads_to_the_session_that_was_ended() {
+async fn after_a_logout_the_rotated_token_is_rejected() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let old = expired(&mock, "alice").cookie_header();
     let new = app.get("/me", &old).await.cookie_header();
-    app.get("/me", &old).await.assert_renewed("alice", "a latecomer before the logout");
+    app.get("/me", &old).await.assert_refreshed("alice", "a latecomer before the logout");
     assert_signed_out(&app.post(LOGOUT_ROUTE, &new, "").await, "");
     app.get("/me", &old).await.assert_ended(ENDED, "a latecomer after the logout");
     app.post("/api/auth/refresh", &old, "{}").await.assert_ended(ENDED, "at the refresh route");
@@ -232,19 +232,19 @@ async fn the_spent_token_no_longer_leads_to_the_session_that_was_ended() {
 }
 
 #[tokio::test]
-async fn a_logout_with_the_spent_token_ends_the_session_that_succeeded_it() {
+async fn a_logout_with_the_rotated_token_revokes_its_successor() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let old = expired(&mock, "alice").cookie_header();
-    let renewed = app.get("/me", &old).await;
+    let refreshed = app.get("/me", &old).await;
     assert_signed_out(&app.post(LOGOUT_ROUTE, &old, "").await, "");
     let told = mock.requests(Endpoint::Logout)[0].json();
-    assert_eq!(told, Some(json!({ "refresh": renewed.json()["refreshToken"] })));
+    assert_eq!(told, Some(json!({ "refresh": refreshed.json()["refreshToken"] })));
     assert_eq!((mock.calls(Endpoint::Logout), mock.live_sessions(), mock.reuse_detections()), (1, 0, 0));
 }
 
 #[tokio::test]
-async fn no_response_sets_a_session_that_was_signed_out_meanwhile() {
+async fn no_response_sets_a_session_that_was_logged_out_meanwhile() {
     let mock = MockCrossmint::start().await;
     let (slow, entered, go) = slow_handler();
     let app = Router::new().fallback(slow).layer(CrossmintAuthLayer::from(auth(&mock)));
@@ -257,25 +257,25 @@ async fn no_response_sets_a_session_that_was_signed_out_meanwhile() {
     assert_eq!((slow.status, slow.set_cookie().len()), (200, 0));
 }
 
-/// What a logout drops from the cache still verifies until its `exp`. It shows in the expiry of the refresh token: the
-/// cache knows it from the renewal, a cookie does not.
+/// A JWT that a logout evicts still verifies until its `exp`. The expiry of the refresh token tells a cached session: the
+/// cache has it from the refresh, a cookie does not.
 #[tokio::test]
-async fn the_verified_token_is_dropped() {
+async fn a_logout_evicts_the_verified_token() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
-    let renewed = app.get("/me", expired(&mock, "alice").cookie_header()).await;
-    let seen = renewed.json();
+    let refreshed = app.get("/me", expired(&mock, "alice").cookie_header()).await;
+    let seen = refreshed.json();
     let [jwt, token] = [&seen["jwt"], &seen["refreshToken"]].map(|value| value.as_str().unwrap());
     let is_cached = async || {
         let session = app.auth.get_session(Credentials::pair(jwt, token)).await.unwrap();
         session.refresh_token().expires_at().is_some()
     };
     assert!(is_cached().await, "before the logout");
-    assert_signed_out(&app.post(LOGOUT_ROUTE, &renewed.cookie_header(), "").await, "");
+    assert_signed_out(&app.post(LOGOUT_ROUTE, &refreshed.cookie_header(), "").await, "");
     assert!(!is_cached().await, "after the logout");
 }
 
-/// Asserts that the user is signed out as far as the browser is concerned.
+/// Asserts that the response signs the user out.
 #[track_caller]
 fn assert_signed_out(answer: &Answer, case: &str) {
     assert_eq!((answer.status, answer.header("cache-control")), (200, "no-store"), "{case}");

@@ -1,4 +1,4 @@
-//! Which requests are for the refresh and the logout route.
+//! Which requests the refresh route and the logout route answer.
 
 mod logout;
 mod refresh;
@@ -25,19 +25,19 @@ use crate::{
 
 #[tokio::test]
 async fn only_post_is_allowed_at_the_two_routes() {
-    let wrong = Wrong::new().await;
+    let invalid = Invalid::new().await;
     let lower_case = Method::from_bytes(b"post").unwrap();
     for method in [Method::GET, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS, lower_case] {
         for route in [REFRESH_ROUTE, LOGOUT_ROUTE] {
-            let request = wrong.app.request(method.clone(), route).header("x-http-method-override", "POST");
-            let answer = wrong.send(request, 405, WRONG_METHOD, &format!("{method} {route}")).await;
+            let request = invalid.app.request(method.clone(), route).header("x-http-method-override", "POST");
+            let answer = invalid.send(request, 405, WRONG_METHOD, &format!("{method} {route}")).await;
             assert_eq!(answer.header("allow"), "POST", "{method} {route}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_preflight_goes_to_the_application_without_a_session() {
+async fn a_preflight_reaches_the_application_without_a_session() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     for (served, path) in [REFRESH_ROUTE, LOGOUT_ROUTE, "/me"].into_iter().enumerate() {
@@ -51,19 +51,19 @@ async fn a_preflight_goes_to_the_application_without_a_session() {
 }
 
 #[tokio::test]
-async fn the_query_does_not_count() {
+async fn the_query_is_ignored() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let token = mock.sign_in("bob").refresh_token().to_owned();
     let path = format!("{REFRESH_ROUTE}?refresh={token}");
     let answer = app.post(&path, &mock.sign_in("alice").cookie_header(), "{}").await;
-    assert_refreshed(&answer, "alice", "the cookie's user");
+    assert_signed_in(&answer, "alice", "the cookie's user");
     assert_eq!(app.post(&format!("{LOGOUT_ROUTE}?"), &answer.cookie_header(), "").await.body, "");
     assert_eq!((calls(&mock), app.served()), (Calls { keys: 1, refreshes: 1, logouts: 1, ..NO_CALLS }, 0));
 }
 
 #[tokio::test]
-async fn paths_that_are_only_like_the_routes_get_the_normal_authentication() {
+async fn paths_that_only_resemble_the_routes_are_authenticated_as_any_other() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let cookie = mock.sign_in("alice").cookie_header();
@@ -87,14 +87,14 @@ async fn paths_that_are_only_like_the_routes_get_the_normal_authentication() {
     ] {
         let answer = app.post(path, &cookie, "{}").await;
         answer.assert_passed("alice", path);
-        assert_eq!(answer.json()["path"], path, "the path came as it was sent");
+        assert_eq!(answer.json()["path"], path, "the path is forwarded unchanged");
         let served = app.served();
         assert_eq!((app.post(path, "", "{}").await.status, app.served()), (401, served), "{path}");
     }
     assert_eq!(calls(&mock), Calls { keys: 1, ..NO_CALLS });
 }
 
-/// What a request target came to.
+/// What a request has led to.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     status: u16,
@@ -104,7 +104,7 @@ struct Outcome {
 }
 
 #[tokio::test]
-async fn targets_near_the_two_routes_are_other_targets() {
+async fn request_targets_select_the_routes_as_specified() {
     for case in cases("intercept_targets.json", 62, &[]) {
         let id = text(&case, "id");
         let mock = MockCrossmint::start().await;
@@ -156,7 +156,7 @@ async fn targets_near_the_two_routes_are_other_targets() {
 }
 
 #[tokio::test]
-async fn only_the_path_and_the_method_of_the_request_itself_count() {
+async fn only_the_requests_own_path_and_method_select_a_route() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
     let alice = mock.sign_in("alice").cookie_header();
@@ -183,13 +183,13 @@ async fn only_the_path_and_the_method_of_the_request_itself_count() {
     assert_eq!(mock.calls(Endpoint::Logout), 0);
 }
 
-/// Sends requests that are themselves wrong, and asserts that none touches a cookie or Crossmint.
-pub(super) struct Wrong {
+/// Sends invalid requests, and asserts that each is rejected with the cookies kept and without a call.
+pub(super) struct Invalid {
     pub(super) mock: MockCrossmint,
     app: App,
 }
 
-impl Wrong {
+impl Invalid {
     pub(super) async fn new() -> Self {
         let mock = MockCrossmint::start().await;
         Self { app: App::serve(&mock).await, mock }
@@ -203,7 +203,7 @@ impl Wrong {
 
     async fn send(&self, request: reqwest::RequestBuilder, status: u16, message: &str, case: &str) -> Answer {
         let answer = self.app.send(request.header("cookie", self.mock.sign_in("alice").cookie_header())).await;
-        answer.assert_refused_gently(status, message, case);
+        answer.assert_rejected(status, message, case);
         assert_eq!((answer.header("content-type"), answer.header("cache-control")), ("application/json", "no-store"));
         assert_eq!((calls(&self.mock), self.app.served()), (NO_CALLS, 0), "{case}");
         answer
@@ -212,7 +212,7 @@ impl Wrong {
 
 /// Asserts that the answer signs a user in.
 #[track_caller]
-pub(super) fn assert_refreshed(answer: &Answer, user: &str, case: &str) {
+pub(super) fn assert_signed_in(answer: &Answer, user: &str, case: &str) {
     assert_eq!((answer.status, answer.json()["user"]["id"].as_str()), (200, Some(user)), "{case}");
     assert!(answer.stores_a_session(), "{case}: {answer:?}");
 }

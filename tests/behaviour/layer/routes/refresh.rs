@@ -1,4 +1,4 @@
-//! The refresh route: POST, and the session is refreshed.
+//! The refresh route.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tower_crossmint_auth::testing::{Endpoint, Fault, MockCrossmint};
 
 use crate::{
     corpus::{bytes, cases, text},
-    layer::routes::{Wrong, assert_refreshed},
+    layer::routes::{Invalid, assert_signed_in},
     support::{
         answer::{Answer, ENDED, JWT, REFRESH, REFRESH_ROUTE},
         app::App,
@@ -58,7 +58,7 @@ async fn the_answer_is_what_the_browser_sdk_reads() {
 }
 
 #[tokio::test]
-async fn a_user_of_whom_crossmint_says_nothing_is_the_jwts() {
+async fn a_missing_user_is_taken_from_the_jwt() {
     let mock = MockCrossmint::start().await;
     mock.edit_refresh_answers(|answer| answer["user"] = json!(null));
     let app = App::serve(&mock).await;
@@ -67,7 +67,7 @@ async fn a_user_of_whom_crossmint_says_nothing_is_the_jwts() {
 }
 
 #[tokio::test]
-async fn an_odd_profile_does_not_cost_the_session() {
+async fn an_unexpected_profile_does_not_fail_the_refresh() {
     let cases = [
         ("half an account", json!({"twitter": {"username": "x"}})),
         ("a numeric ID of an account", json!({"twitter": {"username": "x", "id": 5}})),
@@ -96,7 +96,7 @@ async fn the_secret_is_in_the_body_only_if_it_may_be_exposed() {
     for (expose, names) in [(true, &["expiresAt", "secret"][..]), (false, &["expiresAt"])] {
         let app = App::configured(&mock, |config| config.expose_refresh_secret(expose)).await;
         let answer = app.post(REFRESH_ROUTE, &mock.sign_in("alice").cookie_header(), "{}").await;
-        assert_refreshed(&answer, "alice", "");
+        assert_signed_in(&answer, "alice", "");
         let token = answer.json()["refreshToken"].clone();
         assert!(token.as_object().unwrap().keys().eq(names), "{expose}: {token}");
         assert!(token["expiresAt"].as_str().is_some_and(|date| date.starts_with("20")), "{expose}: {token}");
@@ -110,14 +110,14 @@ async fn the_token_in_the_body_wins_over_the_cookie() {
     let app = App::serve(&mock).await;
     let (alice, bob) = (mock.sign_in("alice"), mock.sign_in("bob"));
     let answer = app.post(REFRESH_ROUTE, &alice.cookie_header(), &body_with(bob.refresh_token())).await;
-    assert_refreshed(&answer, "bob", "beside a cookie");
+    assert_signed_in(&answer, "bob", "beside a cookie");
     assert_eq!(mock.requests(Endpoint::Refresh)[0].json(), Some(json!({ "refresh": bob.refresh_token() })));
-    assert!(mock.is_live(alice.refresh_token()), "the cookie's token is not spent");
+    assert!(mock.is_live(alice.refresh_token()), "the cookie's token is not sent");
 
     let carol = mock.sign_in("carol");
     let ambiguous = format!("{}; {REFRESH}=x", alice.cookie_header());
     let answer = app.post(REFRESH_ROUTE, &ambiguous, &body_with(carol.refresh_token())).await;
-    assert_refreshed(&answer, "carol", "beside two cookies");
+    assert_signed_in(&answer, "carol", "beside two cookies");
 }
 
 #[tokio::test]
@@ -125,24 +125,24 @@ async fn a_one_time_secret_in_the_body_signs_in() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let answer = app.post(REFRESH_ROUTE, "", &body_with(&mock.one_time_secret("alice"))).await;
-    assert_refreshed(&answer, "alice", "");
+    assert_signed_in(&answer, "alice", "");
     app.get("/me", answer.cookie_header()).await.assert_passed("alice", "with the new cookies");
     assert_eq!((calls(&mock), mock.live_sessions()), (Calls { keys: 1, refreshes: 1, ..NO_CALLS }, 1));
 }
 
 #[tokio::test]
-async fn a_body_without_a_token_means_the_cookie() {
+async fn without_a_token_in_the_body_the_cookie_is_used() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     for body in ["{}", r#"{"refresh":null}"#, r#" { "other": [1] } "#, "", " \r\n"] {
-        assert_refreshed(&app.post(REFRESH_ROUTE, &mock.sign_in("alice").cookie_header(), body).await, "alice", body);
+        assert_signed_in(&app.post(REFRESH_ROUTE, &mock.sign_in("alice").cookie_header(), body).await, "alice", body);
     }
     let bare = app.request(Method::POST, REFRESH_ROUTE).header("cookie", mock.sign_in("alice").cookie_header());
-    assert_refreshed(&app.send(bare).await, "alice", "neither a body nor a content type");
+    assert_signed_in(&app.send(bare).await, "alice", "neither a body nor a content type");
     let unscoped = mock.sign_in("alice").legacy_cookie_header();
-    assert_refreshed(&app.post(REFRESH_ROUTE, &unscoped, "{}").await, "alice", "an unscoped cookie");
+    assert_signed_in(&app.post(REFRESH_ROUTE, &unscoped, "{}").await, "alice", "an unscoped cookie");
     let limit = format!("{{{}}}", " ".repeat((16 << 10) - 2));
-    assert_refreshed(
+    assert_signed_in(
         &app.post(REFRESH_ROUTE, &mock.sign_in("alice").cookie_header(), &limit).await,
         "alice",
         "exactly 16 KiB",
@@ -150,7 +150,7 @@ async fn a_body_without_a_token_means_the_cookie() {
 }
 
 #[tokio::test]
-async fn without_a_token_anywhere_the_message_says_so() {
+async fn the_message_says_that_there_is_no_refresh_token() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let jwt = format!("{JWT}={}", mock.sign_in("alice").jwt());
@@ -181,8 +181,8 @@ async fn a_token_that_crossmint_refuses_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_an_object_with_a_text_is_refused_and_not_replaced_by_the_cookie() {
-    let wrong = Wrong::new().await;
+async fn an_invalid_body_is_rejected_and_the_cookie_is_not_used_instead() {
+    let invalid = Invalid::new().await;
     let long = body_with(&"x".repeat(4097));
     let cases: &[(&str, &[u8])] = &[
         ("a number", br#"{"refresh":5}"#),
@@ -202,14 +202,14 @@ async fn a_body_that_is_not_an_object_with_a_text_is_refused_and_not_replaced_by
         ("a token that no cookie can hold", long.as_bytes()),
     ];
     for (case, body) in cases {
-        wrong.post(Some("application/json"), body, 400, INVALID, case).await;
+        invalid.post(Some("application/json"), body, 400, INVALID, case).await;
     }
 }
 
 #[tokio::test]
-async fn a_token_in_another_content_type_is_refused() {
-    let wrong = Wrong::new().await;
-    let token = body_with(wrong.mock.sign_in("alice").refresh_token());
+async fn a_token_in_another_content_type_is_rejected() {
+    let invalid = Invalid::new().await;
+    let token = body_with(invalid.mock.sign_in("alice").refresh_token());
     for (case, content_type) in [
         ("none", None),
         ("a text", Some("text/plain")),
@@ -219,12 +219,12 @@ async fn a_token_in_another_content_type_is_refused() {
         ("a form", Some("application/x-www-form-urlencoded")),
         ("a multipart form", Some("multipart/form-data; boundary=x")),
     ] {
-        wrong.post(content_type, token.as_bytes(), 415, WRONG_TYPE, case).await;
+        invalid.post(content_type, token.as_bytes(), 415, WRONG_TYPE, case).await;
     }
 }
 
 #[tokio::test]
-async fn refresh_bodies_are_tokens_or_refused() {
+async fn refresh_bodies_are_tokens_or_rejected() {
     for case in cases("refresh_bodies.json", 27, &[]) {
         let id = text(&case, "id");
         let mock = MockCrossmint::start().await;
@@ -247,7 +247,7 @@ async fn refresh_bodies_are_tokens_or_refused() {
             Value::Array(any) => any.as_slice(),
             _ => std::slice::from_ref(&case["expect"]),
         };
-        // No part is skipped: an unknown word is an error wherever it stands.
+        // Every member is checked, so that an unknown one is an error.
         let faults = |outcome: &Value| outcome.as_object().unwrap().iter().filter(|part| !is_expected(*part)).count();
         let faults: Vec<usize> = outcomes.iter().map(faults).collect();
         assert!(faults.contains(&0), "{id}: {answer:?}, {sent:?}");
@@ -255,10 +255,10 @@ async fn refresh_bodies_are_tokens_or_refused() {
 }
 
 #[tokio::test]
-async fn a_body_of_more_than_sixteen_kilobytes_is_refused() {
-    let wrong = Wrong::new().await;
+async fn a_body_of_more_than_sixteen_kilobytes_is_rejected() {
+    let invalid = Invalid::new().await;
     let body = format!("{{{}}}", " ".repeat((16 << 10) - 1));
-    wrong.post(Some("application/json"), body.as_bytes(), 413, TOO_LARGE, "one byte more").await;
+    invalid.post(Some("application/json"), body.as_bytes(), 413, TOO_LARGE, "one byte more").await;
 }
 
 #[tokio::test]
@@ -268,12 +268,12 @@ async fn the_content_type_may_have_parameters_and_any_case() {
     for content_type in ["application/json; charset=utf-8", "Application/JSON", "application/json ;charset=utf-8"] {
         let request = app.request(Method::POST, REFRESH_ROUTE).header("content-type", content_type);
         let answer = app.send(request.body(body_with(&mock.one_time_secret("alice")))).await;
-        assert_refreshed(&answer, "alice", content_type);
+        assert_signed_in(&answer, "alice", content_type);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_has_five_seconds_and_sixteen_kilobytes() {
+async fn a_body_is_limited_to_five_seconds_and_sixteen_kilobytes() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let by_the_second = |pieces: usize| {
@@ -284,22 +284,22 @@ async fn a_body_has_five_seconds_and_sixteen_kilobytes() {
     };
     let start = Instant::now();
     let never = post_stream(&app, stream::pending()).await;
-    never.assert_refused_gently(408, TOO_SLOW, "a body that does not come");
+    never.assert_rejected(408, TOO_SLOW, "a body that does not come");
     assert_eq!(start.elapsed().as_secs(), 5);
     let slow = post_stream(&app, by_the_second(1000)).await;
-    slow.assert_refused_gently(408, TOO_SLOW, "a body that comes byte by byte");
+    slow.assert_rejected(408, TOO_SLOW, "a body that comes byte by byte");
     assert_eq!(start.elapsed().as_secs(), 10);
     let in_time = post_stream(&app, by_the_second(3)).await;
-    in_time.assert_refused_gently(400, INVALID, "a body that takes four seconds");
+    in_time.assert_rejected(400, INVALID, "a body that takes four seconds");
     let endless = post_stream(&app, stream::repeat(Ok("      "))).await;
-    endless.assert_refused_gently(413, TOO_LARGE, "a body without end");
+    endless.assert_rejected(413, TOO_LARGE, "a body without end");
     let broken = post_stream(&app, stream::iter([Ok("{"), Err("gone")])).await;
-    broken.assert_refused_gently(400, INVALID, "a body that breaks off");
+    broken.assert_rejected(400, INVALID, "a body that breaks off");
     assert_eq!(calls(&mock), NO_CALLS);
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_100_continue_gets_it_unless_it_is_refused_at_once() {
+async fn a_client_that_expects_100_continue_gets_it_unless_it_is_rejected_at_once() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let body = body_with(&mock.one_time_secret("alice"));
@@ -324,20 +324,20 @@ async fn a_client_that_waits_for_100_continue_gets_it_unless_it_is_refused_at_on
 }
 
 #[tokio::test]
-async fn an_outage_does_not_lose_the_one_time_secret_before_it_is_spent() {
+async fn a_one_time_secret_can_be_sent_again_after_an_outage() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let body = body_with(&mock.one_time_secret("alice"));
     mock.inject_times(Endpoint::Refresh, 1, Fault::Status(503));
     assert_eq!(app.post(REFRESH_ROUTE, "", &body).await.status, 401);
-    assert_refreshed(&app.post(REFRESH_ROUTE, "", &body).await, "alice", "the second time");
+    assert_signed_in(&app.post(REFRESH_ROUTE, "", &body).await, "alice", "the second time");
 }
 
 fn body_with(secret: &str) -> String {
     json!({ "refresh": secret }).to_string()
 }
 
-/// Posts a body in pieces. Real connections do not go with a clock that is paused.
+/// Posts a body in pieces, without a connection: I/O does not work with a paused clock.
 async fn post_stream(
     app: &App,
     body: impl stream::Stream<Item = Result<&'static str, &'static str>> + Send + 'static,

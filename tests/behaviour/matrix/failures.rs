@@ -17,54 +17,54 @@ use tower_crossmint_auth::{
 };
 
 use crate::{
-    matrix::stage::{CONNECT_LIMIT, Scene, Stage, assert_no_verdict},
+    matrix::stage::{CONNECT_LIMIT, Scene, Stage, assert_inconclusive},
     support::{
         answer::{Answer, ENDED},
         clock::pass,
     },
 };
 
-/// A way for Crossmint to fail.
-pub(super) struct Trouble {
+/// A way in which Crossmint can fail.
+pub(super) struct Failure {
     pub(super) name: &'static str,
-    pub(super) how: How,
-    pub(super) verdict: Verdict,
+    pub(super) mode: Mode,
+    pub(super) conclusion: Conclusion,
 }
 
-pub(super) enum How {
+pub(super) enum Mode {
     Answers(Fault),
-    /// The answers to refreshes are edited: members take the place of its own.
+    /// These members replace those of the answers to refreshes.
     Edits(serde_json::Value),
-    /// The refresh tokens that are handed out end in this.
+    /// New refresh tokens end in this.
     Suffixes(String),
     Refuses,
     Resets,
-    /// Accepts connections and says nothing.
+    /// Accepts connections and never answers.
     IsSilent,
-    /// Leaves attempts to connect unanswered.
+    /// Does not answer attempts to connect.
     IsUnreachable,
-    /// Its name is not resolved while this is set.
+    /// Its host name does not resolve while this is set.
     HasNoAddress(Arc<AtomicBool>),
 }
 
-/// What a failure says of a refresh token.
+/// What can be concluded of a refresh token from a failure.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Verdict {
+pub(super) enum Conclusion {
     Nothing,
     Refused,
-    /// It may have been spent for nothing.
+    /// It may have been rotated, and its successor be lost.
     Unusable,
-    /// Not before these seconds have passed.
+    /// It may be sent again after this many seconds.
     Later(u64),
 }
 
-impl Trouble {
-    /// Makes a new handle that knows nothing yet, ready for this trouble.
+impl Failure {
+    /// Makes a new handle for this failure.
     pub(super) fn scene(&self, stage: &Stage) -> Scene {
-        let is_lost = match &self.how {
-            How::HasNoAddress(is_lost) => is_lost,
-            // The built-in client is what follows none, inflates none, and does not wait for long.
-            How::Answers(Fault::Redirect(..) | Fault::CompressedBomb) | How::IsUnreachable => {
+        let is_lost = match &self.mode {
+            Mode::HasNoAddress(is_lost) => is_lost,
+            // These depend on the settings of the built-in client.
+            Mode::Answers(Fault::Redirect(..) | Fault::CompressedBomb) | Mode::IsUnreachable => {
                 return Scene::with(stage, stage.config());
             }
             _ => return Scene::of(stage),
@@ -78,83 +78,85 @@ impl Trouble {
 
     pub(super) async fn begin(&self, Scene { mock, .. }: &Scene, endpoint: Endpoint) {
         if self.arrivals() == 0 {
-            // It is new connections that get into trouble.
+            // The failure is one of new connections.
             mock.close_connections();
             mock.disconnected().await;
         }
-        match &self.how {
-            How::Answers(fault) => mock.inject(endpoint, fault.clone()),
-            How::Edits(edits) => {
+        match &self.mode {
+            Mode::Answers(fault) => mock.inject(endpoint, fault.clone()),
+            Mode::Edits(edits) => {
                 let edits = edits.as_object().unwrap().clone();
                 mock.edit_refresh_answers(move |answer| answer.as_object_mut().unwrap().extend(edits.clone()));
             }
-            How::Suffixes(suffix) => mock.set_secret_suffix(suffix),
-            How::Refuses => mock.set_refusing(true),
-            How::Resets => mock.set_down(true),
-            How::IsSilent => mock.set_silent(true),
-            How::IsUnreachable => mock.set_unreachable(true),
-            How::HasNoAddress(is_lost) => is_lost.store(true, Ordering::Relaxed),
+            Mode::Suffixes(suffix) => mock.set_secret_suffix(suffix),
+            Mode::Refuses => mock.set_refusing(true),
+            Mode::Resets => mock.set_down(true),
+            Mode::IsSilent => mock.set_silent(true),
+            Mode::IsUnreachable => mock.set_unreachable(true),
+            Mode::HasNoAddress(is_lost) => is_lost.store(true, Ordering::Relaxed),
         }
     }
 
     pub(super) fn end(&self, Scene { mock, .. }: &Scene) {
-        match &self.how {
-            How::Answers(_) => mock.clear_faults(),
-            How::Edits(_) => mock.edit_refresh_answers(|_| ()),
-            How::Suffixes(_) => mock.set_secret_suffix(""),
-            How::Refuses => mock.set_refusing(false),
-            How::Resets => mock.set_down(false),
-            How::IsSilent => mock.set_silent(false),
-            How::IsUnreachable => mock.set_unreachable(false),
-            How::HasNoAddress(is_lost) => is_lost.store(false, Ordering::Relaxed),
+        match &self.mode {
+            Mode::Answers(_) => mock.clear_faults(),
+            Mode::Edits(_) => mock.edit_refresh_answers(|_| ()),
+            Mode::Suffixes(_) => mock.set_secret_suffix(""),
+            Mode::Refuses => mock.set_refusing(false),
+            Mode::Resets => mock.set_down(false),
+            Mode::IsSilent => mock.set_silent(false),
+            Mode::IsUnreachable => mock.set_unreachable(false),
+            Mode::HasNoAddress(is_lost) => is_lost.store(false, Ordering::Relaxed),
         }
     }
 
-    /// Counts the calls that arrive of each one that is made.
+    /// Counts the calls that arrive at Crossmint for each one that is made.
     pub(super) fn arrivals(&self) -> usize {
-        usize::from(matches!(self.how, How::Answers(_)) || self.hands_out_a_successor())
+        usize::from(matches!(self.mode, Mode::Answers(_)) || self.hands_out_a_successor())
     }
 
-    /// Tells whether it lasts until a time limit.
+    /// Tells whether it ends only with a time limit.
     pub(super) fn lasts(&self) -> bool {
         matches!(
-            self.how,
-            How::IsSilent | How::IsUnreachable | How::Answers(Fault::Hang | Fault::HangAfterCommit | Fault::SlowBody)
+            self.mode,
+            Mode::IsSilent
+                | Mode::IsUnreachable
+                | Mode::Answers(Fault::Hang | Fault::HangAfterCommit | Fault::SlowBody)
         )
     }
 
-    /// Tells whether calls have their effect all the same.
+    /// Tells whether Crossmint carries out the call all the same.
     pub(super) fn commits(&self) -> bool {
-        match &self.how {
-            How::Answers(fault) => fault.commits(),
-            How::Edits(_) | How::Suffixes(_) => true,
-            How::Refuses | How::Resets | How::IsSilent | How::IsUnreachable | How::HasNoAddress(_) => false,
+        match &self.mode {
+            Mode::Answers(fault) => fault.commits(),
+            Mode::Edits(_) | Mode::Suffixes(_) => true,
+            Mode::Refuses | Mode::Resets | Mode::IsSilent | Mode::IsUnreachable | Mode::HasNoAddress(_) => false,
         }
     }
 
-    /// Tells whether a call brings a new refresh token, whatever is wrong with the rest.
+    /// Tells whether the answer contains a new refresh token, whatever is wrong with the rest.
     pub(super) fn hands_out_a_successor(&self) -> bool {
-        matches!(self.how, How::Edits(_) | How::Suffixes(_))
+        matches!(self.mode, Mode::Edits(_) | Mode::Suffixes(_))
     }
 
-    /// Returns the seconds that Crossmint asks for.
+    /// Returns the seconds of `Retry-After`, within the layer's limits.
     pub(super) fn requested_pause(&self) -> u64 {
-        let How::Answers(Fault::Response { headers, .. }) = &self.how else { return 0 };
+        let Mode::Answers(Fault::Response { headers, .. }) = &self.mode else { return 0 };
         let pause = headers.iter().find(|(name, _)| name == "retry-after").and_then(|(_, value)| value.parse().ok());
         pause.map_or(0, |pause: u64| pause.clamp(1, 60))
     }
 
-    /// Waits for answers to `calls` calls that get into this trouble. If it lasts, does something else when the calls
-    /// are under way, and then lets the time limit pass.
-    pub(super) async fn endured<T>(
+    /// Waits for answers that need `calls` calls, which fail in this way. If they hang, runs `meanwhile` once they are
+    /// under way, and then lets the time limit pass.
+    pub(super) async fn wait_through<T>(
         &self,
         Scene { mock, .. }: &Scene,
         (endpoint, calls, limit): (Endpoint, usize, Duration),
         answers: impl Future<Output = T>,
         meanwhile: impl AsyncFnOnce(),
     ) -> T {
-        if matches!(self.how, How::IsUnreachable) {
-            // Nothing shows that there are attempts. The clock runs by itself as soon as everybody waits for them.
+        if matches!(self.mode, Mode::IsUnreachable) {
+            // The attempts cannot be observed. The paused clock advances once every task waits for them.
             tokio::time::pause();
             let start = Instant::now();
             let (answers, ()) = tokio::join!(answers, meanwhile());
@@ -179,14 +181,14 @@ impl Trouble {
     }
 }
 
-impl Verdict {
-    /// Asserts what a request gets whose session this was said of.
+impl Conclusion {
+    /// Asserts the response to a request with this conclusion.
     #[track_caller]
     pub(super) fn assert_given(self, answer: &Answer, policy: OutagePolicy, case: &str) {
         if self == Self::Refused {
             answer.assert_ended(ENDED, case);
         } else {
-            assert_no_verdict(answer, policy, case);
+            assert_inconclusive(answer, policy, case);
         }
     }
 
@@ -201,13 +203,13 @@ impl Verdict {
     }
 }
 
-/// For how many seconds a token is not sent again whose answer could not be used, the first time.
+/// The first pause of a token after an unusable answer, in seconds.
 const UNUSABLE_PAUSE: u64 = 1;
 
-/// Everything that can go wrong with a call to any endpoint.
-pub(super) fn troubles() -> Vec<Trouble> {
-    use How::*;
-    use Verdict::*;
+/// All failures of a call to any endpoint.
+pub(super) fn failures() -> Vec<Failure> {
+    use Conclusion::*;
+    use Mode::*;
     let body =
         |status, body: &'static [u8]| Answers(Fault::response(status, &[("content-type", "application/json")], body));
     let later = |status, pause| Answers(Fault::response(status, &[("retry-after", pause)], ""));
@@ -269,11 +271,11 @@ pub(super) fn troubles() -> Vec<Trouble> {
         ]
         .map(|(name, code)| (name, status(code), Nothing)),
     );
-    rows.into_iter().map(|(name, how, verdict)| Trouble { name, how, verdict }).collect()
+    rows.into_iter().map(|(name, mode, conclusion)| Failure { name, mode, conclusion }).collect()
 }
 
 /// Returns one row of each kind.
-pub(super) fn typical(troubles: Vec<Trouble>) -> impl Iterator<Item = Trouble> {
+pub(super) fn typical(failures: Vec<Failure>) -> impl Iterator<Item = Failure> {
     let names = [
         "refused",
         "accepted, then silence",
@@ -285,10 +287,10 @@ pub(super) fn typical(troubles: Vec<Trouble>) -> impl Iterator<Item = Trouble> {
         "500",
         "garbage",
     ];
-    troubles.into_iter().filter(move |trouble| names.contains(&trouble.name))
+    failures.into_iter().filter(move |failure| names.contains(&failure.name))
 }
 
-/// A resolver that knows one address, or none.
+/// A resolver of one address, or of none.
 struct Names {
     address: SocketAddr,
     is_lost: Arc<AtomicBool>,
