@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tower_crossmint_auth::{
     Credentials, CrossmintAuth,
     testing::{Endpoint, MockCrossmint},
@@ -45,16 +46,11 @@ async fn a_logout_during_a_refresh_revokes_the_new_token() {
         let hold = held(&mock, Endpoint::Refresh);
         let requests: Vec<_> = (0..3).map(|_| start(&app, &cookie)).collect();
         mock.called(Endpoint::Refresh, 1).await;
-        let logout = tokio::spawn({
-            let (app, cookie) = (app.clone(), cookie.clone());
-            async move { post(&app, "/api/auth/logout", &cookie).await }
-        });
-        // The logout takes effect at its first poll, and then waits for the refresh.
-        tokio::task::yield_now().await;
-        assert!(!logout.is_finished());
+        let mut logout = Box::pin(post(&app, "/api/auth/logout", &cookie));
+        assert!((&mut logout).now_or_never().is_none(), "it takes effect at its first poll, and waits for the refresh");
         hold.release();
 
-        let logout = logout.await.unwrap();
+        let logout = logout.await;
         assert!((logout.status, logout.clears(&[JWT, REFRESH])) == (200, true));
         for request in requests {
             let answer = request.await.unwrap();
@@ -94,19 +90,12 @@ async fn a_logout_during_the_next_refresh_evicts_the_previous_jwt_too() {
     let [jwt, token] = [&second["jwt"], &second["refreshToken"]].map(|value| value.as_str().unwrap().to_owned());
     let hold = mock.hold(Endpoint::Refresh);
     let only_token = format!("{REFRESH}={token}");
-    let (refresh, logout, ()) = tokio::join!(
-        get(&app, "/", &only_token),
-        async {
-            mock.called(Endpoint::Refresh, 2).await;
-            post(&app, LOGOUT_ROUTE, &first).await
-        },
-        async {
-            mock.called(Endpoint::Refresh, 2).await;
-            tokio::task::yield_now().await;
-            hold.release();
-        }
-    );
-    assert_eq!((refresh.status, logout.status), (401, 200));
+    let refresh = start(&app, &only_token);
+    mock.called(Endpoint::Refresh, 2).await;
+    let mut logout = Box::pin(post(&app, LOGOUT_ROUTE, &first));
+    assert!((&mut logout).now_or_never().is_none(), "it takes effect at its first poll, and waits for the refresh");
+    hold.release();
+    assert_eq!((refresh.await.unwrap().status, logout.await.status), (401, 200));
     let before = auth.stats().verifications;
     auth.get_session(Credentials::pair(&jwt, &token)).await.unwrap();
     assert_eq!(auth.stats().verifications, before + 1, "the JWT is verified again");
