@@ -64,85 +64,95 @@ fn each_bad_api_key_has_an_error_of_its_own() {
 
 #[test]
 fn a_bad_value_is_an_error_that_names_the_option_and_the_fix() {
-    type Change = fn(CrossmintAuthConfigBuilder) -> CrossmintAuthConfigBuilder;
     let custom =
         |jwt: &str, refresh_token: &str| CookieNames::Custom { jwt: jwt.into(), refresh_token: refresh_token.into() };
     let named = |jwt, refresh_token, options| builder().cookie_names(custom(jwt, refresh_token)).cookies(options);
     let hardened = CookieOptions::hardened;
     let lax = CookieOptions::default;
     let same_site_none = lax().same_site(SameSite::None);
-    let simple: [(&str, &str, &str, Change); 30] = [
-        // The option, the value as it is shown, and a word of the mend.
-        ("base_url", "`crossmint.com`", "write it like", |b| b.base_url("crossmint.com")),
-        ("base_url", "`/relative`", "write it like", |b| b.base_url("/relative")),
-        ("base_url", "``", "write it like", |b| b.base_url("")),
-        ("base_url", "`http://example.com`", "use https", |b| b.base_url("http://example.com")),
-        ("base_url", "`http://127.0.0.1.example.com`", "use https", |b| b.base_url("http://127.0.0.1.example.com")),
-        ("base_url", "`http://10.0.0.1`", "use https", |b| b.base_url("http://10.0.0.1")),
-        ("base_url", "`ftp://localhost`", "use https", |b| b.base_url("ftp://localhost")),
-        ("base_url", "`https://a.test?x=1`", "leave it out", |b| b.base_url("https://a.test?x=1")),
-        ("base_url", "`https://a.test/#x`", "leave it out", |b| b.base_url("https://a.test/#x")),
-        ("base_url", "password", "leave them out", |b| b.base_url("https://user:hunter2@a.test")),
-        ("refresh_route", "`api/refresh`", "write it like", |b| b.refresh_route("api/refresh")),
-        ("refresh_route", "``", "write it like", |b| b.refresh_route("")),
-        ("refresh_route", "`/refresh?x=1`", "without a query", |b| b.refresh_route("/refresh?x=1")),
-        ("refresh_route", "`/a b`", "write it like", |b| b.refresh_route("/a b")),
-        ("logout_route", "`https://a.test/logout`", "write it like", |b| b.logout_route("https://a.test/logout")),
-        ("logout_route", "`/logout#x`", "write it like", |b| b.logout_route("/logout#x")),
-        ("logout_route", "`/api/auth/refresh`", "two paths", |b| b.logout_route("/api/auth/refresh")),
-        ("audience", "empty", "dangerous_accept_any_audience", |b| b.audience("")),
-        ("issuer", "empty", "leave it out", |b| b.issuer("")),
-        ("leeway", "300.001s", "maximum of 300 s", |b| b.leeway(Duration::from_millis(300_001))),
-        ("rotation_grace", "301s", "maximum of 300 s", |b| b.rotation_grace(Duration::from_secs(301))),
-        ("trusted_origins", "`app.example.com`", "write it like", |b| b.trusted_origins(["app.example.com"])),
-        ("trusted_origins", "`https://a.test/x`", "write it like", |b| {
-            b.trusted_origins(["https://b.test", "https://a.test/x"])
-        }),
-        ("trusted_origins", "`*`", "write it like", |b| b.trusted_origins(["*"])),
-        ("trusted_origins", "`https://*.a.test`", "write it like", |b| b.trusted_origins(["https://*.a.test"])),
-        ("trusted_origins", "`null`", "write it like", |b| b.trusted_origins(["null"])),
-        ("trusted_origins", "password", "leave them out", |b| b.trusted_origins(["https://user:hunter2@a.test"])),
-        ("connect_timeout", "zero", "longer", |b| b.connect_timeout(Duration::ZERO)),
-        ("max_concurrent_refreshes", "0 is not", "between 1 and 65536", |b| b.max_concurrent_refreshes(0)),
-        ("max_concurrent_refreshes", "65537 is not", "between 1 and 65536", |b| b.max_concurrent_refreshes(65_537)),
-    ];
-    let simple = simple.into_iter().map(|(option, shown, mend, change)| (option, shown, mend, change(builder())));
-    let more = [
-        ("keys_timeout", "zero", "longer", builder().keys_timeout(Duration::ZERO)),
-        ("refresh_timeout", "zero", "longer", builder().refresh_timeout(Duration::ZERO)),
-        ("logout_timeout", "zero", "longer", builder().logout_timeout(Duration::ZERO)),
-        ("cookies", "`SameSite::None`", ".secure(true)", builder().cookies(same_site_none)),
-        ("cookies.domain", "`a.test; Path=/x`", "write it without", builder().cookies(lax().domain("a.test; Path=/x"))),
-        ("cookies.domain", r"`a\nb`", "write it without", builder().cookies(lax().domain("a\nb"))),
-        ("cookies.domain", "`a.test:80`", "without scheme, port", builder().cookies(lax().domain("a.test:80"))),
-        ("cookies.domain", "`127.0.0.1`", "leave the domain out", builder().cookies(lax().domain("127.0.0.1"))),
-        ("cookies.domain", "`::1`", "leave the domain out", builder().cookies(lax().domain("::1"))),
-        ("cookie_names", "`a b`", "use letters", named("a b", "r", lax())),
-        ("cookie_names", "`same`", "two names", named("same", "same", lax())),
-        ("cookie_names", "`__Secure-r`", ".secure(true)", named("j", "__Secure-r", lax())),
-        ("cookie_names", "`__Host-j`", ".secure(true)", named("__Host-j", "r", lax())),
+    // The builder, the option, and what the error says: the value, and how to fix it.
+    let cases = [
+        (builder().base_url("crossmint.com"), "base_url", ["`crossmint.com`", "write it like"]),
+        (builder().base_url("/relative"), "base_url", ["`/relative`", "write it like"]),
+        (builder().base_url(""), "base_url", ["``", "write it like"]),
+        (builder().base_url("http://example.com"), "base_url", ["`http://example.com`", "use https"]),
         (
-            "cookie_names",
-            "`__Host-j`",
-            "drop the prefix or the domain",
+            builder().base_url("http://127.0.0.1.example.com"),
+            "base_url",
+            ["`http://127.0.0.1.example.com`", "use https"],
+        ),
+        (builder().base_url("http://10.0.0.1"), "base_url", ["`http://10.0.0.1`", "use https"]),
+        (builder().base_url("ftp://localhost"), "base_url", ["`ftp://localhost`", "use https"]),
+        (builder().base_url("https://a.test?x=1"), "base_url", ["`https://a.test?x=1`", "leave it out"]),
+        (builder().base_url("https://a.test/#x"), "base_url", ["`https://a.test/#x`", "leave it out"]),
+        (builder().base_url("https://user:hunter2@a.test"), "base_url", ["password", "leave them out"]),
+        (builder().refresh_route("api/refresh"), "refresh_route", ["`api/refresh`", "write it like"]),
+        (builder().refresh_route(""), "refresh_route", ["``", "write it like"]),
+        (builder().refresh_route("/refresh?x=1"), "refresh_route", ["`/refresh?x=1`", "without a query"]),
+        (builder().refresh_route("/a b"), "refresh_route", ["`/a b`", "write it like"]),
+        (builder().logout_route("https://a.test/logout"), "logout_route", ["`https://a.test/logout`", "write it like"]),
+        (builder().logout_route("/logout#x"), "logout_route", ["`/logout#x`", "write it like"]),
+        (builder().logout_route("/api/auth/refresh"), "logout_route", ["`/api/auth/refresh`", "two paths"]),
+        (builder().audience(""), "audience", ["empty", "dangerous_accept_any_audience"]),
+        (builder().issuer(""), "issuer", ["empty", "leave it out"]),
+        (builder().leeway(Duration::from_millis(300_001)), "leeway", ["300.001s", "maximum of 300 s"]),
+        (builder().rotation_grace(Duration::from_secs(301)), "rotation_grace", ["301s", "maximum of 300 s"]),
+        (builder().trusted_origins(["app.example.com"]), "trusted_origins", ["`app.example.com`", "write it like"]),
+        (
+            builder().trusted_origins(["https://b.test", "https://a.test/x"]),
+            "trusted_origins",
+            ["`https://a.test/x`", "write it like"],
+        ),
+        (builder().trusted_origins(["*"]), "trusted_origins", ["`*`", "write it like"]),
+        (builder().trusted_origins(["https://*.a.test"]), "trusted_origins", ["`https://*.a.test`", "write it like"]),
+        (builder().trusted_origins(["null"]), "trusted_origins", ["`null`", "write it like"]),
+        (builder().trusted_origins(["https://user:hunter2@a.test"]), "trusted_origins", ["password", "leave them out"]),
+        (builder().connect_timeout(Duration::ZERO), "connect_timeout", ["zero", "longer"]),
+        (builder().max_concurrent_refreshes(0), "max_concurrent_refreshes", ["0 is not", "between 1 and 65536"]),
+        (
+            builder().max_concurrent_refreshes(65_537),
+            "max_concurrent_refreshes",
+            ["65537 is not", "between 1 and 65536"],
+        ),
+        (builder().keys_timeout(Duration::ZERO), "keys_timeout", ["zero", "longer"]),
+        (builder().refresh_timeout(Duration::ZERO), "refresh_timeout", ["zero", "longer"]),
+        (builder().logout_timeout(Duration::ZERO), "logout_timeout", ["zero", "longer"]),
+        (builder().cookies(same_site_none), "cookies", ["`SameSite::None`", ".secure(true)"]),
+        (
+            builder().cookies(lax().domain("a.test; Path=/x")),
+            "cookies.domain",
+            ["`a.test; Path=/x`", "write it without"],
+        ),
+        (builder().cookies(lax().domain("a\nb")), "cookies.domain", [r"`a\nb`", "write it without"]),
+        (builder().cookies(lax().domain("a.test:80")), "cookies.domain", ["`a.test:80`", "without scheme, port"]),
+        (builder().cookies(lax().domain("127.0.0.1")), "cookies.domain", ["`127.0.0.1`", "leave the domain out"]),
+        (builder().cookies(lax().domain("::1")), "cookies.domain", ["`::1`", "leave the domain out"]),
+        (named("a b", "r", lax()), "cookie_names", ["`a b`", "use letters"]),
+        (named("same", "same", lax()), "cookie_names", ["`same`", "two names"]),
+        (named("j", "__Secure-r", lax()), "cookie_names", ["`__Secure-r`", ".secure(true)"]),
+        (named("__Host-j", "r", lax()), "cookie_names", ["`__Host-j`", ".secure(true)"]),
+        (
             named("__Host-j", "r", hardened().domain("a.test")),
+            "cookie_names",
+            ["`__Host-j`", "drop the prefix or the domain"],
         ),
         (
-            "api_key",
-            "`a b`",
-            "cookie's name",
             CrossmintAuthConfig::builder(ApiKey::unverified("a b", Environment::Staging)),
+            "api_key",
+            ["`a b`", "cookie's name"],
         ),
-        ("api_key", "``", "cookie's name", CrossmintAuthConfig::builder(ApiKey::unverified("", Environment::Staging))),
+        (
+            CrossmintAuthConfig::builder(ApiKey::unverified("", Environment::Staging)),
+            "api_key",
+            ["``", "cookie's name"],
+        ),
     ];
-    for (option, shown, mend, builder) in simple.chain(more) {
-        let error = builder.build().map(drop).expect_err(&format!("{option}: {shown}"));
+    for (builder, option, texts) in cases {
+        let error = builder.build().map(drop).expect_err(&format!("{option}: {texts:?}"));
         let text = error.to_string();
         assert_eq!(error.option(), option, "{text}");
-        assert!(
-            text.contains(&format!("`{option}`")) && text.contains(shown) && text.contains(mend),
-            "{shown}: {text}"
-        );
+        assert!(text.contains(&format!("`{option}`")), "{text}");
+        assert!(texts.iter().all(|part| text.contains(part)), "{texts:?}: {text}");
         assert!(!text.contains("hunter2") && !format!("{error:?}").contains("hunter2"), "{text}");
     }
 }
@@ -194,36 +204,49 @@ fn the_base_url_follows_the_environment_and_an_override_is_normalised() {
 
 #[test]
 fn cookies_are_as_documented_hardened_or_custom() {
+    #[derive(Clone, Copy)]
+    struct Expected {
+        names: [&'static str; 2],
+        /// Of the cookie of the refresh token. That of the JWT is never `HttpOnly`.
+        http_only: Option<bool>,
+        secure: Option<bool>,
+        same_site: cookie::SameSite,
+        domain: Option<&'static str>,
+    }
     let custom = CookieNames::Custom { jwt: "__Host-j".into(), refresh_token: "__Host-r".into() };
-    let loose = (None, None, Some(cookie::SameSite::Lax));
-    let tight = (Some(true), Some(true), Some(cookie::SameSite::Strict));
-    let hardened = CookieOptions::hardened;
+    let default = Expected {
+        names: ["crossmint-jwt-p", "crossmint-refresh-token-p"],
+        http_only: None,
+        secure: None,
+        same_site: cookie::SameSite::Lax,
+        domain: None,
+    };
+    let hardened =
+        Expected { http_only: Some(true), secure: Some(true), same_site: cookie::SameSite::Strict, ..default };
+    let unscoped = Expected { names: ["crossmint-jwt", "crossmint-refresh-token"], ..default };
     let cases = [
-        ("default", builder(), ["crossmint-jwt-p", "crossmint-refresh-token-p"], loose, None),
-        ("hardened", builder().cookies(hardened()), ["crossmint-jwt-p", "crossmint-refresh-token-p"], tight, None),
+        ("default", builder(), default),
+        ("hardened", builder().cookies(CookieOptions::hardened()), hardened),
+        ("unscoped", builder().cookie_names(CookieNames::Unscoped), unscoped),
         (
-            "unscoped",
-            builder().cookie_names(CookieNames::Unscoped),
-            ["crossmint-jwt", "crossmint-refresh-token"],
-            loose,
-            None,
+            "custom",
+            builder().cookies(CookieOptions::hardened()).cookie_names(custom),
+            Expected { names: ["__Host-j", "__Host-r"], ..hardened },
         ),
-        ("custom", builder().cookies(hardened()).cookie_names(custom), ["__Host-j", "__Host-r"], tight, None),
         (
             "domain",
             builder().cookies(CookieOptions::default().domain(".a.test")),
-            ["crossmint-jwt-p", "crossmint-refresh-token-p"],
-            loose,
-            Some("a.test"),
+            Expected { domain: Some("a.test"), ..default },
         ),
     ];
-    for (name, builder, names, (http_only, secure, same_site), domain) in cases {
+    for (name, builder, expected) in cases {
         let cookies = stored(&CrossmintAuth::new(builder.build().unwrap()));
-        assert_eq!(cookies.iter().map(|cookie| cookie.name()).collect::<Vec<_>>(), names, "{name}");
-        assert_eq!((cookies[0].http_only(), cookies[1].http_only()), (None, http_only), "{name}");
+        assert_eq!(cookies.iter().map(|cookie| cookie.name()).collect::<Vec<_>>(), expected.names, "{name}");
+        assert_eq!((cookies[0].http_only(), cookies[1].http_only()), (None, expected.http_only), "{name}");
         for cookie in cookies {
-            assert_eq!((cookie.secure(), cookie.same_site(), cookie.path()), (secure, same_site, Some("/")), "{name}");
-            assert_eq!((cookie.domain(), cookie.max_age()), (domain, None), "{name}");
+            assert_eq!((cookie.secure(), cookie.same_site()), (expected.secure, Some(expected.same_site)), "{name}");
+            assert_eq!((cookie.domain(), cookie.path()), (expected.domain, Some("/")), "{name}");
+            assert_eq!(cookie.max_age(), None, "{name}");
         }
     }
 }
@@ -323,9 +346,15 @@ async fn a_trusted_origin_is_normalised_before_it_is_compared() {
 
 #[tokio::test]
 async fn time_limits_are_as_documented_or_configured() {
-    let default = (Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(2));
-    let own = (Duration::from_secs(50), Duration::from_secs(100), Duration::from_secs(20));
-    for (name, (keys, refresh, logout)) in [("default", default), ("set", own)] {
+    struct Limits {
+        keys: Duration,
+        refresh: Duration,
+        logout: Duration,
+    }
+    let seconds = Duration::from_secs;
+    let default = Limits { keys: seconds(5), refresh: seconds(10), logout: seconds(2) };
+    let custom = Limits { keys: seconds(50), refresh: seconds(100), logout: seconds(20) };
+    for (name, Limits { keys, refresh, logout }) in [("default", default), ("custom", custom)] {
         let mock = MockCrossmint::start().await;
         let config = mock.config();
         let config = match name {

@@ -80,6 +80,12 @@ async fn a_token_verifies_only_if_its_header_and_claims_are_valid() {
 
 #[tokio::test]
 async fn the_leeway_the_issuer_and_the_audience_are_as_configured() {
+    struct Row<'a> {
+        name: &'static str,
+        auth: &'a CrossmintAuth,
+        token: String,
+        good: bool,
+    }
     let mock = MockCrossmint::start().await;
     let of = |config: tower_crossmint_auth::CrossmintAuthConfigBuilder| CrossmintAuth::new(config.build().unwrap());
     let strict = of(mock.config().leeway(Duration::ZERO).issuer(mock.issuer()));
@@ -87,22 +93,42 @@ async fn the_leeway_the_issuer_and_the_audience_are_as_configured() {
     let other = of(mock.config().audience("other-project"));
     let token = |name: &str, value: Value| mock.session("alice").claim(name, value).create().jwt().to_owned();
     let cases = [
-        ("expired now, no leeway", &strict, token("exp", at(0).into()), false),
-        ("not valid yet, no leeway", &strict, token("nbf", at(3).into()), false),
-        ("expired, 300 s leeway", &lenient, token("exp", at(-290).into()), true),
-        ("expired for longer than the leeway", &lenient, token("exp", at(-301).into()), false),
-        ("not valid yet, 300 s leeway", &lenient, token("nbf", at(290).into()), true),
-        ("the issuer", &strict, mock.sign_in("alice").jwt().to_owned(), true),
-        ("another issuer", &strict, token("iss", "https://other.test".into()), false),
-        ("the issuer and a slash", &strict, token("iss", format!("{}/", mock.issuer()).into()), false),
-        ("the issuer among others", &strict, token("iss", json!([mock.issuer()])), false),
-        ("no issuer", &strict, token("iss", Value::Null), false),
-        ("no audience where any will do", &lenient, token("aud", Value::Null), true),
-        ("another audience where any will do", &lenient, token("aud", "x".into()), true),
-        ("the audience of choice", &other, token("aud", "other-project".into()), true),
-        ("the project, which is not the audience of choice", &other, token("aud", "mock-project".into()), false),
+        Row { name: "expired now, no leeway", auth: &strict, token: token("exp", at(0).into()), good: false },
+        Row { name: "not valid yet, no leeway", auth: &strict, token: token("nbf", at(3).into()), good: false },
+        Row { name: "expired, 300 s leeway", auth: &lenient, token: token("exp", at(-290).into()), good: true },
+        Row {
+            name: "expired for longer than the leeway",
+            auth: &lenient,
+            token: token("exp", at(-301).into()),
+            good: false,
+        },
+        Row { name: "not valid yet, 300 s leeway", auth: &lenient, token: token("nbf", at(290).into()), good: true },
+        Row { name: "the issuer", auth: &strict, token: mock.sign_in("alice").jwt().to_owned(), good: true },
+        Row { name: "another issuer", auth: &strict, token: token("iss", "https://other.test".into()), good: false },
+        Row {
+            name: "the issuer and a slash",
+            auth: &strict,
+            token: token("iss", format!("{}/", mock.issuer()).into()),
+            good: false,
+        },
+        Row {
+            name: "the issuer among others",
+            auth: &strict,
+            token: token("iss", json!([mock.issuer()])),
+            good: false,
+        },
+        Row { name: "no issuer", auth: &strict, token: token("iss", Value::Null), good: false },
+        Row { name: "no audience where any will do", auth: &lenient, token: token("aud", Value::Null), good: true },
+        Row { name: "another audience where any will do", auth: &lenient, token: token("aud", "x".into()), good: true },
+        Row { name: "the audience of choice", auth: &other, token: token("aud", "other-project".into()), good: true },
+        Row {
+            name: "the project, which is not the audience of choice",
+            auth: &other,
+            token: token("aud", "mock-project".into()),
+            good: false,
+        },
     ];
-    for (name, auth, token, good) in cases {
+    for Row { name, auth, token, good } in cases {
         assert_eq!(auth.verify_jwt(&token).await.is_ok(), good, "{name}");
     }
 }

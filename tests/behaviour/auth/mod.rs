@@ -226,6 +226,12 @@ async fn verifying_a_jwt_returns_its_claims_or_the_reason() {
 
 #[tokio::test]
 async fn warm_up_loads_the_key_set_or_returns_the_cause() {
+    struct Row {
+        name: &'static str,
+        fault: Fault,
+        kind: AuthErrorKind,
+        cause: &'static str,
+    }
     let mock = MockCrossmint::start().await;
     assert_eq!(auth(&mock).jwks_uri(), format!("{}/.well-known/jwks.json", mock.base_url()));
     let warm = auth(&mock);
@@ -236,18 +242,23 @@ async fn warm_up_loads_the_key_set_or_returns_the_cause() {
     assert!(warm.get_session(&headers).now_or_never().is_some(), "without a call");
 
     let cases = [
-        ("an outage", Fault::Status(503), AuthErrorKind::Unavailable, "503"),
-        ("garbage", Fault::Garbage, AuthErrorKind::UnusableAnswer, "not a JSON object"),
-        ("no keys", Fault::json(200, json!({"keys": []})), AuthErrorKind::UnusableAnswer, "no usable key"),
-        ("huge", Fault::Huge(1 << 20), AuthErrorKind::UnusableAnswer, "larger than"),
-        ("a reset", Fault::Reset, AuthErrorKind::Unavailable, "error sending request"),
+        Row { name: "an outage", fault: Fault::Status(503), kind: AuthErrorKind::Unavailable, cause: "503" },
+        Row { name: "garbage", fault: Fault::Garbage, kind: AuthErrorKind::UnusableAnswer, cause: "not a JSON object" },
+        Row {
+            name: "no keys",
+            fault: Fault::json(200, json!({"keys": []})),
+            kind: AuthErrorKind::UnusableAnswer,
+            cause: "no usable key",
+        },
+        Row { name: "huge", fault: Fault::Huge(1 << 20), kind: AuthErrorKind::UnusableAnswer, cause: "larger than" },
+        Row { name: "a reset", fault: Fault::Reset, kind: AuthErrorKind::Unavailable, cause: "error sending request" },
     ];
-    for (name, fault, kind, reason) in cases {
+    for Row { name, fault, kind, cause } in cases {
         mock.inject(Endpoint::Keys, fault);
         let cold = auth(&mock);
         let error = cold.warm_up().await.unwrap_err();
         assert_eq!(error.kind(), kind, "{name}");
-        assert!(error.source().unwrap().to_string().contains(reason), "{name}: {:?}", error.source());
+        assert!(error.source().unwrap().to_string().contains(cause), "{name}: {:?}", error.source());
         mock.clear_faults();
         pass(Duration::from_secs(1)).await;
         cold.warm_up().await.unwrap_or_else(|error| panic!("{name}: {error}"));

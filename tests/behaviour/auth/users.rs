@@ -52,24 +52,55 @@ async fn a_user_id_with_control_characters_is_an_error() {
 
 #[tokio::test]
 async fn a_failed_look_up_of_a_user_is_an_error_with_its_cause() {
+    struct Row {
+        name: &'static str,
+        fault: Option<Fault>,
+        kind: AuthErrorKind,
+        cause: &'static str,
+    }
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().refresh_timeout(Duration::from_secs(1)).build().unwrap());
     let cases = [
-        ("unknown", None, AuthErrorKind::UserUnavailable, "404"),
-        ("no scope", Some(Fault::Status(403)), AuthErrorKind::UserUnavailable, "users.read"),
-        ("a geo block", Some(Fault::StatusHtml(403)), AuthErrorKind::Unavailable, "403"),
-        ("an outage", Some(Fault::Status(500)), AuthErrorKind::Unavailable, "500"),
-        ("garbage", Some(Fault::Garbage), AuthErrorKind::UnusableAnswer, "members"),
-        ("no id", Some(Fault::json(200, json!({"email": "x"}))), AuthErrorKind::UnusableAnswer, "members"),
-        ("a redirect", Some(Fault::Redirect(302, "/x".into())), AuthErrorKind::Unavailable, "302"),
-        ("a hang", Some(Fault::Hang), AuthErrorKind::Unavailable, "error sending request"),
+        Row { name: "unknown", fault: None, kind: AuthErrorKind::UserUnavailable, cause: "404" },
+        Row {
+            name: "no scope",
+            fault: Some(Fault::Status(403)),
+            kind: AuthErrorKind::UserUnavailable,
+            cause: "users.read",
+        },
+        Row {
+            name: "a geo block",
+            fault: Some(Fault::StatusHtml(403)),
+            kind: AuthErrorKind::Unavailable,
+            cause: "403",
+        },
+        Row { name: "an outage", fault: Some(Fault::Status(500)), kind: AuthErrorKind::Unavailable, cause: "500" },
+        Row { name: "garbage", fault: Some(Fault::Garbage), kind: AuthErrorKind::UnusableAnswer, cause: "members" },
+        Row {
+            name: "no id",
+            fault: Some(Fault::json(200, json!({"email": "x"}))),
+            kind: AuthErrorKind::UnusableAnswer,
+            cause: "members",
+        },
+        Row {
+            name: "a redirect",
+            fault: Some(Fault::Redirect(302, "/x".into())),
+            kind: AuthErrorKind::Unavailable,
+            cause: "302",
+        },
+        Row {
+            name: "a hang",
+            fault: Some(Fault::Hang),
+            kind: AuthErrorKind::Unavailable,
+            cause: "error sending request",
+        },
     ];
-    for (name, fault, kind, reason) in cases {
+    for Row { name, fault, kind, cause } in cases {
         mock.clear_faults();
         fault.into_iter().for_each(|fault| mock.inject(Endpoint::User, fault));
         let error = auth.get_user("nobody").await.unwrap_err();
         assert_eq!(error.kind(), kind, "{name}");
-        assert!(error.source().unwrap().to_string().contains(reason), "{name}: {:?}", error.source());
+        assert!(error.source().unwrap().to_string().contains(cause), "{name}: {:?}", error.source());
     }
     assert_eq!(mock.calls(Endpoint::Elsewhere), 0);
 }

@@ -16,45 +16,19 @@ use crate::support::{
 async fn one_401_deletes_the_cookies_wherever_a_sibling_has_planted_others() {
     let mock = MockCrossmint::start().await;
     let shared = CookieOptions::default().domain("example.test");
-    let configurations = [("host-only", CookieOptions::default()), ("a domain", shared)];
-    for (options, (planted, places), which, plants_first) in configurations.iter().flat_map(|options| {
-        PLANTED.into_iter().flat_map(move |planted| {
-            [&[JWT, REFRESH][..], &[JWT], &[REFRESH]]
-                .into_iter()
-                .flat_map(move |which| [true, false].map(move |first| (options, planted, which, first)))
-        })
-    }) {
-        let case = format!("{}, {planted}, {which:?}, first: {plants_first}", options.0);
+    for (configured, options) in [("host-only", CookieOptions::default()), ("a domain", shared)] {
         // If both set the same cookie, one replaces the other, and nothing differs. This jar does not distinguish a
         // host-only cookie from one with the host as its domain.
-        let own = if options.0 == "a domain" { "the parent domain" } else { "the host as a domain" };
-        if planted == own {
-            continue;
-        }
-        let app = App::configured(&mock, |config| config.cookies(options.1.clone())).await;
-        let mut browser = Browser::at("https://app.example.test/me/page");
-        let mallory = mock.sign_in("mallory");
-        let plant = |browser: &mut Browser| {
-            for (name, value) in [(JWT, mallory.jwt()), (REFRESH, mallory.refresh_token())] {
-                for place in places.iter().filter(|_| which.contains(&name)) {
-                    browser.keep(&format!("{name}={value}; {place}"));
+        let own = if configured == "a domain" { "the parent domain" } else { "the host as a domain" };
+        let app = App::configured(&mock, |config| config.cookies(options)).await;
+        for planted in PLANTED.iter().filter(|planted| planted.name != own) {
+            for names in [&[JWT, REFRESH][..], &[JWT], &[REFRESH]] {
+                for order in [Order::BeforeTheLogin, Order::AfterTheLogin] {
+                    let case = format!("{configured}, {}, {names:?}, {order:?}", planted.name);
+                    assert_one_401_deletes(planted, names, order, &mock, &app, &case).await;
                 }
             }
-        };
-        if plants_first {
-            plant(&mut browser);
         }
-        browser.sign_in(&app, &mock, "alice").await;
-        if !plants_first {
-            plant(&mut browser);
-        }
-        browser.visit(&app, "/me/page").await.assert_status(401, &case);
-        assert_eq!(browser.cookie_header(), "", "{case}");
-        browser.visit(&app, "/me/page").await.assert_status(401, &case);
-        assert!(mock.is_live(mallory.refresh_token()), "{case}: no token was sent");
-
-        browser.sign_in(&app, &mock, "alice").await;
-        browser.visit(&app, "/me/page").await.assert_passed("alice", &case);
     }
 }
 
@@ -75,29 +49,60 @@ async fn cookies_of_an_earlier_domain_are_gone_after_one_401() {
 
 #[tokio::test]
 async fn deletions_cover_only_the_requests_host_and_path_and_are_bounded() {
+    struct Row<'a> {
+        case: &'static str,
+        host: Option<&'a str>,
+        path: &'a str,
+        domains: &'static [&'static str],
+        count: usize,
+    }
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
     let two = format!("{JWT}=x; {REFRESH}=y; {REFRESH}=z");
     let deep = format!("/{}", "a/".repeat(12));
     let (long, endless) = ("a".repeat(300), format!("/{}", "a/".repeat(500)));
-    for (case, host, path, domains, count) in [
-        ("a host", Some("app.example.test:8080"), "/", &["app.example.test", "example.test"][..], 4),
-        ("a host in upper case", Some("APP.example.test"), "/", &["app.example.test", "example.test"], 4),
-        ("one label", Some("localhost"), "/", &[], 2),
-        ("below localhost", Some("app.localhost"), "/", &["app.localhost"], 3),
-        ("an IPv4 address", Some("127.0.0.1:80"), "/", &[], 2),
-        ("an IPv6 address", Some("[::1]:80"), "/", &[], 2),
-        ("no domain name", Some("a_b..c"), "/", &[], 2),
-        ("an attribute", Some("example.test; Path=/x"), "/", &[], 2),
-        ("a long label", Some(&*long), "/", &[], 2),
-        ("a dot in front", Some(".example.test"), "/", &[], 2),
-        ("many labels", Some("a.b.c.d.e.f.example.test"), "/", &["b.c.d.e.f.example.test", "example.test"], 9),
-        ("a path", Some("example.test"), "/me/page", &["example.test"], 2 + 7),
-        ("a path of one label", Some("localhost"), "/me/page", &[], 2),
-        ("a semicolon in the path", Some("example.test"), "/me;x/page", &["example.test"], 3),
+    for Row { case, host, path, domains, count } in [
+        Row {
+            case: "a host",
+            host: Some("app.example.test:8080"),
+            path: "/",
+            domains: &["app.example.test", "example.test"][..],
+            count: 4,
+        },
+        Row {
+            case: "a host in upper case",
+            host: Some("APP.example.test"),
+            path: "/",
+            domains: &["app.example.test", "example.test"],
+            count: 4,
+        },
+        Row { case: "one label", host: Some("localhost"), path: "/", domains: &[], count: 2 },
+        Row { case: "below localhost", host: Some("app.localhost"), path: "/", domains: &["app.localhost"], count: 3 },
+        Row { case: "an IPv4 address", host: Some("127.0.0.1:80"), path: "/", domains: &[], count: 2 },
+        Row { case: "an IPv6 address", host: Some("[::1]:80"), path: "/", domains: &[], count: 2 },
+        Row { case: "no domain name", host: Some("a_b..c"), path: "/", domains: &[], count: 2 },
+        Row { case: "an attribute", host: Some("example.test; Path=/x"), path: "/", domains: &[], count: 2 },
+        Row { case: "a long label", host: Some(&*long), path: "/", domains: &[], count: 2 },
+        Row { case: "a dot in front", host: Some(".example.test"), path: "/", domains: &[], count: 2 },
+        Row {
+            case: "many labels",
+            host: Some("a.b.c.d.e.f.example.test"),
+            path: "/",
+            domains: &["b.c.d.e.f.example.test", "example.test"],
+            count: 9,
+        },
+        Row { case: "a path", host: Some("example.test"), path: "/me/page", domains: &["example.test"], count: 2 + 7 },
+        Row { case: "a path of one label", host: Some("localhost"), path: "/me/page", domains: &[], count: 2 },
+        Row {
+            case: "a semicolon in the path",
+            host: Some("example.test"),
+            path: "/me;x/page",
+            domains: &["example.test"],
+            count: 3,
+        },
         // Deletions that miss some would leave planted cookies alone in the jar: none is deleted.
-        ("a deep path", Some("app.example.test"), &*deep, &[], 0),
-        ("an endless path", Some("example.test"), &*endless, &[], 0),
+        Row { case: "a deep path", host: Some("app.example.test"), path: &*deep, domains: &[], count: 0 },
+        Row { case: "an endless path", host: Some("example.test"), path: &*endless, domains: &[], count: 0 },
     ] {
         let request = app.request(Method::GET, path).header("cookie", &two);
         let answer = app.send(host.map_or(request.try_clone().unwrap(), |host| request.header("host", host))).await;
@@ -182,7 +187,7 @@ async fn a_logout_deletes_the_users_own_cookies_whatever_was_planted() {
 }
 
 #[tokio::test]
-async fn a_host_prefixed_cookie_is_deleted_once_and_without_a_domain() {
+async fn a_host_prefixed_cookie_is_deleted_only_where_browsers_keep_it() {
     let mock = MockCrossmint::start().await;
     let names = CookieNames::Custom { jwt: "__Host-a".into(), refresh_token: "b".into() };
     let app =
@@ -193,16 +198,62 @@ async fn a_host_prefixed_cookie_is_deleted_once_and_without_a_domain() {
     assert_eq!((of("__Host-a"), of("b")), (1, 7), "{answer:?}");
 }
 
-/// A name, and the attributes of the planted cookies.
-type Planted = (&'static str, &'static [&'static str]);
+/// Plants cookies of these names before or after a login, and asserts that a 401 leaves none of them, nor the user's own.
+async fn assert_one_401_deletes(
+    planted: &Planted,
+    names: &[&str],
+    order: Order,
+    mock: &MockCrossmint,
+    app: &App,
+    case: &str,
+) {
+    let mut browser = Browser::at("https://app.example.test/me/page");
+    let mallory = mock.sign_in("mallory");
+    let plant = |browser: &mut Browser| {
+        for (name, value) in [(JWT, mallory.jwt()), (REFRESH, mallory.refresh_token())] {
+            for place in planted.places.iter().filter(|_| names.contains(&name)) {
+                browser.keep(&format!("{name}={value}; {place}"));
+            }
+        }
+    };
+    if order == Order::BeforeTheLogin {
+        plant(&mut browser);
+    }
+    browser.sign_in(app, mock, "alice").await;
+    if order == Order::AfterTheLogin {
+        plant(&mut browser);
+    }
+    browser.visit(app, "/me/page").await.assert_status(401, case);
+    assert_eq!(browser.cookie_header(), "", "{case}");
+    browser.visit(app, "/me/page").await.assert_status(401, case);
+    assert!(mock.is_live(mallory.refresh_token()), "{case}: no token was sent");
+
+    browser.sign_in(app, mock, "alice").await;
+    browser.visit(app, "/me/page").await.assert_passed("alice", case);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Order {
+    BeforeTheLogin,
+    AfterTheLogin,
+}
+
+struct Planted {
+    name: &'static str,
+    /// The attributes of the cookies.
+    places: &'static [&'static str],
+}
 
 /// Sibling subdomains of `app.example.test` set these, or an earlier configuration has.
 const PLANTED: [Planted; 7] = [
-    ("the parent domain", &["Domain=example.test; Path=/"]),
-    ("the host as a domain", &["Domain=app.example.test; Path=/"]),
-    ("the path of the page", &["Domain=example.test; Path=/me/page"]),
-    ("a directory", &["Domain=example.test; Path=/me"]),
-    ("a directory with a slash", &["Domain=example.test; Path=/me/"]),
-    ("many places at once", &["Domain=app.example.test; Path=/me", "Domain=example.test; Path=/me/", "Path=/me/page"]),
-    ("the host itself, with a path", &["Path=/me"]),
+    Planted { name: "the parent domain", places: &["Domain=example.test; Path=/"] },
+    Planted { name: "the host as a domain", places: &["Domain=app.example.test; Path=/"] },
+    Planted { name: "the path of the page", places: &["Domain=example.test; Path=/me/page"] },
+    Planted { name: "a directory", places: &["Domain=example.test; Path=/me"] },
+    Planted { name: "a directory with a slash", places: &["Domain=example.test; Path=/me/"] },
+    Planted {
+        name: "many places at once",
+        places: &["Domain=app.example.test; Path=/me", "Domain=example.test; Path=/me/", "Path=/me/page"],
+    },
+    Planted { name: "the host itself, with a path", places: &["Path=/me"] },
 ];

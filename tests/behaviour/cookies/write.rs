@@ -15,25 +15,38 @@ use crate::support::{
 
 #[tokio::test]
 async fn the_cookie_names_are_as_configured() {
+    struct Row {
+        case: &'static str,
+        names: CookieNames,
+        written: [&'static str; 2],
+        /// With the scoped and with the unscoped cookies.
+        statuses: [u16; 2],
+    }
     let mock = MockCrossmint::start().await;
     let custom = CookieNames::Custom { jwt: "__Host-a".into(), refresh_token: "b".into() };
-    for (case, names, [jwt, refresh_token], reads) in [
-        ("scoped", CookieNames::Scoped, [JWT, REFRESH], [200, 200]),
-        ("unscoped", CookieNames::Unscoped, ["crossmint-jwt", "crossmint-refresh-token"], [401, 200]),
-        ("custom", custom, ["__Host-a", "b"], [401, 401]),
+    for Row { case, names, written, statuses } in [
+        Row { case: "scoped", names: CookieNames::Scoped, written: [JWT, REFRESH], statuses: [200, 200] },
+        Row {
+            case: "unscoped",
+            names: CookieNames::Unscoped,
+            written: ["crossmint-jwt", "crossmint-refresh-token"],
+            statuses: [401, 200],
+        },
+        Row { case: "custom", names: custom, written: ["__Host-a", "b"], statuses: [401, 401] },
     ] {
         let app = App::configured(&mock, |config| config.cookies(CookieOptions::hardened()).cookie_names(names)).await;
+        let [jwt, refresh_token] = written;
         let alice = expired(&mock, "alice");
         let answer = app.get("/me", format!("{jwt}={}; {refresh_token}={}", alice.jwt(), alice.refresh_token())).await;
         assert_eq!((answer.status, answer.user().as_deref()), (200, Some("alice")), "{case}");
-        assert!(answer.set_cookie().iter().map(|cookie| cookie.name()).eq([jwt, refresh_token]), "{case}: {answer:?}");
+        assert!(answer.set_cookie().iter().map(|cookie| cookie.name()).eq(written), "{case}: {answer:?}");
         let cleared = app.post(LOGOUT_ROUTE, &answer.cookie_header(), "").await;
-        assert!(cleared.clears(&[jwt, refresh_token]), "{case}: {cleared:?}");
+        assert!(cleared.clears(&written), "{case}: {cleared:?}");
 
         let bob = mock.sign_in("bob");
         let scoped = app.get("/me", bob.cookie_header()).await.status;
         let unscoped = app.get("/me", bob.legacy_cookie_header()).await.status;
-        assert_eq!([scoped, unscoped], reads, "{case}, reading the scoped and the unscoped pair");
+        assert_eq!([scoped, unscoped], statuses, "{case}, with the scoped and the unscoped cookies");
     }
 }
 
@@ -108,32 +121,50 @@ async fn the_refresh_cookie_expires_at_crossmints_date_if_it_is_a_future_date() 
 
 #[tokio::test]
 async fn the_other_name_variant_is_cleared_only_if_the_request_carried_it() {
+    struct Row<'a> {
+        case: &'static str,
+        names: &'a CookieNames,
+        cookie: &'a str,
+        cleared: &'a [&'a str],
+    }
     let mock = MockCrossmint::start().await;
     let [jwt, refresh_token] = ["crossmint-jwt", "crossmint-refresh-token"];
     let scoped = format!("{JWT}=x; {REFRESH}=y");
     let unscoped = format!("{jwt}=x; {refresh_token}=y");
     let custom = CookieNames::Custom { jwt: "a".into(), refresh_token: "b".into() };
-    let cases: &[(&str, &CookieNames, &str, &[&str])] = &[
-        ("nothing", &CookieNames::Scoped, "", &[JWT, REFRESH]),
-        ("the configured pair", &CookieNames::Scoped, &scoped, &[JWT, REFRESH]),
-        ("the other pair", &CookieNames::Scoped, &unscoped, &[JWT, REFRESH, jwt, refresh_token]),
-        ("the other JWT", &CookieNames::Scoped, "crossmint-jwt=x", &[JWT, REFRESH, jwt]),
-        (
-            "the other refresh token beside the pair",
-            &CookieNames::Scoped,
-            &format!("{scoped}; {refresh_token}=z"),
-            &[JWT, REFRESH, refresh_token],
-        ),
-        (
-            "the scoped pair where the unscoped one is configured",
-            &CookieNames::Unscoped,
-            &scoped,
-            &[jwt, refresh_token, JWT, REFRESH],
-        ),
-        ("both pairs where neither is configured", &custom, &format!("{scoped}; {unscoped}"), &["a", "b"]),
+    let beside = format!("{scoped}; {refresh_token}=z");
+    let both = format!("{scoped}; {unscoped}");
+    let cases = [
+        Row { case: "nothing", names: &CookieNames::Scoped, cookie: "", cleared: &[JWT, REFRESH] },
+        Row { case: "the configured pair", names: &CookieNames::Scoped, cookie: &scoped, cleared: &[JWT, REFRESH] },
+        Row {
+            case: "the other pair",
+            names: &CookieNames::Scoped,
+            cookie: &unscoped,
+            cleared: &[JWT, REFRESH, jwt, refresh_token],
+        },
+        Row {
+            case: "the other JWT",
+            names: &CookieNames::Scoped,
+            cookie: "crossmint-jwt=x",
+            cleared: &[JWT, REFRESH, jwt],
+        },
+        Row {
+            case: "the other refresh token beside the pair",
+            names: &CookieNames::Scoped,
+            cookie: &beside,
+            cleared: &[JWT, REFRESH, refresh_token],
+        },
+        Row {
+            case: "the scoped pair where the unscoped one is configured",
+            names: &CookieNames::Unscoped,
+            cookie: &scoped,
+            cleared: &[jwt, refresh_token, JWT, REFRESH],
+        },
+        Row { case: "both pairs where neither is configured", names: &custom, cookie: &both, cleared: &["a", "b"] },
     ];
-    for (case, names, cookie, cleared) in cases {
-        let app = App::configured(&mock, |config| config.cookie_names((*names).clone())).await;
+    for Row { case, names, cookie, cleared } in cases {
+        let app = App::configured(&mock, |config| config.cookie_names(names.clone())).await;
         let refused = app.get("/me", cookie).await;
         assert_eq!(refused.status, 401, "{case}");
         assert!(refused.clears(cleared), "{case}, refused: {refused:?}");
@@ -144,15 +175,26 @@ async fn the_other_name_variant_is_cleared_only_if_the_request_carried_it() {
 
 #[tokio::test]
 async fn host_only_cookies_are_also_cleared_if_a_domain_is_configured_and_cookies_differ() {
+    struct Row<'a> {
+        case: &'static str,
+        options: &'a CookieOptions,
+        cookie: &'a str,
+        domains: Vec<Option<&'static str>>,
+    }
     let mock = MockCrossmint::start().await;
     let (one, two) = (format!("{JWT}=x; {REFRESH}=y"), format!("{JWT}=x; {REFRESH}=y; {REFRESH}=z"));
     let host_only = CookieOptions::default();
     let shared = CookieOptions::default().domain("example.test");
-    for (case, options, cookie, domains) in [
-        ("one cookie, no domain", &host_only, &one, vec![None, None]),
-        ("two cookies, no domain", &host_only, &two, vec![None, None]),
-        ("one cookie, a domain", &shared, &one, vec![Some("example.test"); 2]),
-        ("two cookies, a domain", &shared, &two, vec![Some("example.test"), Some("example.test"), None, None]),
+    for Row { case, options, cookie, domains } in [
+        Row { case: "one cookie, no domain", options: &host_only, cookie: &one, domains: vec![None, None] },
+        Row { case: "two cookies, no domain", options: &host_only, cookie: &two, domains: vec![None, None] },
+        Row { case: "one cookie, a domain", options: &shared, cookie: &one, domains: vec![Some("example.test"); 2] },
+        Row {
+            case: "two cookies, a domain",
+            options: &shared,
+            cookie: &two,
+            domains: vec![Some("example.test"), Some("example.test"), None, None],
+        },
     ] {
         let app = App::configured(&mock, |config| config.cookies(options.clone())).await;
         let answer = app.get("/me", cookie).await;

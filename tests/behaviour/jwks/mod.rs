@@ -4,7 +4,7 @@ mod reload;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use serde_json::json;
-use tower_crossmint_auth::testing::MockCrossmint;
+use tower_crossmint_auth::{CrossmintAuth, testing::MockCrossmint};
 
 use crate::support::{
     direct::auth,
@@ -13,6 +13,12 @@ use crate::support::{
 
 #[tokio::test]
 async fn a_kid_picks_exactly_one_key() {
+    struct Row<'a> {
+        name: &'static str,
+        auth: &'a CrossmintAuth,
+        token: String,
+        good: bool,
+    }
     let nameless = json!({"kty": "RSA", "n": SECOND.n(), "e": "AQAB"});
     let mocks = [
         publishing(&[FIRST.jwk()]).await,
@@ -21,16 +27,16 @@ async fn a_kid_picks_exactly_one_key() {
     ];
     let [one, two, mixed] = mocks.each_ref().map(auth);
     let cases = [
-        ("its own, of two", &two, FIRST.sign(Some("first")), true),
-        ("the other's own", &two, SECOND.sign(Some("second")), true),
-        ("the other's", &two, FIRST.sign(Some("second")), false),
-        ("none, of one key", &one, FIRST.sign(None), true),
-        ("none, of two keys", &two, FIRST.sign(None), false),
-        ("unknown, of one key", &one, FIRST.sign(Some("third")), false),
-        ("none, of which one has none", &mixed, SECOND.sign(None), false),
-        ("empty, of one key", &one, FIRST.sign(Some("")), false),
+        Row { name: "its own, of two", auth: &two, token: FIRST.sign(Some("first")), good: true },
+        Row { name: "the other's own", auth: &two, token: SECOND.sign(Some("second")), good: true },
+        Row { name: "the other's", auth: &two, token: FIRST.sign(Some("second")), good: false },
+        Row { name: "none, of one key", auth: &one, token: FIRST.sign(None), good: true },
+        Row { name: "none, of two keys", auth: &two, token: FIRST.sign(None), good: false },
+        Row { name: "unknown, of one key", auth: &one, token: FIRST.sign(Some("third")), good: false },
+        Row { name: "none, of which one has none", auth: &mixed, token: SECOND.sign(None), good: false },
+        Row { name: "empty, of one key", auth: &one, token: FIRST.sign(Some("")), good: false },
     ];
-    for (name, auth, token, good) in cases {
+    for Row { name, auth, token, good } in cases {
         assert_eq!(auth.verify_jwt(&token).await.is_ok(), good, "{name}");
     }
 }

@@ -20,6 +20,14 @@ use crate::support::{
 #[tokio::test]
 async fn the_extractor_rejects_as_the_layer_would_have() {
     use OutagePolicy::{EndSession, KeepSession};
+    struct Row {
+        name: &'static str,
+        on_outage: OutagePolicy,
+        fault: Option<Fault>,
+        status: u16,
+        message: &'static str,
+        retry_after: &'static str,
+    }
     let names = ["retry-after", "www-authenticate", "content-type", "cache-control", "vary", "x-content-type-options"];
     let essence = |answer: &Answer| {
         let headers = names.map(|name| answer.header(name).to_owned());
@@ -27,15 +35,57 @@ async fn the_extractor_rejects_as_the_layer_would_have() {
     };
     let unavailable = || Fault::response(503, &[("retry-after", "7")], "");
     let rows = [
-        ("nothing", KeepSession, None, (401, SIGN_IN, "")),
-        ("nothing, no session kept", EndSession, None, (401, SIGN_IN, "")),
-        ("a dead session", KeepSession, Some(Fault::Status(401)), (401, ENDED, "")),
-        ("an outage", KeepSession, Some(unavailable()), (503, TRY_LATER, "7")),
-        ("an outage, no session kept", EndSession, Some(unavailable()), (401, TRY_LATER, "")),
-        ("a rate limit", KeepSession, Some(Fault::response(429, &[("retry-after", "9")], "")), (503, TRY_LATER, "9")),
-        ("an unusable answer", KeepSession, Some(Fault::Garbage), (503, TRY_LATER, "1")),
+        Row { name: "nothing", on_outage: KeepSession, fault: None, status: 401, message: SIGN_IN, retry_after: "" },
+        Row {
+            name: "nothing, no session kept",
+            on_outage: EndSession,
+            fault: None,
+            status: 401,
+            message: SIGN_IN,
+            retry_after: "",
+        },
+        Row {
+            name: "a dead session",
+            on_outage: KeepSession,
+            fault: Some(Fault::Status(401)),
+            status: 401,
+            message: ENDED,
+            retry_after: "",
+        },
+        Row {
+            name: "an outage",
+            on_outage: KeepSession,
+            fault: Some(unavailable()),
+            status: 503,
+            message: TRY_LATER,
+            retry_after: "7",
+        },
+        Row {
+            name: "an outage, no session kept",
+            on_outage: EndSession,
+            fault: Some(unavailable()),
+            status: 401,
+            message: TRY_LATER,
+            retry_after: "",
+        },
+        Row {
+            name: "a rate limit",
+            on_outage: KeepSession,
+            fault: Some(Fault::response(429, &[("retry-after", "9")], "")),
+            status: 503,
+            message: TRY_LATER,
+            retry_after: "9",
+        },
+        Row {
+            name: "an unusable answer",
+            on_outage: KeepSession,
+            fault: Some(Fault::Garbage),
+            status: 503,
+            message: TRY_LATER,
+            retry_after: "1",
+        },
     ];
-    for (name, on_outage, fault, expected) in rows {
+    for Row { name, on_outage, fault, status, message, retry_after } in rows {
         let mock = MockCrossmint::start().await;
         let has_cookies = fault.is_some();
         fault.into_iter().for_each(|fault| mock.inject(Endpoint::Refresh, fault));
@@ -43,7 +93,6 @@ async fn the_extractor_rejects_as_the_layer_would_have() {
         let by_the_layer = get(&strict(&mock, Unauthenticated::Reject, on_outage), "/", &cookie()).await;
         let answer = get(&strict(&mock, Unauthenticated::Allow, on_outage), "/", &cookie()).await;
         assert_eq!(essence(&answer), essence(&by_the_layer), "{name}");
-        let (status, message, retry_after) = expected;
         assert_eq!((answer.status, answer.json()["message"].as_str()), (status, Some(message)), "{name}");
         assert_eq!(answer.header("retry-after"), retry_after, "{name}");
         assert_eq!(answer.clears(&[JWT, REFRESH]), has_cookies && status == 401, "{name}: {answer:?}");
@@ -111,6 +160,12 @@ async fn a_handler_can_extract_the_error() {
 /// The layer closest to the handler decides, whatever others have inserted before.
 #[tokio::test]
 async fn an_error_that_is_already_in_the_extensions_is_removed() {
+    struct Row {
+        case: &'static str,
+        cookie: String,
+        user: Option<&'static str>,
+        error: Option<&'static str>,
+    }
     let mock = MockCrossmint::start().await;
     let (alice, bob, dead) = (mock.sign_in("alice"), expired(&mock, "bob"), expired(&mock, "carol"));
     mock.revoke(dead.refresh_token());
@@ -118,11 +173,11 @@ async fn an_error_that_is_already_in_the_extensions_is_removed() {
     let app = app(&auth);
     let planted = auth.get_user("..").await.unwrap_err();
     assert_eq!(planted.kind(), AuthErrorKind::UserUnavailable);
-    for (case, cookie, user, error) in [
-        ("nothing", String::new(), None, None),
-        ("a valid session", alice.cookie_header(), Some("alice"), None),
-        ("a refreshed one", bob.cookie_header(), Some("bob"), None),
-        ("a dead one", dead.cookie_header(), None, Some("Refused")),
+    for Row { case, cookie, user, error } in [
+        Row { case: "nothing", cookie: String::new(), user: None, error: None },
+        Row { case: "a valid session", cookie: alice.cookie_header(), user: Some("alice"), error: None },
+        Row { case: "a refreshed one", cookie: bob.cookie_header(), user: Some("bob"), error: None },
+        Row { case: "a dead one", cookie: dead.cookie_header(), user: None, error: Some("Refused") },
     ] {
         let mut request: Request<Body> = request(Method::GET, "/", &cookie);
         request.extensions_mut().insert(planted.clone());
@@ -133,6 +188,13 @@ async fn an_error_that_is_already_in_the_extensions_is_removed() {
 
 #[tokio::test]
 async fn of_two_layers_the_inner_one_decides() {
+    struct Row {
+        case: &'static str,
+        cookie: String,
+        user: Option<&'static str>,
+        error: Option<&'static str>,
+        status: u16,
+    }
     let (outer, mock) = (MockCrossmint::start().await, MockCrossmint::start().await);
     let allow = |mock: &MockCrossmint| mock.config().unauthenticated(Unauthenticated::Allow);
     let names = CookieNames::Custom { jwt: "outer-jwt".into(), refresh_token: "outer-refresh".into() };
@@ -149,11 +211,23 @@ async fn of_two_layers_the_inner_one_decides() {
     let alice = mock.sign_in("alice").cookie_header();
     let dead = expired(&mock, "bob");
     mock.revoke(dead.refresh_token());
-    for (case, cookie, user, error, status) in [
-        ("valid outside", valid.clone(), None, None, 401),
-        ("an outage outside", failing.clone(), None, None, 401),
-        ("an outage outside, valid inside", format!("{failing}; {alice}"), Some("alice"), None, 200),
-        ("valid outside, dead inside", format!("{valid}; {}", dead.cookie_header()), None, Some("Refused"), 401),
+    for Row { case, cookie, user, error, status } in [
+        Row { case: "valid outside", cookie: valid.clone(), user: None, error: None, status: 401 },
+        Row { case: "an outage outside", cookie: failing.clone(), user: None, error: None, status: 401 },
+        Row {
+            case: "an outage outside, valid inside",
+            cookie: format!("{failing}; {alice}"),
+            user: Some("alice"),
+            error: None,
+            status: 200,
+        },
+        Row {
+            case: "valid outside, dead inside",
+            cookie: format!("{valid}; {}", dead.cookie_header()),
+            user: None,
+            error: Some("Refused"),
+            status: 401,
+        },
     ] {
         let seen = get(&app, "/who", &cookie).await;
         assert_eq!((seen.user().as_deref(), seen.json()["error"].as_str()), (user, error), "{case}");

@@ -137,20 +137,71 @@ async fn every_rejection_and_no_other_response_carries_its_error() {
 
 #[tokio::test]
 async fn a_session_that_is_already_in_the_extensions_is_removed() {
+    struct Row<'a> {
+        case: &'static str,
+        policy: Unauthenticated,
+        method: Method,
+        cookie: String,
+        headers: &'a [(&'static str, &'static str)],
+        /// The user that the inner service sees, if it is called.
+        user: Option<Value>,
+    }
     let mock = MockCrossmint::start().await;
     let alice = mock.sign_in("alice");
     let (bob, expired_bob, dead) = (mock.sign_in("bob"), expired(&mock, "bob"), expired(&mock, "carol"));
     mock.revoke(dead.refresh_token());
     let preflight = [("origin", "https://x.test"), ("access-control-request-method", "POST")];
     use Unauthenticated::{Allow, AllowMissing, Reject};
-    for (case, policy, method, cookie, headers, expected) in [
-        ("a preflight", Reject, Method::OPTIONS, String::new(), &preflight[..], Some(Value::Null)),
-        ("nothing", AllowMissing, Method::GET, String::new(), &[], Some(Value::Null)),
-        ("nothing, all allowed", Allow, Method::GET, String::new(), &[], Some(Value::Null)),
-        ("a dead session, all allowed", Allow, Method::GET, dead.cookie_header(), &[], Some(Value::Null)),
-        ("another session", Reject, Method::GET, bob.cookie_header(), &[], Some("bob".into())),
-        ("another session, refreshed", Reject, Method::GET, expired_bob.cookie_header(), &[], Some("bob".into())),
-        ("refused", Reject, Method::GET, String::new(), &[], None),
+    for Row { case, policy, method, cookie, headers, user } in [
+        Row {
+            case: "a preflight",
+            policy: Reject,
+            method: Method::OPTIONS,
+            cookie: String::new(),
+            headers: &preflight[..],
+            user: Some(Value::Null),
+        },
+        Row {
+            case: "nothing",
+            policy: AllowMissing,
+            method: Method::GET,
+            cookie: String::new(),
+            headers: &[],
+            user: Some(Value::Null),
+        },
+        Row {
+            case: "nothing, all allowed",
+            policy: Allow,
+            method: Method::GET,
+            cookie: String::new(),
+            headers: &[],
+            user: Some(Value::Null),
+        },
+        Row {
+            case: "a dead session, all allowed",
+            policy: Allow,
+            method: Method::GET,
+            cookie: dead.cookie_header(),
+            headers: &[],
+            user: Some(Value::Null),
+        },
+        Row {
+            case: "another session",
+            policy: Reject,
+            method: Method::GET,
+            cookie: bob.cookie_header(),
+            headers: &[],
+            user: Some("bob".into()),
+        },
+        Row {
+            case: "another session, refreshed",
+            policy: Reject,
+            method: Method::GET,
+            cookie: expired_bob.cookie_header(),
+            headers: &[],
+            user: Some("bob".into()),
+        },
+        Row { case: "refused", policy: Reject, method: Method::GET, cookie: String::new(), headers: &[], user: None },
     ] {
         let app = App::configured(&mock, |config| config.unauthenticated(policy)).await;
         let planted = app.auth.get_session(Credentials::pair(alice.jwt(), alice.refresh_token())).await.unwrap();
@@ -164,7 +215,7 @@ async fn a_session_that_is_already_in_the_extensions_is_removed() {
         let response = app.call(request.extension(planted).body(Body::empty()).unwrap()).await;
         let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
         let seen = (app.served() == 1).then(|| serde_json::from_slice::<Value>(&body).unwrap()["user"].clone());
-        assert_eq!(seen, expected, "{case}");
+        assert_eq!(seen, user, "{case}");
     }
 }
 

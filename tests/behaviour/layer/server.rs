@@ -28,6 +28,15 @@ use crate::{
 
 #[tokio::test]
 async fn the_service_runs_on_a_bare_hyper_server() {
+    struct Row<'a> {
+        name: &'static str,
+        method: Method,
+        path: &'static str,
+        cookie: &'a str,
+        status: u16,
+        cookies: usize,
+        text: &'static str,
+    }
     let mock = MockCrossmint::start().await;
     let layer = CrossmintAuthLayer::from(auth(&mock));
     let service = layer.layer(service_fn(|request: Request<hyper::body::Incoming>| async move {
@@ -56,13 +65,53 @@ async fn the_service_runs_on_a_bare_hyper_server() {
         let bob = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
         let carol = mock.session("carol").jwt_lifetime(-60).create().cookie_header();
         let cases = [
-            ("valid", Method::GET, "/", alice.as_str(), 200, 0, "alice"),
-            ("refreshed", Method::GET, "/", &bob, 200, 2, "bob"),
-            ("anonymous", Method::GET, "/", "", 401, 2, "sign in"),
-            ("refreshed", Method::POST, "/api/auth/refresh", &carol, 200, 2, r#""id":"carol""#),
-            ("logged out", Method::POST, "/api/auth/logout", &alice, 200, 2, ""),
+            Row {
+                name: "valid",
+                method: Method::GET,
+                path: "/",
+                cookie: alice.as_str(),
+                status: 200,
+                cookies: 0,
+                text: "alice",
+            },
+            Row {
+                name: "refreshed",
+                method: Method::GET,
+                path: "/",
+                cookie: &bob,
+                status: 200,
+                cookies: 2,
+                text: "bob",
+            },
+            Row {
+                name: "anonymous",
+                method: Method::GET,
+                path: "/",
+                cookie: "",
+                status: 401,
+                cookies: 2,
+                text: "sign in",
+            },
+            Row {
+                name: "refreshed",
+                method: Method::POST,
+                path: "/api/auth/refresh",
+                cookie: &carol,
+                status: 200,
+                cookies: 2,
+                text: r#""id":"carol""#,
+            },
+            Row {
+                name: "logged out",
+                method: Method::POST,
+                path: "/api/auth/logout",
+                cookie: &alice,
+                status: 200,
+                cookies: 2,
+                text: "",
+            },
         ];
-        for (name, method, path, cookie, status, cookies, text) in cases {
+        for Row { name, method, path, cookie, status, cookies, text } in cases {
             let answer = send(request(method, &format!("http://app.test{path}"), cookie)).await;
             assert_eq!(answer.status(), status, "{name}, HTTP/2: {http2}");
             assert_eq!(answer.headers().get_all("set-cookie").iter().count(), cookies, "{name}, HTTP/2: {http2}");

@@ -45,6 +45,14 @@ fn the_public_types_can_cross_threads() {
 
 #[tokio::test]
 async fn the_inner_service_is_called_at_most_once_and_only_when_ready() {
+    struct Row<'a> {
+        name: &'static str,
+        method: Method,
+        path: &'static str,
+        cookie: &'a str,
+        status: u16,
+        calls: usize,
+    }
     let mock = MockCrossmint::start().await;
     let layer = CrossmintAuthLayer::from(auth(&mock));
     let expired = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
@@ -52,21 +60,49 @@ async fn the_inner_service_is_called_at_most_once_and_only_when_ready() {
     mock.revoke(dead.refresh_token());
     let valid = mock.sign_in("alice").cookie_header();
     let cases = [
-        ("before the keys are loaded", Method::GET, "/", valid.as_str(), 200, 1),
-        ("valid", Method::GET, "/", &valid, 200, 1),
-        ("refreshed", Method::GET, "/", &expired, 200, 1),
-        ("refreshed a moment ago", Method::GET, "/", &expired, 200, 1),
-        ("anonymous", Method::GET, "/", "", 401, 0),
-        ("refused", Method::GET, "/", &dead.cookie_header(), 401, 0),
-        ("refused a moment ago", Method::GET, "/", &dead.cookie_header(), 401, 0),
-        ("a refresh", Method::POST, "/api/auth/refresh", &expired, 200, 0),
-        ("a refresh by the wrong method", Method::GET, "/api/auth/refresh", &expired, 405, 0),
-        ("a logout", Method::POST, "/api/auth/logout", &valid, 200, 0),
+        Row {
+            name: "before the keys are loaded",
+            method: Method::GET,
+            path: "/",
+            cookie: valid.as_str(),
+            status: 200,
+            calls: 1,
+        },
+        Row { name: "valid", method: Method::GET, path: "/", cookie: &valid, status: 200, calls: 1 },
+        Row { name: "refreshed", method: Method::GET, path: "/", cookie: &expired, status: 200, calls: 1 },
+        Row { name: "refreshed a moment ago", method: Method::GET, path: "/", cookie: &expired, status: 200, calls: 1 },
+        Row { name: "anonymous", method: Method::GET, path: "/", cookie: "", status: 401, calls: 0 },
+        Row { name: "refused", method: Method::GET, path: "/", cookie: &dead.cookie_header(), status: 401, calls: 0 },
+        Row {
+            name: "refused a moment ago",
+            method: Method::GET,
+            path: "/",
+            cookie: &dead.cookie_header(),
+            status: 401,
+            calls: 0,
+        },
+        Row {
+            name: "a refresh",
+            method: Method::POST,
+            path: "/api/auth/refresh",
+            cookie: &expired,
+            status: 200,
+            calls: 0,
+        },
+        Row {
+            name: "a refresh by the wrong method",
+            method: Method::GET,
+            path: "/api/auth/refresh",
+            cookie: &expired,
+            status: 405,
+            calls: 0,
+        },
+        Row { name: "a logout", method: Method::POST, path: "/api/auth/logout", cookie: &valid, status: 200, calls: 0 },
     ];
     let strict = Strict::default();
     let count = Arc::clone(&strict.calls);
     let mut service = layer.layer(strict);
-    for (name, method, path, cookie, status, calls) in cases {
+    for Row { name, method, path, cookie, status, calls } in cases {
         count.store(0, Ordering::Relaxed);
         let mut clone = service.clone();
         for service in [&mut service, &mut clone] {
@@ -151,17 +187,23 @@ async fn a_refresh_that_hangs_holds_no_concurrency_permit() {
 
 #[tokio::test]
 async fn a_request_that_the_layer_answers_releases_its_concurrency_permit() {
+    struct Row<'a> {
+        name: &'static str,
+        method: Method,
+        path: &'static str,
+        cookie: &'a str,
+    }
     let mock = MockCrossmint::start().await;
     let layer = CrossmintAuthLayer::from(auth(&mock));
     let service = ServiceBuilder::new().layer(layer).concurrency_limit(1).service(service_fn(greet));
     let cookie = mock.sign_in("alice").cookie_header();
     let cases = [
-        ("anonymous", Method::GET, "/", ""),
-        ("wrong method", Method::GET, "/api/auth/refresh", &cookie),
-        ("refresh", Method::POST, "/api/auth/refresh", &cookie),
-        ("logout", Method::POST, "/api/auth/logout", &cookie),
+        Row { name: "anonymous", method: Method::GET, path: "/", cookie: "" },
+        Row { name: "wrong method", method: Method::GET, path: "/api/auth/refresh", cookie: &cookie },
+        Row { name: "refresh", method: Method::POST, path: "/api/auth/refresh", cookie: &cookie },
+        Row { name: "logout", method: Method::POST, path: "/api/auth/logout", cookie: &cookie },
     ];
-    for (name, method, path, cookie) in cases {
+    for Row { name, method, path, cookie } in cases {
         let (mut first, mut second) = (service.clone(), service.clone());
         let answer = first.ready().await.unwrap().call(request(method, path, cookie));
         let next = ServiceExt::<Request<Inner>>::ready(&mut second).now_or_never();

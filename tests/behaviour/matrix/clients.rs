@@ -24,17 +24,30 @@ use crate::{
 /// At each point at which a request waits, its client hangs up; the other requests are not affected.
 #[tokio::test]
 async fn a_client_that_hangs_up_does_not_affect_others() {
+    struct Point {
+        case: &'static str,
+        hold: MakeHold,
+        endpoint: Endpoint,
+        /// Whether the keys are loaded for the new JWT, after the refresh.
+        is_key_new: bool,
+    }
     let points = [
-        ("the keys are asked for", BEFORE, Endpoint::Keys, false),
-        ("the keys are on their way", AFTER, Endpoint::Keys, false),
-        ("the refresh is not carried out yet", BEFORE, Endpoint::Refresh, false),
-        ("the refresh has been carried out", AFTER, Endpoint::Refresh, false),
-        ("the key of the new JWT is asked for", BEFORE, Endpoint::Keys, true),
-        ("the key of the new JWT is on its way", AFTER, Endpoint::Keys, true),
+        Point { case: "the keys are asked for", hold: BEFORE, endpoint: Endpoint::Keys, is_key_new: false },
+        Point { case: "the keys are on their way", hold: AFTER, endpoint: Endpoint::Keys, is_key_new: false },
+        Point {
+            case: "the refresh is not carried out yet",
+            hold: BEFORE,
+            endpoint: Endpoint::Refresh,
+            is_key_new: false,
+        },
+        Point { case: "the refresh has been carried out", hold: AFTER, endpoint: Endpoint::Refresh, is_key_new: false },
+        Point { case: "the key of the new JWT is asked for", hold: BEFORE, endpoint: Endpoint::Keys, is_key_new: true },
+        Point { case: "the key of the new JWT is on its way", hold: AFTER, endpoint: Endpoint::Keys, is_key_new: true },
     ];
     let stage = Stage::new(keeping).await;
     let (mock, outdated) = (&stage.mock, stage.outdate_keys());
-    for ((case, hold, endpoint, is_key_new), others) in points.iter().flat_map(|point| [(point, 0), (point, 3)]) {
+    for (Point { case, hold, endpoint, is_key_new }, others) in points.iter().flat_map(|point| [(point, 0), (point, 3)])
+    {
         let scene = Scene::of(&stage);
         let alice = expired(mock, "alice");
         if *is_key_new {

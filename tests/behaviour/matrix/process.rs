@@ -41,19 +41,30 @@ async fn a_handler_that_panics_loses_no_session() {
 
 #[test]
 fn a_runtime_that_ends_loses_its_calls_and_no_session() {
+    struct Row {
+        case: &'static str,
+        endpoint: Endpoint,
+        fault: Fault,
+        calls: Calls,
+    }
     let alive = Builder::new_current_thread().enable_all().build().unwrap();
     let stage = alive.block_on(Stage::new(|config| keeping(config).max_concurrent_refreshes(1)));
     let mock = &stage.mock;
     mock.set_reuse_grace(Duration::from_secs(30));
-    for (case, endpoint, fault, calls) in [
-        ("keys", Endpoint::Keys, Fault::Hang, Calls { keys: 2, ..NO_CALLS }),
-        ("a refresh", Endpoint::Refresh, Fault::Hang, Calls { keys: 1, refreshes: 2, ..NO_CALLS }),
-        (
-            "a refresh after the fact",
-            Endpoint::Refresh,
-            Fault::HangAfterCommit,
-            Calls { keys: 1, refreshes: 2, ..NO_CALLS },
-        ),
+    for Row { case, endpoint, fault, calls } in [
+        Row { case: "keys", endpoint: Endpoint::Keys, fault: Fault::Hang, calls: Calls { keys: 2, ..NO_CALLS } },
+        Row {
+            case: "a refresh",
+            endpoint: Endpoint::Refresh,
+            fault: Fault::Hang,
+            calls: Calls { keys: 1, refreshes: 2, ..NO_CALLS },
+        },
+        Row {
+            case: "a refresh after the fact",
+            endpoint: Endpoint::Refresh,
+            fault: Fault::HangAfterCommit,
+            calls: Calls { keys: 1, refreshes: 2, ..NO_CALLS },
+        },
     ] {
         let lost = runtime();
         let scene = Scene::of(&stage);

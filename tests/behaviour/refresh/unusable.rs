@@ -56,43 +56,45 @@ async fn an_answer_is_not_trusted_before_it_is_checked() {
 #[tokio::test]
 async fn an_unusable_successor_is_sent_once_the_cause_is_gone() {
     let mock = MockCrossmint::start().await;
-    for ((_, cause, mend), policy, way, case) in causes() {
+    for case in Case::all() {
+        let (name, Case { cause, policy, way }) = (case.name(), case);
         let auth = with_issuer(&mock, policy).await;
         let alice = expired(&mock, "alice");
         let before = mock.calls(Endpoint::Refresh);
-        cause(&mock);
+        (cause.apply)(&mock);
         let unavailable = if policy == OutagePolicy::KeepSession || matches!(way, Way::Handle) { 503 } else { 401 };
         for attempt in 1..=3 {
-            assert_eq!(way.refresh(&auth, &alice).await, (unavailable, None), "{case}");
-            assert_eq!(way.refresh(&auth, &alice).await, (unavailable, None), "{case}, in the pause");
-            assert_eq!(mock.calls(Endpoint::Refresh), before + attempt, "{case}");
+            assert_eq!(way.refresh(&auth, &alice).await, (unavailable, None), "{name}");
+            assert_eq!(way.refresh(&auth, &alice).await, (unavailable, None), "{name}, in the pause");
+            assert_eq!(mock.calls(Endpoint::Refresh), before + attempt, "{name}");
             pass(Duration::from_secs(1 << (attempt - 1))).await;
         }
-        mend(&mock);
+        (cause.undo)(&mock);
         let (status, token) = way.refresh(&auth, &alice).await;
-        assert_eq!((status, mock.reuse_detections()), (200, 0), "{case}");
-        assert!(mock.is_live(&token.unwrap()), "{case}");
-        assert_eq!(mock.calls(Endpoint::Refresh), before + 4, "{case}");
+        assert_eq!((status, mock.reuse_detections()), (200, 0), "{name}");
+        assert!(mock.is_live(&token.unwrap()), "{name}");
+        assert_eq!(mock.calls(Endpoint::Refresh), before + 4, "{name}");
     }
 }
 
 #[tokio::test]
 async fn a_logout_after_an_unusable_answer_revokes_the_successor() {
     let mock = MockCrossmint::start().await;
-    for ((_, cause, mend), policy, way, case) in causes() {
+    for case in Case::all() {
+        let (name, Case { cause, policy, way }) = (case.name(), case);
         let auth = with_issuer(&mock, policy).await;
         let alice = expired(&mock, "alice");
         let before = mock.live_sessions();
-        cause(&mock);
+        (cause.apply)(&mock);
         way.refresh(&auth, &alice).await;
-        mend(&mock);
-        assert_eq!(post(&app(&auth), "/api/auth/logout", &alice.cookie_header()).await.status, 200, "{case}");
+        (cause.undo)(&mock);
+        assert_eq!(post(&app(&auth), "/api/auth/logout", &alice.cookie_header()).await.status, 200, "{name}");
         let revoked = mock.requests(Endpoint::Logout).pop().unwrap().json().unwrap();
-        assert_ne!(revoked["refresh"], alice.refresh_token(), "{case}: the successor is live");
-        assert_eq!(mock.live_sessions(), before - 1, "{case}");
+        assert_ne!(revoked["refresh"], alice.refresh_token(), "{name}: the successor is live");
+        assert_eq!(mock.live_sessions(), before - 1, "{name}");
         pass(Duration::from_secs(1)).await;
-        assert_eq!(get(&app(&auth), "/", &alice.cookie_header()).await.status, 401, "{case}");
-        assert_eq!(mock.reuse_detections(), 0, "{case}");
+        assert_eq!(get(&app(&auth), "/", &alice.cookie_header()).await.status, 401, "{name}");
+        assert_eq!(mock.reuse_detections(), 0, "{name}");
     }
 }
 
@@ -116,13 +118,32 @@ async fn an_unusable_answer_pauses_its_token_for_as_long_as_retry_after_says() {
 }
 
 /// What can be wrong with an answer whose refresh token is valid.
-type Cause = (&'static str, fn(&MockCrossmint), fn(&MockCrossmint));
+#[derive(Clone, Copy)]
+struct Cause {
+    name: &'static str,
+    apply: fn(&MockCrossmint),
+    undo: fn(&MockCrossmint),
+}
 
-/// Returns each cause under each policy in each way.
-fn causes() -> impl Iterator<Item = (Cause, OutagePolicy, Way, String)> {
-    let policies = [OutagePolicy::EndSession, OutagePolicy::KeepSession];
-    let ways = policies.into_iter().flat_map(|policy| [Way::Layer, Way::Route, Way::Handle].map(|way| (policy, way)));
-    ways.flat_map(|(policy, way)| CAUSES.map(|cause| (cause, policy, way, format!("{}, {policy:?}, {way:?}", cause.0))))
+/// A cause, the policy, and the way in which the session is refreshed.
+struct Case {
+    cause: Cause,
+    policy: OutagePolicy,
+    way: Way,
+}
+
+impl Case {
+    fn all() -> impl Iterator<Item = Self> {
+        let policies = [OutagePolicy::EndSession, OutagePolicy::KeepSession];
+        let ways = [Way::Layer, Way::Route, Way::Handle];
+        policies.into_iter().flat_map(move |policy| {
+            ways.into_iter().flat_map(move |way| CAUSES.map(|cause| Self { cause, policy, way }))
+        })
+    }
+
+    fn name(&self) -> String {
+        format!("{}, {:?}, {:?}", self.cause.name, self.policy, self.way)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -160,41 +181,49 @@ async fn with_issuer(mock: &MockCrossmint, policy: OutagePolicy) -> CrossmintAut
 }
 
 const CAUSES: [Cause; 9] = [
-    ("exp in the past", |mock| mock.set_renewed_jwt_lifetime(-60), |mock| mock.set_renewed_jwt_lifetime(3600)),
-    (
-        "nbf in the future",
-        |mock| mock.set_renewed_claim("nbf", 4_000_000_000_u64),
-        |mock| mock.set_renewed_claim("nbf", Value::Null),
-    ),
-    (
-        "another audience",
-        |mock| mock.set_renewed_claim("aud", "other-project"),
-        |mock| mock.set_renewed_claim("aud", mock.project_id()),
-    ),
-    (
-        "another issuer",
-        |mock| mock.set_renewed_claim("iss", "https://other.test"),
-        |mock| mock.set_renewed_claim("iss", mock.issuer()),
-    ),
-    (
-        "a JWT too large for a cookie",
-        |mock| mock.set_renewed_claim("pad", "x".repeat(3000)),
-        |mock| mock.set_renewed_claim("pad", Value::Null),
-    ),
-    (
-        "a refresh token that no cookie can hold",
-        |mock| mock.set_secret_suffix("; Domain=evil.test"),
-        |mock| mock.set_secret_suffix(""),
-    ),
-    (
-        "a refresh token too large for a cookie",
-        |mock| mock.set_secret_suffix("x".repeat(4096)),
-        |mock| mock.set_secret_suffix(""),
-    ),
-    ("another user", |mock| mock.set_renewed_claim("sub", "mallory"), |mock| mock.set_renewed_claim("sub", "alice")),
-    (
-        "no JWT",
-        |mock| mock.edit_refresh_answers(|answer| answer["jwt"] = Value::Null),
-        |mock| mock.edit_refresh_answers(|_| ()),
-    ),
+    Cause {
+        name: "exp in the past",
+        apply: |mock| mock.set_renewed_jwt_lifetime(-60),
+        undo: |mock| mock.set_renewed_jwt_lifetime(3600),
+    },
+    Cause {
+        name: "nbf in the future",
+        apply: |mock| mock.set_renewed_claim("nbf", 4_000_000_000_u64),
+        undo: |mock| mock.set_renewed_claim("nbf", Value::Null),
+    },
+    Cause {
+        name: "another audience",
+        apply: |mock| mock.set_renewed_claim("aud", "other-project"),
+        undo: |mock| mock.set_renewed_claim("aud", mock.project_id()),
+    },
+    Cause {
+        name: "another issuer",
+        apply: |mock| mock.set_renewed_claim("iss", "https://other.test"),
+        undo: |mock| mock.set_renewed_claim("iss", mock.issuer()),
+    },
+    Cause {
+        name: "a JWT too large for a cookie",
+        apply: |mock| mock.set_renewed_claim("pad", "x".repeat(3000)),
+        undo: |mock| mock.set_renewed_claim("pad", Value::Null),
+    },
+    Cause {
+        name: "a refresh token that no cookie can hold",
+        apply: |mock| mock.set_secret_suffix("; Domain=evil.test"),
+        undo: |mock| mock.set_secret_suffix(""),
+    },
+    Cause {
+        name: "a refresh token too large for a cookie",
+        apply: |mock| mock.set_secret_suffix("x".repeat(4096)),
+        undo: |mock| mock.set_secret_suffix(""),
+    },
+    Cause {
+        name: "another user",
+        apply: |mock| mock.set_renewed_claim("sub", "mallory"),
+        undo: |mock| mock.set_renewed_claim("sub", "alice"),
+    },
+    Cause {
+        name: "no JWT",
+        apply: |mock| mock.edit_refresh_answers(|answer| answer["jwt"] = Value::Null),
+        undo: |mock| mock.edit_refresh_answers(|_| ()),
+    },
 ];
