@@ -1,4 +1,4 @@
-//! What a request costs in allocations and bytes: counted, not timed.
+//! The allocations and bytes that a request takes: counted, not timed.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -11,6 +11,7 @@ use std::{
 };
 
 use allocation_counter::{AllocationInfo, measure};
+use bytes::Bytes;
 use futures_util::{FutureExt, future::join_all};
 use http::{HeaderValue, Request, Response, StatusCode, header::COOKIE};
 use http_body_util::Empty;
@@ -20,45 +21,20 @@ use tower_crossmint_auth::{CrossmintAuthConfigBuilder, CrossmintAuthService, Res
 
 use crate::stage::Stage;
 
-type Body = Empty<bytes::Bytes>;
-type Handler = fn(Request<Body>) -> Ready<Result<Response<Body>, Infallible>>;
-fn app(
-    stage: &Stage,
-    configure: impl FnOnce(CrossmintAuthConfigBuilder) -> CrossmintAuthConfigBuilder,
-) -> CrossmintAuthService<ServiceFn<Handler>> {
-    let handler: Handler = |_| ready(Ok(Response::default()));
-    stage.layer(configure).layer(service_fn(handler))
-}
-
-fn request(cookie: HeaderValue) -> Request<Body> {
-    let mut request = Request::new(Body::new());
-    request.headers_mut().insert(COOKIE, cookie);
-    request
-}
-
-/// Counts what a request that is answered at once takes.
-fn cost(app: &mut CrossmintAuthService<ServiceFn<Handler>>, cookie: &str, status: StatusCode) -> AllocationInfo {
-    let request = request(HeaderValue::from_str(cookie).unwrap());
-    let mut answer = None;
-    let info = measure(|| answer = Some(app.call(request).now_or_never()));
-    assert_eq!(answer.flatten().unwrap().unwrap().status(), status);
-    info
-}
-
 #[test]
 fn a_known_session_takes_three_allocations_whatever_the_number_of_cookies() {
     let stage = Stage::new();
     let mut app = app(&stage, |config| config);
     let session = stage.session().cookie_header();
     let cold = cost(&mut app, &session, StatusCode::OK).count_total;
-    println!("at first sight: {cold} allocations");
+    println!("cold: {cold} allocations");
     assert!(cold <= 12, "{cold}");
-    for junk in [0, 1, 10, 100, 1_000] {
-        let cookie = format!("{}{session}", "theme=dark; ".repeat(junk));
+    for others in [0, 1, 10, 100, 1_000] {
+        let cookie = format!("{}{session}", "theme=dark; ".repeat(others));
         let warm = cost(&mut app, &cookie, StatusCode::OK).count_total;
-        // The table of the request's extensions, which is empty before, and the session in it.
-        println!("warm, with {junk} foreign cookies: {warm} allocations");
-        assert!(warm <= 3, "with {junk} foreign cookies: {warm}");
+        // The table of the request's extensions, and the session in it.
+        println!("warm, with {others} foreign cookies: {warm} allocations");
+        assert!(warm <= 3, "with {others} foreign cookies: {warm}");
     }
 }
 
@@ -69,9 +45,9 @@ fn a_rejection_takes_a_few_allocations() {
     let refresh = stage.session().refresh_token().to_owned();
     let name = "crossmint-refresh-token-mock-project";
     for (case, cookie) in [
-        ("nobody", "theme=dark".to_owned()),
+        ("no session", "theme=dark".to_owned()),
         ("two refresh tokens", format!("{name}={refresh}; {name}=x")),
-        ("an impossible one", format!("{name}=\"")),
+        ("an invalid one", format!("{name}=\"")),
         ("a huge one", format!("{name}={}", "x".repeat(100_000))),
     ] {
         let info = cost(&mut app, &cookie, StatusCode::UNAUTHORIZED);
@@ -131,5 +107,31 @@ fn the_future_is_little_larger_than_the_inner_one() {
     println!("{} bytes more than the inner future", future - inner);
     assert!(future <= inner + 256, "{future} bytes, of which {inner} are the inner future's");
 }
+
+fn app(
+    stage: &Stage,
+    configure: impl FnOnce(CrossmintAuthConfigBuilder) -> CrossmintAuthConfigBuilder,
+) -> CrossmintAuthService<ServiceFn<Handler>> {
+    let handler: Handler = |_| ready(Ok(Response::default()));
+    stage.layer(configure).layer(service_fn(handler))
+}
+
+fn request(cookie: HeaderValue) -> Request<Body> {
+    let mut request = Request::new(Body::new());
+    request.headers_mut().insert(COOKIE, cookie);
+    request
+}
+
+/// Measures a request that is answered at its first poll.
+fn cost(app: &mut CrossmintAuthService<ServiceFn<Handler>>, cookie: &str, status: StatusCode) -> AllocationInfo {
+    let request = request(HeaderValue::from_str(cookie).unwrap());
+    let mut answer = None;
+    let info = measure(|| answer = Some(app.call(request).now_or_never()));
+    assert_eq!(answer.flatten().unwrap().unwrap().status(), status);
+    info
+}
+
+type Body = Empty<Bytes>;
+type Handler = fn(Request<Body>) -> Ready<Result<Response<Body>, Infallible>>;
 
 const WAITERS: usize = 10_000;

@@ -1,5 +1,5 @@
-//! No token and no key in anything that is printed: every event and span of the whole process at TRACE, `Debug` and
-//! `Display` of the public types, and the chains of errors.
+//! No token and no API key is printed: in no event or span of the process at TRACE, in no `Debug` or `Display` of the
+//! public types, and in no chain of errors.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -39,7 +39,7 @@ async fn no_printed_text_contains_a_secret() {
     let auth = CrossmintAuth::new(config.build().unwrap());
     let app = Router::new().fallback(any(show)).layer(CrossmintAuthLayer::from(auth.clone()));
     let mut secrets = Vec::new();
-    let ask = async |method: Method, path: &str, cookie: &str, body: String| -> Vec<String> {
+    let send = async |method: Method, path: &str, cookie: &str, body: String| -> Vec<String> {
         let request = Request::builder().method(method).uri(path).header("cookie", cookie);
         let request = request.header("content-type", "application/json").body(Body::from(body)).unwrap();
         let response = app.clone().oneshot(request).await.unwrap();
@@ -76,15 +76,15 @@ async fn no_printed_text_contains_a_secret() {
         for session in [mock.sign_in("alice"), mock.session("alice").jwt_lifetime(-60).create()] {
             secrets.extend([session.jwt().to_owned(), session.refresh_token().to_owned()]);
             print(&session);
-            secrets.extend(ask(Method::GET, "/", &session.cookie_header(), String::new()).await);
+            secrets.extend(send(Method::GET, "/", &session.cookie_header(), String::new()).await);
             let token = mock.one_time_secret("alice");
             secrets.push(token.clone());
             let body = format!(r#"{{"refresh":"{token}"}}"#);
-            secrets.extend(ask(Method::POST, "/api/auth/refresh", &session.cookie_header(), body).await);
-            ask(Method::POST, "/api/auth/refresh", "", format!(r#"{{"refresh":{token}}}"#)).await;
-            ask(Method::POST, "/api/auth/logout", &session.cookie_header(), String::new()).await;
+            secrets.extend(send(Method::POST, "/api/auth/refresh", &session.cookie_header(), body).await);
+            send(Method::POST, "/api/auth/refresh", "", format!(r#"{{"refresh":{token}}}"#)).await;
+            send(Method::POST, "/api/auth/logout", &session.cookie_header(), String::new()).await;
             let forged = session.jwt().replace('.', ".e");
-            ask(Method::GET, "/", &session.cookie_header().replace(session.jwt(), &forged), String::new()).await;
+            send(Method::GET, "/", &session.cookie_header().replace(session.jwt(), &forged), String::new()).await;
             for outcome in [
                 auth.get_session(Credentials::pair(session.jwt(), session.refresh_token())).await.map(|session| {
                     print(&session);
@@ -120,7 +120,7 @@ async fn no_printed_text_contains_a_secret() {
         let leak = secret.as_bytes().windows(8).find(|part| parts.contains(part));
         assert!(leak.is_none(), "of {secret}, {} is printed", leak.unwrap().escape_ascii());
     }
-    // The mock's key is made of words that anybody may print, but nobody in this order.
+    // The parts of the mock's key may be printed, but not the whole key.
     assert!(!printed.contains(mock.api_key()));
 }
 
@@ -146,7 +146,7 @@ fn print_error(error: &AuthError) {
 
 static PRINTED: Mutex<String> = Mutex::new(String::new());
 
-/// Writes down whatever is logged, by whomever.
+/// Records the events, spans and log lines of the whole process.
 struct Capture;
 
 impl Visit for Capture {

@@ -158,14 +158,14 @@ async fn a_cross_site_request_deletes_only_the_invalid_cookies_that_it_carried()
     }
     let mock = MockCrossmint::start().await;
     let held = mock.sign_in("alice").cookie_header();
-    let dead = || {
+    let revoked = || {
         let session = expired(&mock, "bob");
         mock.revoke(session.refresh_token());
         session
     };
     let kept: &[&str] = &[JWT, REFRESH];
     for Row { case, sent, message, left } in [
-        Row { case: "a revoked session", sent: dead().cookie_header(), message: ENDED, left: &[][..] },
+        Row { case: "a revoked session", sent: revoked().cookie_header(), message: ENDED, left: &[][..] },
         Row {
             case: "two refresh tokens",
             sent: format!("{REFRESH}=x; {REFRESH}=y; {JWT}=x"),
@@ -176,7 +176,7 @@ async fn a_cross_site_request_deletes_only_the_invalid_cookies_that_it_carried()
         Row { case: "a refresh token alone", sent: format!("{REFRESH}=x"), message: ENDED, left: &[JWT] },
         Row {
             case: "a revoked session under the unscoped names",
-            sent: dead().legacy_cookie_header(),
+            sent: revoked().legacy_cookie_header(),
             message: ENDED,
             left: kept,
         },
@@ -331,12 +331,12 @@ async fn a_request_that_only_resembles_a_preflight_needs_a_session() {
         let request = app.request(Method::OPTIONS, path);
         PREFLIGHT.iter().fold(request, |request, (name, value)| request.header(*name, *value))
     };
-    let dead = format!("{JWT}=x");
+    let invalid = format!("{JWT}=x");
     for (case, field, body) in [
         ("a body", None, "{}"),
         ("a content type", Some(("content-type", "application/grpc")), ""),
         ("authorization", Some(("authorization", "Bearer x")), ""),
-        ("a cookie", Some(("cookie", &*dead)), ""),
+        ("a cookie", Some(("cookie", &*invalid)), ""),
         ("a foreign cookie", Some(("cookie", "theme=dark")), ""),
     ] {
         let request = field.into_iter().fold(asks(&app, "/me"), |request, (name, value)| request.header(name, value));

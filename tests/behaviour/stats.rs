@@ -122,12 +122,12 @@ async fn a_run_of_refusals_logs_a_warning_that_names_the_api_key() {
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().refusal_warning(3).build().unwrap());
     let app = app(&auth);
-    let good = expired(&mock, "bob").cookie_header();
+    let bob = expired(&mock, "bob").cookie_header();
     mock.inject_times(Endpoint::Refresh, 2, Fault::Status(401));
     for user in ["alice", "carol"] {
         get(&app, "/", &expired(&mock, user).cookie_header()).await;
     }
-    assert_eq!(get(&app, "/", &good).await.status, 200, "this ends the run");
+    assert_eq!(get(&app, "/", &bob).await.status, 200, "this ends the run");
     mock.inject(Endpoint::Refresh, Fault::Status(401));
     let again = expired(&mock, "dave").cookie_header();
     for _ in 0..3 {

@@ -20,9 +20,9 @@ async fn a_shutdown_waits_for_refreshes_whose_clients_have_hung_up() {
 
     let alice = expired(&mock, "alice");
     let hold = mock.hold_answers(Endpoint::Refresh);
-    let gone = app(&auth).oneshot(request::<Body>(Method::GET, "/", &alice.cookie_header()));
+    let request_to_drop = app(&auth).oneshot(request::<Body>(Method::GET, "/", &alice.cookie_header()));
     tokio::select! {
-        _ = gone => panic!("the answer is held"),
+        _ = request_to_drop => panic!("the answer is held"),
         () = mock.called(Endpoint::Refresh, 1) => {}
     }
     let mut idle = Box::pin(auth.wait_idle());

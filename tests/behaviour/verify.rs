@@ -69,9 +69,9 @@ async fn a_token_verifies_only_if_its_header_and_claims_are_valid() {
         ("padding", format!("{whole}="), false),
         ("nothing", String::new(), false),
     ];
-    for (name, token, good) in cases {
+    for (name, token, is_valid) in cases {
         let outcome = auth.verify_jwt(&token).await;
-        let expected = if good { Ok("alice") } else { Err(AuthErrorKind::InvalidToken) };
+        let expected = if is_valid { Ok("alice") } else { Err(AuthErrorKind::InvalidToken) };
         let seen = outcome.as_ref().map(|claims| claims["sub"].as_str().unwrap()).map_err(|error| error.kind());
         assert_eq!(seen, expected, "{name}");
     }
@@ -84,7 +84,7 @@ async fn the_leeway_the_issuer_and_the_audience_are_as_configured() {
         name: &'static str,
         auth: &'a CrossmintAuth,
         token: String,
-        good: bool,
+        is_valid: bool,
     }
     let mock = MockCrossmint::start().await;
     let of = |config: tower_crossmint_auth::CrossmintAuthConfigBuilder| CrossmintAuth::new(config.build().unwrap());
@@ -93,43 +93,63 @@ async fn the_leeway_the_issuer_and_the_audience_are_as_configured() {
     let other = of(mock.config().audience("other-project"));
     let token = |name: &str, value: Value| mock.session("alice").claim(name, value).create().jwt().to_owned();
     let cases = [
-        Row { name: "expired now, no leeway", auth: &strict, token: token("exp", at(0).into()), good: false },
-        Row { name: "not valid yet, no leeway", auth: &strict, token: token("nbf", at(3).into()), good: false },
-        Row { name: "expired, 300 s leeway", auth: &lenient, token: token("exp", at(-290).into()), good: true },
+        Row { name: "expired now, no leeway", auth: &strict, token: token("exp", at(0).into()), is_valid: false },
+        Row { name: "not valid yet, no leeway", auth: &strict, token: token("nbf", at(3).into()), is_valid: false },
+        Row { name: "expired, 300 s leeway", auth: &lenient, token: token("exp", at(-290).into()), is_valid: true },
         Row {
             name: "expired for longer than the leeway",
             auth: &lenient,
             token: token("exp", at(-301).into()),
-            good: false,
+            is_valid: false,
         },
-        Row { name: "not valid yet, 300 s leeway", auth: &lenient, token: token("nbf", at(290).into()), good: true },
-        Row { name: "the issuer", auth: &strict, token: mock.sign_in("alice").jwt().to_owned(), good: true },
-        Row { name: "another issuer", auth: &strict, token: token("iss", "https://other.test".into()), good: false },
+        Row {
+            name: "not valid yet, 300 s leeway",
+            auth: &lenient,
+            token: token("nbf", at(290).into()),
+            is_valid: true,
+        },
+        Row { name: "the issuer", auth: &strict, token: mock.sign_in("alice").jwt().to_owned(), is_valid: true },
+        Row {
+            name: "another issuer",
+            auth: &strict,
+            token: token("iss", "https://other.test".into()),
+            is_valid: false,
+        },
         Row {
             name: "the issuer and a slash",
             auth: &strict,
             token: token("iss", format!("{}/", mock.issuer()).into()),
-            good: false,
+            is_valid: false,
         },
         Row {
             name: "the issuer among others",
             auth: &strict,
             token: token("iss", json!([mock.issuer()])),
-            good: false,
+            is_valid: false,
         },
-        Row { name: "no issuer", auth: &strict, token: token("iss", Value::Null), good: false },
-        Row { name: "no audience where any will do", auth: &lenient, token: token("aud", Value::Null), good: true },
-        Row { name: "another audience where any will do", auth: &lenient, token: token("aud", "x".into()), good: true },
-        Row { name: "the audience of choice", auth: &other, token: token("aud", "other-project".into()), good: true },
+        Row { name: "no issuer", auth: &strict, token: token("iss", Value::Null), is_valid: false },
+        Row { name: "no audience where any will do", auth: &lenient, token: token("aud", Value::Null), is_valid: true },
+        Row {
+            name: "another audience where any will do",
+            auth: &lenient,
+            token: token("aud", "x".into()),
+            is_valid: true,
+        },
+        Row {
+            name: "the audience of choice",
+            auth: &other,
+            token: token("aud", "other-project".into()),
+            is_valid: true,
+        },
         Row {
             name: "the project, which is not the audience of choice",
             auth: &other,
             token: token("aud", "mock-project".into()),
-            good: false,
+            is_valid: false,
         },
     ];
-    for Row { name, auth, token, good } in cases {
-        assert_eq!(auth.verify_jwt(&token).await.is_ok(), good, "{name}");
+    for Row { name, auth, token, is_valid } in cases {
+        assert_eq!(auth.verify_jwt(&token).await.is_ok(), is_valid, "{name}");
     }
 }
 
@@ -154,24 +174,24 @@ async fn a_signature_that_is_off_by_a_bit_or_a_byte_is_rejected() {
     let auth = auth(&mock);
     let alice = mock.sign_in("alice");
     let (message, signature) = alice.jwt().rsplit_once('.').unwrap();
-    let good = BASE64URL.decode(signature).unwrap();
+    let valid = BASE64URL.decode(signature).unwrap();
     let modulus = BASE64URL.decode(mock.key_set()["keys"][0]["n"].as_str().unwrap()).unwrap();
     let flipped = |index: usize| {
-        let mut signature = good.clone();
+        let mut signature = valid.clone();
         signature[index] ^= 1;
         signature
     };
     let cases = [
         ("the first byte", flipped(0)),
-        ("the last byte", flipped(good.len() - 1)),
-        ("zero", vec![0; good.len()]),
-        ("one", [vec![0; good.len() - 1], vec![1]].concat()),
+        ("the last byte", flipped(valid.len() - 1)),
+        ("zero", vec![0; valid.len()]),
+        ("one", [vec![0; valid.len() - 1], vec![1]].concat()),
         ("the modulus", modulus),
-        ("a leading zero", [&[0], &*good].concat()),
-        ("a trailing zero", [&*good, &[0]].concat()),
-        ("one byte less", good[..good.len() - 1].to_vec()),
+        ("a leading zero", [&[0], &*valid].concat()),
+        ("a trailing zero", [&*valid, &[0]].concat()),
+        ("one byte less", valid[..valid.len() - 1].to_vec()),
         ("one byte", vec![7]),
-        ("twice", good.repeat(2)),
+        ("twice", valid.repeat(2)),
     ];
     for (name, signature) in cases {
         let token = format!("{message}.{}", BASE64URL.encode(signature));

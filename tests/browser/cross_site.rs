@@ -1,4 +1,4 @@
-//! Nobody is signed out by a page of another site.
+//! No page of another site signs a user out.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -41,16 +41,16 @@ async fn assert_safe(same_site: SameSite, options: CookieOptions) {
     }
 }
 
-/// What the test above would find if the layer did not look where a request comes from.
+/// Shows that the test above finds what the layer prevents.
 #[tokio::test]
 async fn without_the_headers_of_browsers_a_link_and_a_form_sign_the_user_out() {
     let Some(browser) = Browser::start().await else { return };
-    let untold = |headers: &mut HeaderMap| {
+    let without_headers = |headers: &mut HeaderMap| {
         headers.remove("sec-fetch-site");
         headers.remove(ORIGIN);
     };
     for (attack, options) in [(Attack::Link, CookieOptions::hardened()), (Attack::FormPost, CookieOptions::default())] {
-        let app = App::serve("app.localhost", |config| config.cookies(options), Router::new(), untold).await;
+        let app = App::serve("app.localhost", |config| config.cookies(options), Router::new(), without_headers).await;
         let session = app.sign_in(&browser, "alice").await;
         attack.run(&browser, &app, "evil.localhost", "/me").await;
         assert!(!app.is_alive(&browser, &session).await, "{attack:?}");
@@ -70,14 +70,14 @@ async fn over_plain_http_the_origin_protects_all_but_strict_cookies_from_links()
             let visit = attack.run(&browser, &app, "evil.test", "/me").await;
             let has_origin = attack.method() == Method::POST || attack == Attack::CorsFetch;
             assert_eq!((visit.site, visit.origin.is_some()), (None, has_origin), "{case}");
-            // No browser tells of these, and README says so.
-            let is_untold = is_strict && attack.is_lax();
-            assert_eq!(app.is_alive(&browser, &session).await, !is_untold, "{case}: the user stays signed in");
+            // Browsers send no header with these that tells the site, as README says.
+            let has_no_header = is_strict && attack.is_lax();
+            assert_eq!(app.is_alive(&browser, &session).await, !has_no_header, "{case}: the user stays signed in");
         }
     }
 }
 
-/// What a page can have the browser send, in the user's name or not.
+/// A request that a page can cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attack {
     Link,
@@ -114,12 +114,12 @@ impl Attack {
         }
     }
 
-    /// Tells whether Lax cookies are sent to another site: with navigations by GET.
+    /// Tells whether the request carries Lax cookies: those of navigations by GET do.
     fn is_lax(self) -> bool {
         matches!(self, Self::Link | Self::Window | Self::FormGet)
     }
 
-    /// Has a page on the host `attacker` send its request. Returns what came with it, once the browser has dealt with the
+    /// Lets a page on the host `attacker` send its request. Returns the request once the browser has processed the
     /// response.
     async fn run(self, browser: &Browser, app: &App, attacker: &str, path: &str) -> Visit {
         static COUNT: AtomicUsize = AtomicUsize::new(0);

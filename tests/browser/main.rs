@@ -1,6 +1,6 @@
-//! What only a browser can show: which cookies it sends, which it takes, and what it says of where a request comes from.
+//! What only a browser can show: which cookies it sends and accepts, and which headers tell the site of a request.
 //!
-//! Needs `chromium` and `chromedriver`. Where they are not installed, the tests say so and pass, unless
+//! Needs `chromium` and `chromedriver`. Without them, the tests report that and pass, unless
 //! `REQUIRE_BROWSER` is set, as `.ci/run` sets it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]

@@ -1,4 +1,4 @@
-//! What a sibling subdomain has planted is not taken for the user's own.
+//! Cookies that a sibling subdomain has planted sign no user in.
 
 use axum::{Router, http::HeaderMap, routing::get};
 use tower_crossmint_auth::CookieOptions;
@@ -40,6 +40,6 @@ async fn planted_cookies_sign_no_user_in_as_another() {
             assert!(app.visited(&target).await.has_cookies || visit > 0, "{case}");
             assert!(browser.text().await.contains("Unauthorized"), "{case}, visit {visit}");
         }
-        assert!(app.mock.is_live(mallory.refresh_token()), "{case}: nobody's token was sent");
+        assert!(app.mock.is_live(mallory.refresh_token()), "{case}: no token was sent");
     }
 }

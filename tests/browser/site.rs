@@ -1,4 +1,4 @@
-//! The sites that the browser visits: the application behind the layer, and others.
+//! The sites that the browser visits: the application behind the layer, and other sites.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -21,7 +21,7 @@ use tower_crossmint_auth::{
 
 use crate::webdriver::{Browser, TIME_LIMIT};
 
-/// A server on loopback, which answers whatever it is called.
+/// A server on loopback, under any host name.
 pub(crate) struct Site {
     address: SocketAddr,
     server: JoinHandle<()>,
@@ -51,7 +51,7 @@ impl Drop for Site {
     }
 }
 
-/// The application behind the layer. Its page `/` is public; all others are for users.
+/// The application behind the layer. The page `/` is public, and all others need a session.
 pub(crate) struct App {
     pub(crate) mock: MockCrossmint,
     host: &'static str,
@@ -107,8 +107,8 @@ impl App {
         session
     }
 
-    /// Tells whether the browser still has the session's two cookies, follows a link of the application to what only users
-    /// see, and counts as signed in at Crossmint.
+    /// Tells whether the browser still has both cookies of the session, reaches a page that needs a session, and is signed
+    /// in at Crossmint.
     pub(crate) async fn is_alive(&self, browser: &Browser, session: &MockSession) -> bool {
         browser.open(&self.url("/")).await;
         let cookies = browser.cookies().await;
@@ -119,7 +119,7 @@ impl App {
         holds && user == session.user_id() && self.mock.is_live(session.refresh_token())
     }
 
-    /// Waits until a request for this path and query has been answered, and returns what came with it.
+    /// Waits until a request for this path and query has been answered, and returns the request.
     pub(crate) async fn visited(&self, target: &str) -> Visit {
         let mut count = self.visits.count.subscribe();
         let visit = async {
@@ -130,11 +130,11 @@ impl App {
                 count.changed().await.unwrap();
             }
         };
-        timeout(TIME_LIMIT, visit).await.unwrap_or_else(|_| panic!("nobody has asked for {target}"))
+        timeout(TIME_LIMIT, visit).await.unwrap_or_else(|_| panic!("no request for {target}"))
     }
 }
 
-/// What a request said of itself, before anything was changed.
+/// A request as the browser has sent it.
 #[derive(Clone, Debug)]
 pub(crate) struct Visit {
     target: String,

@@ -1,4 +1,4 @@
-//! A page of another site opens no WebSocket in the user's name.
+//! No page of another site opens a WebSocket with the session of the user.
 
 use std::convert::Infallible;
 
@@ -19,15 +19,16 @@ use crate::{
 #[tokio::test]
 async fn only_pages_of_the_site_open_a_web_socket() {
     let Some(browser) = Browser::start().await else { return };
-    let untold = |headers: &mut HeaderMap| {
+    let without_headers = |headers: &mut HeaderMap| {
         headers.remove("sec-fetch-site");
         headers.remove(ORIGIN);
     };
-    let told = |_: &mut HeaderMap| {};
-    for (case, edit, foreign) in
-        [("as it is", told as fn(&mut HeaderMap), "refused"), ("without what browsers tell", untold, "open")]
-    {
-        // Cookies that other sites' requests carry.
+    let with_headers = |_: &mut HeaderMap| {};
+    for (case, edit, foreign) in [
+        ("as it is", with_headers as fn(&mut HeaderMap), "refused"),
+        ("without the headers of browsers", without_headers, "open"),
+    ] {
+        // Cross-site requests carry these cookies.
         let options = CookieOptions::default().secure(true).same_site(SameSite::None);
         let users = Router::new().route("/ws", get(open));
         let app = App::serve("app.localhost", |config| config.cookies(options), users, edit).await;

@@ -29,15 +29,15 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts a browser, if there is one or there has to be one.
+    /// Starts a browser, if it is installed or required.
     ///
-    /// Every name below `test` leads to this machine. So does every name below `localhost`, which needs no rule.
+    /// Every name below `test` resolves to this machine, as every name below `localhost` does without a rule.
     pub(crate) async fn start() -> Option<Self> {
         let missing = ["chromium", "chromedriver"].into_iter().find(|program| !is_installed(program));
         if let Some(missing) = missing {
             let why = format!("`{missing}` is not installed");
             assert!(env::var_os("REQUIRE_BROWSER").is_none(), "{why}");
-            // Past the test harness, which shows the output of tests that fail only.
+            // The test harness shows the output of failed tests only: write to stderr directly.
             let _ = writeln!(io::stderr(), "skipped a test in the browser: {why}");
             return None;
         }
@@ -58,7 +58,7 @@ impl Browser {
             "--no-first-run".to_owned(),
             "--no-proxy-server".to_owned(),
         ];
-        // Cookies of other sites are not blocked as such: what protects a user must not depend on that.
+        // Third-party cookies are allowed: the protection must not depend on their being blocked.
         let prefs = json!({ "profile.cookie_controls_mode": 0 });
         let options = json!({ "goog:chromeOptions": { "args": args, "prefs": prefs } });
         // A command that hangs fails the test instead of the run.
@@ -80,7 +80,7 @@ impl Browser {
         text(self.get("/url").await)
     }
 
-    /// Clicks an element. If that leads to another page of the same window, waits until it has loaded.
+    /// Clicks an element. If this opens another page in the same window, waits until it has loaded.
     pub(crate) async fn click(&self, selector: &str) {
         let element = self.post("/element", json!({ "using": "css selector", "value": selector })).await;
         let id = element.as_object().and_then(|fields| fields.values().next()?.as_str()).unwrap();
@@ -99,7 +99,7 @@ impl Browser {
         text(self.run("return document.body.innerText.trim()").await)
     }
 
-    /// Returns the cookies that go to the page's address, those included that scripts do not see.
+    /// Returns the cookies for the address of the page, including those that scripts cannot read.
     pub(crate) async fn cookies(&self) -> BTreeMap<String, String> {
         let cookies = self.get("/cookie").await;
         let cookie = |cookie: &Value| (text(cookie["name"].clone()), text(cookie["value"].clone()));
@@ -127,7 +127,7 @@ impl Browser {
     }
 }
 
-/// Longer than anything takes on a slow machine.
+/// Longer than any step takes on a slow machine.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 async fn command(client: &reqwest::Client, method: Method, url: &str, body: Value) -> Value {
@@ -150,7 +150,7 @@ fn is_installed(program: &str) -> bool {
     env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
-/// A folder for all that the browser keeps.
+/// The folder of the browser's profile.
 #[derive(Debug)]
 struct Profile(PathBuf);
 
@@ -196,7 +196,7 @@ impl Driver {
 }
 
 impl Drop for Driver {
-    /// Has chromedriver end the browser. To kill chromedriver alone would leave the browser behind.
+    /// Lets chromedriver end the browser. Killing chromedriver alone would leave the browser behind.
     fn drop(&mut self) {
         let shut_down = || -> io::Result<()> {
             let mut connection = TcpStream::connect_timeout(&self.address, SHUTDOWN_LIMIT)?;

@@ -165,8 +165,8 @@ async fn a_refresh_exchanges_a_one_time_secret_once() {
     assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0));
     assert_eq!(auth.get_session(&first).await.unwrap().user_id(), "alice");
     assert_eq!(auth.refresh("unknown").await.unwrap_err().kind(), AuthErrorKind::Refused);
-    for junk in ["", "a b", "a;b", &"x".repeat(5000)] {
-        assert_eq!(auth.refresh(junk).await.unwrap_err().kind(), AuthErrorKind::InvalidCredentials);
+    for invalid in ["", "a b", "a;b", &"x".repeat(5000)] {
+        assert_eq!(auth.refresh(invalid).await.unwrap_err().kind(), AuthErrorKind::InvalidCredentials);
     }
     assert_eq!(mock.calls(Endpoint::Refresh), 2);
 }

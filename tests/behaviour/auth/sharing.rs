@@ -85,9 +85,9 @@ async fn a_configuration_reuses_its_handle_while_one_of_its_tasks_runs() {
     let config = mock.config().build().unwrap();
     let alice = expired(&mock, "alice").cookie_header();
     let hold = mock.hold_answers(Endpoint::Refresh);
-    let gone = app(&CrossmintAuth::new(config.clone())).oneshot(request::<Body>(Method::GET, "/", &alice));
+    let request_to_drop = app(&CrossmintAuth::new(config.clone())).oneshot(request::<Body>(Method::GET, "/", &alice));
     tokio::select! {
-        _ = gone => panic!("the answer is held"),
+        _ = request_to_drop => panic!("the answer is held"),
         () = mock.called(Endpoint::Refresh, 1) => {}
     }
     let auth = CrossmintAuth::new(config);

@@ -98,7 +98,7 @@ async fn a_failed_look_up_of_a_user_is_an_error_with_its_cause() {
     for Row { name, fault, kind, cause } in cases {
         mock.clear_faults();
         fault.into_iter().for_each(|fault| mock.inject(Endpoint::User, fault));
-        let error = auth.get_user("nobody").await.unwrap_err();
+        let error = auth.get_user("unknown").await.unwrap_err();
         assert_eq!(error.kind(), kind, "{name}");
         assert!(error.source().unwrap().to_string().contains(cause), "{name}: {:?}", error.source());
     }
@@ -108,6 +108,6 @@ async fn a_failed_look_up_of_a_user_is_an_error_with_its_cause() {
 #[tokio::test]
 async fn an_unknown_user_is_not_reported_as_an_ended_session() {
     let mock = MockCrossmint::start().await;
-    let error = auth(&mock).get_user("nobody").await.unwrap_err();
+    let error = auth(&mock).get_user("unknown").await.unwrap_err();
     assert_eq!(error.kind(), AuthErrorKind::UserUnavailable);
 }

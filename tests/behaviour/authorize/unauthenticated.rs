@@ -108,7 +108,7 @@ fn broken(mock: &MockCrossmint) -> [(&'static str, String, &'static str); 5] {
     mock.revoke(revoked.refresh_token());
     [
         ("a valid JWT without a refresh token", format!("{JWT}={}", alice.jwt()), SIGN_IN),
-        ("a JWT that is none", format!("{JWT}=junk"), SIGN_IN),
+        ("no JWT", format!("{JWT}=junk"), SIGN_IN),
         ("a revoked session", revoked.cookie_header(), ENDED),
         ("two refresh tokens", format!("{}; {REFRESH}=x", alice.cookie_header()), ENDED),
         ("an impossible refresh token", format!("{REFRESH}=a b"), ENDED),

@@ -101,8 +101,8 @@ async fn deletions_cover_only_the_requests_host_and_path_and_are_bounded() {
             count: 3,
         },
         // Deletions that miss some would leave planted cookies alone in the jar: none is deleted.
-        Row { case: "a deep path", host: Some("app.example.test"), path: &*deep, domains: &[], count: 0 },
-        Row { case: "an endless path", host: Some("example.test"), path: &*endless, domains: &[], count: 0 },
+        Row { case: "a deep path", host: Some("app.example.test"), path: &deep, domains: &[], count: 0 },
+        Row { case: "an endless path", host: Some("example.test"), path: &endless, domains: &[], count: 0 },
     ] {
         let request = app.request(Method::GET, path).header("cookie", &two);
         let answer = app.send(host.map_or(request.try_clone().unwrap(), |host| request.header("host", host))).await;
@@ -153,7 +153,7 @@ async fn with_secure_cookies_a_planted_cookie_that_deletions_miss_is_still_rejec
         assert_eq!(visit(&mut browser).await, 401, "{case}, after a login");
 
         plant(&mut browser, "; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
-        assert_eq!(visit(&mut browser).await, 401, "{case}, once it is gone");
+        assert_eq!(visit(&mut browser).await, 401, "{case}, once it has expired");
         assert_eq!(browser.cookie_header(), "", "{case}");
         assert!(mock.is_live(mallory.refresh_token()), "{case}");
         browser.sign_in(&app, &mock, "alice").await;
@@ -252,7 +252,7 @@ const PLANTED: [Planted; 7] = [
     Planted { name: "a directory", places: &["Domain=example.test; Path=/me"] },
     Planted { name: "a directory with a slash", places: &["Domain=example.test; Path=/me/"] },
     Planted {
-        name: "many places at once",
+        name: "many at once",
         places: &["Domain=app.example.test; Path=/me", "Domain=example.test; Path=/me/", "Path=/me/page"],
     },
     Planted { name: "the host itself, with a path", places: &["Path=/me"] },

@@ -19,7 +19,7 @@ async fn the_credentials_are_found_among_any_other_cookies() {
     let jwt = format!("{JWT}={}", alice.jwt());
     let token = format!("{REFRESH}={}", alice.refresh_token());
     let unscoped = alice.legacy_cookie_header();
-    let junk: String = (0..1000).map(|n| format!("c{n}={n}; ")).collect();
+    let others: String = (0..1000).map(|n| format!("c{n}={n}; ")).collect();
     for (case, cookie) in [
         ("a field for each, as HTTP/2 splits them", format!("theme=dark\n{jwt}\n{token}")),
         ("no space between", format!("{jwt};{token}")),
@@ -33,7 +33,7 @@ async fn the_credentials_are_found_among_any_other_cookies() {
         ("beside Unicode white space", format!("\u{2000}{JWT}=x; {jwt}; \u{a0}{REFRESH}=x; {token}")),
         ("beside another project's", format!("crossmint-jwt-other=x; crossmint-refresh-token-other=y; {jwt}; {token}")),
         ("inside of quotes", format!("$Version=1; a=\"x; {jwt}; {token}; b=y\"")),
-        ("behind a thousand others", format!("{junk}{jwt}; {token}")),
+        ("behind a thousand others", format!("{others}{jwt}; {token}")),
         ("unscoped", unscoped.clone()),
         ("beside another user's unscoped ones", format!("{}; {jwt}; {token}", bob.legacy_cookie_header())),
         ("beside unscoped ones that differ", format!("{unscoped}; {}; {jwt}; {token}", bob.legacy_cookie_header())),
@@ -52,9 +52,10 @@ async fn the_credentials_are_found_among_any_other_cookies() {
 async fn the_session_is_found_among_twenty_thousand_cookies() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
-    let junk = "a=b; ".repeat(20_000);
+    let others = "a=b; ".repeat(20_000);
     let alice = mock.sign_in("alice").cookie_header();
-    for cookie in [format!("{junk}{alice}"), format!("{alice}; {junk}"), format!("x={}; {alice}", "y".repeat(300_000))]
+    for cookie in
+        [format!("{others}{alice}"), format!("{alice}; {others}"), format!("x={}; {alice}", "y".repeat(300_000))]
     {
         assert_eq!(get(&app, "/", &cookie).await.user().as_deref(), Some("alice"));
     }

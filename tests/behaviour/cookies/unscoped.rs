@@ -63,10 +63,10 @@ async fn unscoped_cookies_that_may_be_this_projects_are_accepted() {
     for (case, cookie) in [
         ("ours, expired", old(expired(&mock, "alice"))),
         ("no audience", old(mock.session("alice").claim("aud", Value::Null).create())),
-        ("an odd audience", old(mock.session("alice").audience(json!({"x": 1})).create())),
+        ("an invalid audience", old(mock.session("alice").audience(json!({"x": 1})).create())),
         ("no JWT", format!("crossmint-refresh-token={}", mock.sign_in("alice").refresh_token())),
         (
-            "a JWT that is none",
+            "an invalid JWT",
             format!("crossmint-jwt=x; crossmint-refresh-token={}", mock.sign_in("alice").refresh_token()),
         ),
     ] {

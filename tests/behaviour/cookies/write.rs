@@ -244,9 +244,9 @@ async fn a_response_that_sets_cookies_is_not_cacheable() {
     let all = (caching.iter().map(|(name, _)| *name).collect(), caching[0].1.to_owned());
     for (case, cookie, expected) in [
         ("a refresh", expired(&mock, "alice").cookie_header(), &none),
-        ("a dead session", format!("{REFRESH}=a b"), &none),
+        ("an invalid refresh token", format!("{REFRESH}=a b"), &none),
         ("a valid session", mock.sign_in("alice").cookie_header(), &all),
-        ("nobody", String::new(), &all),
+        ("no session", String::new(), &all),
     ] {
         assert_eq!(seen(&app.get("/", cookie).await), *expected, "{case}");
     }

@@ -17,7 +17,7 @@ async fn a_kid_picks_exactly_one_key() {
         name: &'static str,
         auth: &'a CrossmintAuth,
         token: String,
-        good: bool,
+        is_valid: bool,
     }
     let nameless = json!({"kty": "RSA", "n": SECOND.n(), "e": "AQAB"});
     let mocks = [
@@ -27,23 +27,23 @@ async fn a_kid_picks_exactly_one_key() {
     ];
     let [one, two, mixed] = mocks.each_ref().map(auth);
     let cases = [
-        Row { name: "its own, of two", auth: &two, token: FIRST.sign(Some("first")), good: true },
-        Row { name: "the other's own", auth: &two, token: SECOND.sign(Some("second")), good: true },
-        Row { name: "the other's", auth: &two, token: FIRST.sign(Some("second")), good: false },
-        Row { name: "none, of one key", auth: &one, token: FIRST.sign(None), good: true },
-        Row { name: "none, of two keys", auth: &two, token: FIRST.sign(None), good: false },
-        Row { name: "unknown, of one key", auth: &one, token: FIRST.sign(Some("third")), good: false },
-        Row { name: "none, of which one has none", auth: &mixed, token: SECOND.sign(None), good: false },
-        Row { name: "empty, of one key", auth: &one, token: FIRST.sign(Some("")), good: false },
+        Row { name: "its own, of two", auth: &two, token: FIRST.sign(Some("first")), is_valid: true },
+        Row { name: "the other's own", auth: &two, token: SECOND.sign(Some("second")), is_valid: true },
+        Row { name: "the other's", auth: &two, token: FIRST.sign(Some("second")), is_valid: false },
+        Row { name: "none, of one key", auth: &one, token: FIRST.sign(None), is_valid: true },
+        Row { name: "none, of two keys", auth: &two, token: FIRST.sign(None), is_valid: false },
+        Row { name: "unknown, of one key", auth: &one, token: FIRST.sign(Some("third")), is_valid: false },
+        Row { name: "none, of which one has none", auth: &mixed, token: SECOND.sign(None), is_valid: false },
+        Row { name: "empty, of one key", auth: &one, token: FIRST.sign(Some("")), is_valid: false },
     ];
-    for Row { name, auth, token, good } in cases {
-        assert_eq!(auth.verify_jwt(&token).await.is_ok(), good, "{name}");
+    for Row { name, auth, token, is_valid } in cases {
+        assert_eq!(auth.verify_jwt(&token).await.is_ok(), is_valid, "{name}");
     }
 }
 
 #[tokio::test]
 async fn one_bad_key_does_not_spoil_the_set() {
-    let odd = [
+    let bad = [
         ("no object", json!(null)),
         ("a number", json!(7)),
         ("empty", json!({})),
@@ -58,8 +58,8 @@ async fn one_bad_key_does_not_spoil_the_set() {
         ("kid is a number", json!({"kty": "RSA", "n": SECOND.n(), "e": "AQAB", "kid": 5})),
         ("one kid for two keys", json!({"kty": "RSA", "n": FIRST.n(), "e": "AQAB", "kid": "second"})),
     ];
-    let all = odd.iter().map(|(_, key)| key.clone()).collect();
-    let sets = odd.into_iter().map(|(name, key)| (name, vec![key])).chain([("all of them", all)]);
+    let all = bad.iter().map(|(_, key)| key.clone()).collect();
+    let sets = bad.into_iter().map(|(name, key)| (name, vec![key])).chain([("all of them", all)]);
     for (name, set) in sets {
         let mock = MockCrossmint::start().await;
         set.into_iter().for_each(|key| mock.publish_jwk(key));
@@ -82,7 +82,7 @@ async fn a_key_serves_only_the_purpose_it_was_published_for() {
         ("signing only", json!({"key_ops": ["sign"]}), false),
         ("another algorithm", json!({"alg": "PS256"}), false),
     ];
-    for (name, members, good) in cases {
+    for (name, members, is_valid) in cases {
         let mock = MockCrossmint::start().await;
         let mut key = FIRST.jwk();
         key.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
@@ -90,6 +90,6 @@ async fn a_key_serves_only_the_purpose_it_was_published_for() {
         if name == "twice the same" {
             mock.publish_jwk(key);
         }
-        assert_eq!(auth(&mock).verify_jwt(&FIRST.sign(Some("first"))).await.is_ok(), good, "{name}");
+        assert_eq!(auth(&mock).verify_jwt(&FIRST.sign(Some("first"))).await.is_ok(), is_valid, "{name}");
     }
 }

@@ -159,7 +159,7 @@ async fn a_withdrawn_key_is_rejected_after_the_next_reload() {
 async fn a_failed_reload_keeps_the_good_set_for_an_hour() {
     for (name, fault) in faults("http://127.0.0.1:1/") {
         let mock = MockCrossmint::start().await;
-        let auth = impatient(&mock);
+        let auth = with_short_time_limit(&mock);
         let app = app(&auth);
         let alice = mock.sign_in("alice").cookie_header();
         auth.warm_up().await.unwrap();
@@ -201,13 +201,13 @@ async fn a_client_that_hangs_up_does_not_stop_the_reload() {
     let auth = auth(&mock);
     let hold = mock.hold(Endpoint::Keys);
     let cookie = mock.sign_in("alice").cookie_header();
-    let impatient = tokio::spawn({
+    let dropped = tokio::spawn({
         let (app, cookie) = (app(&auth), cookie.clone());
         async move { get(&app, "/", &cookie).await.status }
     });
     mock.called(Endpoint::Keys, 1).await;
-    impatient.abort();
-    assert!(impatient.await.unwrap_err().is_cancelled());
+    dropped.abort();
+    assert!(dropped.await.unwrap_err().is_cancelled());
     hold.release();
     assert_eq!(get(&app(&auth), "/", &cookie).await.status, 200);
     assert_eq!(mock.calls(Endpoint::Keys), 1);
@@ -243,7 +243,7 @@ async fn no_fault_of_the_key_set_causes_a_refresh() {
     for (name, fault) in faults(&format!("{}/.well-known/jwks.json", elsewhere.base_url())) {
         let mock = MockCrossmint::start().await;
         mock.inject(Endpoint::Keys, fault);
-        let auth = impatient(&mock);
+        let auth = with_short_time_limit(&mock);
         for session in [mock.sign_in("alice"), mock.session("bob").jwt_lifetime(-60).create()] {
             assert_eq!(get(&app(&auth), "/", &session.cookie_header()).await.status, 401, "{name}");
             assert!(mock.is_live(session.refresh_token()), "{name}");
@@ -280,7 +280,7 @@ fn faults(redirect: &str) -> Vec<(&'static str, Fault)> {
 }
 
 /// A handle with a short time limit for the key set.
-fn impatient(mock: &MockCrossmint) -> CrossmintAuth {
+fn with_short_time_limit(mock: &MockCrossmint) -> CrossmintAuth {
     CrossmintAuth::new(mock.config().keys_timeout(Duration::from_millis(250)).build().unwrap())
 }
 

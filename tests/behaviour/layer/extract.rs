@@ -45,7 +45,7 @@ async fn the_extractor_rejects_as_the_layer_would_have() {
             retry_after: "",
         },
         Row {
-            name: "a dead session",
+            name: "a revoked session",
             on_outage: KeepSession,
             fault: Some(Fault::Status(401)),
             status: 401,
@@ -167,8 +167,8 @@ async fn an_error_that_is_already_in_the_extensions_is_removed() {
         error: Option<&'static str>,
     }
     let mock = MockCrossmint::start().await;
-    let (alice, bob, dead) = (mock.sign_in("alice"), expired(&mock, "bob"), expired(&mock, "carol"));
-    mock.revoke(dead.refresh_token());
+    let (alice, bob, revoked) = (mock.sign_in("alice"), expired(&mock, "bob"), expired(&mock, "carol"));
+    mock.revoke(revoked.refresh_token());
     let auth = CrossmintAuth::new(mock.config().unauthenticated(Unauthenticated::Allow).build().unwrap());
     let app = app(&auth);
     let planted = auth.get_user("..").await.unwrap_err();
@@ -177,7 +177,7 @@ async fn an_error_that_is_already_in_the_extensions_is_removed() {
         Row { case: "nothing", cookie: String::new(), user: None, error: None },
         Row { case: "a valid session", cookie: alice.cookie_header(), user: Some("alice"), error: None },
         Row { case: "a refreshed one", cookie: bob.cookie_header(), user: Some("bob"), error: None },
-        Row { case: "a dead one", cookie: dead.cookie_header(), user: None, error: Some("Refused") },
+        Row { case: "a revoked one", cookie: revoked.cookie_header(), user: None, error: Some("Refused") },
     ] {
         let mut request: Request<Body> = request(Method::GET, "/", &cookie);
         request.extensions_mut().insert(planted.clone());
@@ -209,8 +209,8 @@ async fn of_two_layers_the_inner_one_decides() {
     let (valid, failing) =
         (outside(valid.jwt(), valid.refresh_token()), outside(failing.jwt(), failing.refresh_token()));
     let alice = mock.sign_in("alice").cookie_header();
-    let dead = expired(&mock, "bob");
-    mock.revoke(dead.refresh_token());
+    let revoked = expired(&mock, "bob");
+    mock.revoke(revoked.refresh_token());
     for Row { case, cookie, user, error, status } in [
         Row { case: "valid outside", cookie: valid.clone(), user: None, error: None, status: 401 },
         Row { case: "an outage outside", cookie: failing.clone(), user: None, error: None, status: 401 },
@@ -222,8 +222,8 @@ async fn of_two_layers_the_inner_one_decides() {
             status: 200,
         },
         Row {
-            case: "valid outside, dead inside",
-            cookie: format!("{valid}; {}", dead.cookie_header()),
+            case: "valid outside, revoked inside",
+            cookie: format!("{valid}; {}", revoked.cookie_header()),
             user: None,
             error: Some("Refused"),
             status: 401,

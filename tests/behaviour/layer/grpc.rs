@@ -46,7 +46,7 @@ async fn a_tonic_client_gets_a_response_or_a_grpc_status() {
     mock.inject_times(Endpoint::Refresh, 1, Fault::Status(503));
     let cases = [
         ("an outage", outage.cookie_header(), Err((Code::Unavailable, TRY_LATER))),
-        ("nobody", String::new(), Err((Code::Unauthenticated, SIGN_IN))),
+        ("no session", String::new(), Err((Code::Unauthenticated, SIGN_IN))),
         ("a session that was revoked", revoked.cookie_header(), Err((Code::Unauthenticated, ENDED))),
         ("a valid session", mock.sign_in("alice").cookie_header(), Ok(0)),
         ("a session to be refreshed", expired(&mock, "bob").cookie_header(), Ok(2)),

@@ -174,7 +174,7 @@ impl Shop {
             (200, 200 | 401) if is_route && cookies == 2 => ANSWERED,
             (200, 401) if cookies == 2 && signed_in.body == "alice" => SESSION,
             (404, 401) if cookies == 2 => GUARDED,
-            (200, 200) if cookies == 0 && signed_in.body == "nobody" => OPEN,
+            (200, 200) if cookies == 0 && signed_in.body == "anonymous" => OPEN,
             (404, 404) if cookies == 0 => ABSENT,
             other => panic!("{path}: {other:?}, {cookies} cookies, {}", signed_in.body),
         }
@@ -190,7 +190,7 @@ fn public() -> Router {
 }
 
 async fn who(session: Option<Session>) -> String {
-    session.map_or("nobody".to_owned(), |session| session.user_id().to_owned())
+    session.map_or("anonymous".to_owned(), |session| session.user_id().to_owned())
 }
 
 const REFRESH: &str = "/api/auth/refresh";

@@ -148,8 +148,8 @@ async fn a_session_that_is_already_in_the_extensions_is_removed() {
     }
     let mock = MockCrossmint::start().await;
     let alice = mock.sign_in("alice");
-    let (bob, expired_bob, dead) = (mock.sign_in("bob"), expired(&mock, "bob"), expired(&mock, "carol"));
-    mock.revoke(dead.refresh_token());
+    let (bob, expired_bob, revoked) = (mock.sign_in("bob"), expired(&mock, "bob"), expired(&mock, "carol"));
+    mock.revoke(revoked.refresh_token());
     let preflight = [("origin", "https://x.test"), ("access-control-request-method", "POST")];
     use Unauthenticated::{Allow, AllowMissing, Reject};
     for Row { case, policy, method, cookie, headers, user } in [
@@ -178,10 +178,10 @@ async fn a_session_that_is_already_in_the_extensions_is_removed() {
             user: Some(Value::Null),
         },
         Row {
-            case: "a dead session, all allowed",
+            case: "a revoked session, all allowed",
             policy: Allow,
             method: Method::GET,
-            cookie: dead.cookie_header(),
+            cookie: revoked.cookie_header(),
             headers: &[],
             user: Some(Value::Null),
         },

@@ -56,8 +56,8 @@ async fn the_inner_service_is_called_at_most_once_and_only_when_ready() {
     let mock = MockCrossmint::start().await;
     let layer = CrossmintAuthLayer::from(auth(&mock));
     let expired = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
-    let dead = mock.session("carol").jwt_lifetime(-60).create();
-    mock.revoke(dead.refresh_token());
+    let revoked = mock.session("carol").jwt_lifetime(-60).create();
+    mock.revoke(revoked.refresh_token());
     let valid = mock.sign_in("alice").cookie_header();
     let cases = [
         Row {
@@ -72,12 +72,19 @@ async fn the_inner_service_is_called_at_most_once_and_only_when_ready() {
         Row { name: "refreshed", method: Method::GET, path: "/", cookie: &expired, status: 200, calls: 1 },
         Row { name: "refreshed a moment ago", method: Method::GET, path: "/", cookie: &expired, status: 200, calls: 1 },
         Row { name: "anonymous", method: Method::GET, path: "/", cookie: "", status: 401, calls: 0 },
-        Row { name: "refused", method: Method::GET, path: "/", cookie: &dead.cookie_header(), status: 401, calls: 0 },
+        Row {
+            name: "refused",
+            method: Method::GET,
+            path: "/",
+            cookie: &revoked.cookie_header(),
+            status: 401,
+            calls: 0,
+        },
         Row {
             name: "refused a moment ago",
             method: Method::GET,
             path: "/",
-            cookie: &dead.cookie_header(),
+            cookie: &revoked.cookie_header(),
             status: 401,
             calls: 0,
         },
@@ -267,7 +274,7 @@ async fn a_rejection_carries_its_error_in_the_extensions() {
 /// Answers with the user; asserts that it was polled ready, and is pending at the first poll.
 #[derive(Debug, Default)]
 pub(super) struct Strict {
-    asked: bool,
+    was_polled: bool,
     ready: bool,
     broken: bool,
     calls: Arc<AtomicUsize>,
@@ -275,7 +282,7 @@ pub(super) struct Strict {
 
 impl Clone for Strict {
     fn clone(&self) -> Self {
-        Self { asked: false, ready: false, broken: self.broken, calls: Arc::clone(&self.calls) }
+        Self { was_polled: false, ready: false, broken: self.broken, calls: Arc::clone(&self.calls) }
     }
 }
 
@@ -288,7 +295,7 @@ impl Service<Request<Inner>> for Strict {
         if self.broken {
             return Poll::Ready(Err("broken"));
         }
-        self.ready = std::mem::replace(&mut self.asked, true);
+        self.ready = std::mem::replace(&mut self.was_polled, true);
         if self.ready {
             return Poll::Ready(Ok(()));
         }
@@ -298,7 +305,7 @@ impl Service<Request<Inner>> for Strict {
 
     fn call(&mut self, request: Request<Inner>) -> Self::Future {
         assert!(self.ready, "called without having been polled ready");
-        (self.asked, self.ready) = (false, false);
+        (self.was_polled, self.ready) = (false, false);
         self.calls.fetch_add(1, Ordering::Relaxed);
         greet(request)
     }

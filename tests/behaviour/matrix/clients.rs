@@ -32,7 +32,7 @@ async fn a_client_that_hangs_up_does_not_affect_others() {
         is_key_new: bool,
     }
     let points = [
-        Point { case: "the keys are asked for", hold: BEFORE, endpoint: Endpoint::Keys, is_key_new: false },
+        Point { case: "the keys are requested", hold: BEFORE, endpoint: Endpoint::Keys, is_key_new: false },
         Point { case: "the keys are on their way", hold: AFTER, endpoint: Endpoint::Keys, is_key_new: false },
         Point {
             case: "the refresh is not carried out yet",
@@ -41,7 +41,7 @@ async fn a_client_that_hangs_up_does_not_affect_others() {
             is_key_new: false,
         },
         Point { case: "the refresh has been carried out", hold: AFTER, endpoint: Endpoint::Refresh, is_key_new: false },
-        Point { case: "the key of the new JWT is asked for", hold: BEFORE, endpoint: Endpoint::Keys, is_key_new: true },
+        Point { case: "the key of the new JWT is requested", hold: BEFORE, endpoint: Endpoint::Keys, is_key_new: true },
         Point { case: "the key of the new JWT is on its way", hold: AFTER, endpoint: Endpoint::Keys, is_key_new: true },
     ];
     let stage = Stage::new(keeping).await;
@@ -56,14 +56,14 @@ async fn a_client_that_hangs_up_does_not_affect_others() {
         }
         let arrived = mock.calls(*endpoint) + 1;
         let held = hold(mock, *endpoint);
-        let gone = start(&scene, &alice);
+        let dropped = start(&scene, &alice);
         let others: Vec<_> = (0..others).map(|_| start(&scene, &alice)).collect();
         mock.called(*endpoint, arrived).await;
         // Requests that were started before the call have joined it by the time it arrives.
         let joined = if *endpoint == Endpoint::Refresh || *is_key_new { others.len() } else { 0 };
         assert_eq!(scene.auth.stats().joined, joined as u64, "{case}");
-        gone.abort();
-        assert!(gone.await.unwrap_err().is_cancelled(), "{case}");
+        dropped.abort();
+        assert!(dropped.await.unwrap_err().is_cancelled(), "{case}");
         held.release();
         for other in others {
             other.await.unwrap().assert_refreshed("alice", case);
@@ -99,10 +99,10 @@ async fn a_client_that_hangs_up_during_the_handler_finds_its_session_refreshed()
     let (slow, entered, _go) = slow_handler();
     scene.app = Router::new().fallback(slow).layer(CrossmintAuthLayer::from(scene.auth.clone()));
     let alice = expired(&stage.mock, "alice");
-    let gone = start(&scene, &alice);
+    let dropped = start(&scene, &alice);
     drop(entered.acquire().await);
-    gone.abort();
-    assert!(gone.await.unwrap_err().is_cancelled());
+    dropped.abort();
+    assert!(dropped.await.unwrap_err().is_cancelled());
     scene.app = quick;
     scene.get(&alice).await.assert_refreshed("alice", "");
     assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, ..NO_CALLS });

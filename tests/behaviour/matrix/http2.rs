@@ -247,7 +247,7 @@ impl Front {
         let stream = TcpStream::from_std(socket.try_clone().unwrap()).unwrap();
         let mut connection = h2::server::handshake(stream).await.unwrap();
         let pings = Arc::new(tokio::sync::Mutex::new(connection.ping_pong().unwrap()));
-        // An error means that the client is gone, or that the connection was interrupted.
+        // An error means that the client has disconnected, or that the connection was interrupted.
         while let Some(Ok((request, respond))) = connection.accept().await {
             tokio::spawn(self.clone().answer(request, respond, Arc::clone(&socket), Arc::clone(&pings)));
         }

@@ -38,10 +38,10 @@ async fn a_logout_succeeds_whatever_happens_to_the_call() {
         let nothing = async || out("").await;
         failure.wait_through(&scene, (Endpoint::Logout, 3, LOGOUT_LIMIT), all, nothing).await;
         nothing().await;
-        let told = 3 * failure.arrivals();
+        let logouts = 3 * failure.arrivals();
         assert_eq!(
             (scene.calls(), mock.calls(Endpoint::Elsewhere)),
-            (Calls { keys: 1, refreshes: 1, logouts: told, ..NO_CALLS }, 0),
+            (Calls { keys: 1, refreshes: 1, logouts, ..NO_CALLS }, 0),
             "{case}"
         );
         if failure.arrivals() > 0 {
@@ -54,10 +54,10 @@ async fn a_logout_succeeds_whatever_happens_to_the_call() {
         for over in [&alice, &carol] {
             scene.get(over).await.assert_ended(ENDED, case);
         }
-        assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, logouts: told, ..NO_CALLS }, "{case}");
+        assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, logouts, ..NO_CALLS }, "{case}");
         // The permits are free again.
         out(&bob.cookie_header()).await;
-        assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, logouts: told + 1, ..NO_CALLS }, "{case}");
+        assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1, logouts: logouts + 1, ..NO_CALLS }, "{case}");
         let ended = if failure.commits() { 4 } else { 1 };
         assert_eq!(live + 1 - mock.live_sessions(), ended, "{case}");
     }
@@ -72,10 +72,10 @@ async fn a_client_that_hangs_up_is_logged_out_all_the_same() {
         let arrived = stage.mock.calls(Endpoint::Logout) + 1;
         let held = hold(&stage.mock, Endpoint::Logout);
         let (app, cookie) = (scene.app.clone(), alice.cookie_header());
-        let gone = tokio::spawn(async move { direct::post(&app, LOGOUT_ROUTE, &cookie).await });
+        let dropped = tokio::spawn(async move { direct::post(&app, LOGOUT_ROUTE, &cookie).await });
         stage.mock.called(Endpoint::Logout, arrived).await;
-        gone.abort();
-        assert!(gone.await.unwrap_err().is_cancelled());
+        dropped.abort();
+        assert!(dropped.await.unwrap_err().is_cancelled());
         held.release();
         scene.auth.wait_idle().await;
         assert!(!stage.mock.is_live(alice.refresh_token()));

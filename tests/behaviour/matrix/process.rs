@@ -76,13 +76,13 @@ fn a_runtime_that_ends_loses_its_calls_and_no_session() {
         }
         mock.inject(endpoint, fault);
         let arrived = mock.calls(endpoint) + 1;
-        let gone = lost.spawn(async move { direct::get(&app, "/me", &cookie).await });
+        let lost_request = lost.spawn(async move { direct::get(&app, "/me", &cookie).await });
         alive.block_on(async {
             mock.called(endpoint, arrived).await;
             let mut waiting = Box::pin(scene.get(&alice));
             assert!((&mut waiting).now_or_never().is_none(), "{case}");
             lost.shutdown_background();
-            assert!(gone.await.unwrap_err().is_cancelled(), "{case}");
+            assert!(lost_request.await.unwrap_err().is_cancelled(), "{case}");
             assert_inconclusive(&waiting.await, OutagePolicy::KeepSession, case);
 
             mock.clear_faults();
@@ -113,11 +113,11 @@ fn a_runtime_that_ends_releases_the_permit_of_its_logout() {
     mock.inject(Endpoint::Logout, Fault::Hang);
     let lost = runtime();
     let (app, cookie) = (scene.app.clone(), alice.cookie_header());
-    let gone = lost.spawn(async move { direct::post(&app, LOGOUT_ROUTE, &cookie).await });
+    let lost_request = lost.spawn(async move { direct::post(&app, LOGOUT_ROUTE, &cookie).await });
     alive.block_on(async {
         mock.called(Endpoint::Logout, 1).await;
         lost.shutdown_background();
-        assert!(gone.await.unwrap_err().is_cancelled());
+        assert!(lost_request.await.unwrap_err().is_cancelled());
         // The call to Crossmint is another task of the runtime that ended.
         scene.auth.wait_idle().await;
         mock.clear_faults();

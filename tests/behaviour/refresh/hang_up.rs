@@ -36,9 +36,9 @@ use crate::support::{
 async fn whenever_a_client_hangs_up_its_next_request_gets_the_new_pair() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for (point, endpoint, committed) in [
-            ("the key set is asked for", Endpoint::Keys, false),
+            ("the key set is requested", Endpoint::Keys, false),
             ("the key set is on its way", Endpoint::Keys, true),
-            ("the refresh is asked for", Endpoint::Refresh, false),
+            ("the refresh is requested", Endpoint::Refresh, false),
             ("the refresh has been carried out", Endpoint::Refresh, true),
         ] {
             let case = format!("{protocol:?}, {point}");
@@ -98,7 +98,7 @@ async fn a_dropped_response_future_does_not_lose_the_new_token() {
 #[tokio::test]
 async fn dropped_waiters_do_not_affect_the_others() {
     // The first of the three requests starts the refresh.
-    for gone in [&[0][..], &[1], &[2], &[0, 1], &[1, 2], &[0, 1, 2]] {
+    for dropped in [&[0][..], &[1], &[2], &[0, 1], &[1, 2], &[0, 1, 2]] {
         for held in [MockCrossmint::hold, MockCrossmint::hold_answers] {
             let mock = MockCrossmint::start().await;
             let auth = auth(&mock);
@@ -109,18 +109,20 @@ async fn dropped_waiters_do_not_affect_the_others() {
             let requests: Vec<_> = (0..3).map(|_| start(&app, &cookie)).collect();
             mock.called(Endpoint::Refresh, 1).await;
             assert_eq!(auth.stats().joined, 2);
-            for request in gone {
+            for request in dropped {
                 requests[*request].abort();
             }
             hold.release();
             for (number, request) in requests.into_iter().enumerate() {
                 match request.await {
-                    Ok(answer) => answer.assert_refreshed("alice", &format!("{number}, without {gone:?}")),
-                    Err(error) => assert!(error.is_cancelled() && gone.contains(&number), "{number}, without {gone:?}"),
+                    Ok(answer) => answer.assert_refreshed("alice", &format!("{number}, without {dropped:?}")),
+                    Err(error) => {
+                        assert!(error.is_cancelled() && dropped.contains(&number), "{number}, without {dropped:?}")
+                    }
                 }
             }
-            get(&app, "/", &cookie).await.assert_refreshed("alice", &format!("after {gone:?}"));
-            assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0), "without {gone:?}");
+            get(&app, "/", &cookie).await.assert_refreshed("alice", &format!("after {dropped:?}"));
+            assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (1, 0), "without {dropped:?}");
         }
     }
 }

@@ -64,7 +64,7 @@ async fn the_answer_is_the_same_whatever_happens_upstream() {
 async fn a_session_that_crossmint_does_not_know_counts_as_logged_out() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
-    for (fault, is_told) in [
+    for (fault, is_ok) in [
         (Fault::Status(400), true),
         (Fault::Status(401), true),
         (Fault::Status(404), true),
@@ -77,8 +77,8 @@ async fn a_session_that_crossmint_does_not_know_counts_as_logged_out() {
         (Fault::Status(500), false),
     ] {
         mock.inject(Endpoint::Logout, fault.clone());
-        let told = auth.logout(Credentials::pair("", mock.sign_in("alice").refresh_token())).await;
-        assert_eq!(told.is_ok(), is_told, "{fault:?}: {told:?}");
+        let outcome = auth.logout(Credentials::pair("", mock.sign_in("alice").refresh_token())).await;
+        assert_eq!(outcome.is_ok(), is_ok, "{fault:?}: {outcome:?}");
     }
 }
 
@@ -238,8 +238,8 @@ async fn a_logout_with_the_rotated_token_revokes_its_successor() {
     let old = expired(&mock, "alice").cookie_header();
     let refreshed = app.get("/me", &old).await;
     assert_signed_out(&app.post(LOGOUT_ROUTE, &old, "").await, "");
-    let told = mock.requests(Endpoint::Logout)[0].json();
-    assert_eq!(told, Some(json!({ "refresh": refreshed.json()["refreshToken"] })));
+    let sent = mock.requests(Endpoint::Logout)[0].json();
+    assert_eq!(sent, Some(json!({ "refresh": refreshed.json()["refreshToken"] })));
     assert_eq!((mock.calls(Endpoint::Logout), mock.live_sessions(), mock.reuse_detections()), (1, 0, 0));
 }
 

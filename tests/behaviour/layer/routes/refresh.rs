@@ -78,9 +78,9 @@ async fn an_unexpected_profile_does_not_fail_the_refresh() {
     for (case, profile) in cases {
         let mock = MockCrossmint::start().await;
         let app = App::serve(&mock).await;
-        let odd = profile.clone();
+        let members = profile.clone();
         mock.edit_refresh_answers(move |answer| {
-            answer["user"].as_object_mut().unwrap().extend(odd.as_object().unwrap().clone());
+            answer["user"].as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
         });
         let answer = app.post("/api/auth/refresh", &expired(&mock, "alice").cookie_header(), "{}").await;
         assert_eq!(answer.status, 200, "{case}");
@@ -304,7 +304,7 @@ async fn a_client_that_expects_100_continue_gets_it_unless_it_is_rejected_at_onc
     let app = App::serve(&mock).await;
     let body = body_with(&mock.one_time_secret("alice"));
     for (case, more, expected) in [
-        ("asked for", "", "HTTP/1.1 100 Continue\r\n\r\n"),
+        ("accepted", "", "HTTP/1.1 100 Continue\r\n\r\n"),
         ("refused", "sec-fetch-site: cross-site\r\n", "HTTP/1.1 403 Forbidden\r\n"),
     ] {
         let mut connection = TcpStream::connect(app.address).await.unwrap();
@@ -314,7 +314,7 @@ async fn a_client_that_expects_100_continue_gets_it_unless_it_is_rejected_at_onc
         let mut first = vec![0; expected.len()];
         connection.read_exact(&mut first).await.unwrap();
         assert_eq!(String::from_utf8(first).unwrap(), expected, "{case}");
-        if case == "asked for" {
+        if case == "accepted" {
             connection.write_all(body.as_bytes()).await.unwrap();
             let mut answer = String::new();
             connection.read_to_string(&mut answer).await.unwrap();
