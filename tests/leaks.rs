@@ -19,7 +19,7 @@ use axum::{Router, body::Body, routing::any};
 use http::{HeaderMap, Method, Request, header::SET_COOKIE};
 use tower::ServiceExt as _;
 use tower_crossmint_auth::{
-    AuthError, Credentials, CrossmintAuth, CrossmintAuthLayer, OutagePolicy, Session,
+    AuthError, AuthMaterial, Credentials, CrossmintAuth, CrossmintAuthLayer, OutagePolicy, Session,
     testing::{Endpoint, Fault, MockCrossmint},
 };
 use tracing::{
@@ -129,8 +129,8 @@ async fn show(session: Session) -> &'static str {
     "shown"
 }
 
-fn material(session: &Session) -> tower_crossmint_auth::AuthMaterial {
-    tower_crossmint_auth::AuthMaterial::new(session.jwt(), session.refresh_token().clone())
+fn material(session: &Session) -> AuthMaterial {
+    AuthMaterial::new(session.jwt(), session.refresh_token().clone())
 }
 
 fn print(value: &impl Debug) {

@@ -314,14 +314,14 @@ async fn policies_are_strict_and_bodies_complete_by_default() {
     let mock = MockCrossmint::start().await;
     let app = app(&auth(&mock));
     assert_eq!(get(&app, "/", "").await.status, 401, "unauthenticated");
-    let alice = mock.session("alice").jwt_lifetime(-60).create().cookie_header();
+    let alice = expired(&mock, "alice").cookie_header();
     let mut foreign = request(Method::POST, "/api/auth/refresh", &alice);
     foreign.headers_mut().insert("origin", "https://app.example.com".parse().unwrap());
     assert_eq!(send(&app, foreign).await.status, 403, "trusted_origins");
     let refreshed = post(&app, "/api/auth/refresh", &alice).await;
     assert!(refreshed.json()["refreshToken"]["secret"].is_string(), "expose_refresh_secret");
     mock.inject(Endpoint::Refresh, Fault::Status(500));
-    let bob = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
+    let bob = expired(&mock, "bob").cookie_header();
     let outage = get(&app, "/", &bob).await;
     assert!((outage.status, outage.clears(&[JWT, REFRESH])) == (401, true), "on_outage");
 }
@@ -362,7 +362,7 @@ async fn time_limits_are_as_documented_or_configured() {
             _ => config.keys_timeout(keys).refresh_timeout(refresh).logout_timeout(logout),
         };
         let auth = CrossmintAuth::new(config.build().unwrap());
-        let alice = mock.session("alice").jwt_lifetime(-60).create();
+        let alice = expired(&mock, "alice");
         let material = AuthMaterial::new("", RefreshToken::new(alice.refresh_token()));
 
         mock.inject(Endpoint::Keys, Fault::Hang);

@@ -12,7 +12,7 @@ use hyper_util::{
 };
 use reqwest::Url;
 use tower_crossmint_auth::{
-    CookieNames, CookieOptions, CorsPreflights, Unauthenticated,
+    CookieNames, CookieOptions, CorsPreflights, CrossmintAuthConfigBuilder, Unauthenticated,
     testing::{Endpoint, MockCrossmint},
 };
 
@@ -354,9 +354,8 @@ async fn a_preflight_is_treated_as_any_request_if_preflights_are_rejected() {
     for (policy, status) in
         [(Unauthenticated::Reject, 401), (Unauthenticated::AllowMissing, 200), (Unauthenticated::Allow, 200)]
     {
-        let config = |config: tower_crossmint_auth::CrossmintAuthConfigBuilder| {
-            config.unauthenticated(policy).cors_preflights(CorsPreflights::Reject)
-        };
+        let config =
+            |config: CrossmintAuthConfigBuilder| config.unauthenticated(policy).cors_preflights(CorsPreflights::Reject);
         let app = App::configured(&mock, config).await;
         let answer = send(&app, Method::OPTIONS, "/me", "", &preflight).await;
         assert_eq!((answer.status, app.served()), (status, usize::from(status == 200)), "{policy:?}");

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL}
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tower_crossmint_auth::{
-    AuthErrorKind, Credentials, CrossmintAuth,
+    AuthErrorKind, Credentials, CrossmintAuth, CrossmintAuthConfigBuilder,
     testing::{Endpoint, MockCrossmint},
 };
 
@@ -87,7 +87,7 @@ async fn the_leeway_the_issuer_and_the_audience_are_as_configured() {
         is_valid: bool,
     }
     let mock = MockCrossmint::start().await;
-    let of = |config: tower_crossmint_auth::CrossmintAuthConfigBuilder| CrossmintAuth::new(config.build().unwrap());
+    let of = |config: CrossmintAuthConfigBuilder| CrossmintAuth::new(config.build().unwrap());
     let strict = of(mock.config().leeway(Duration::ZERO).issuer(mock.issuer()));
     let lenient = of(mock.config().leeway(Duration::from_secs(300)).dangerous_accept_any_audience());
     let other = of(mock.config().audience("other-project"));

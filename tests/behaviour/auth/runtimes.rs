@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use http::{Method, Response};
 use tower::{Layer as _, Service as _};
 use tower_crossmint_auth::{
-    AuthErrorKind, CrossmintAuth, CrossmintAuthLayer, OutagePolicy,
+    AuthError, AuthErrorKind, CrossmintAuth, CrossmintAuthLayer, OutagePolicy,
     testing::{Endpoint, MockCrossmint},
 };
 
@@ -28,7 +28,7 @@ fn the_handle_works_on_one_thread_and_fails_outside_a_runtime() {
     let alice = mock.sign_in("alice");
     let (material, lapsed) = (material(&alice), material(&expired(&mock, "bob")));
 
-    let outside = |name: &str, error: tower_crossmint_auth::AuthError| {
+    let outside = |name: &str, error: AuthError| {
         assert_eq!(error.kind(), AuthErrorKind::Unavailable, "{name}");
     };
     outside("warm_up", auth.warm_up().now_or_never().unwrap().unwrap_err());

@@ -5,6 +5,7 @@ mod unauthenticated;
 use axum::{
     Router,
     http::{Method, header},
+    response::AppendHeaders,
     routing::any,
 };
 use serde_json::json;
@@ -130,7 +131,7 @@ async fn only_a_refresh_changes_the_headers_of_the_inner_response() {
         (header::SET_COOKIE, "theme=dark"),
         (header::SET_COOKIE, "crossmint-jwt-mock-project=the application's own"),
     ];
-    let inner = Router::new().fallback(any(async move || axum::response::AppendHeaders(headers)));
+    let inner = Router::new().fallback(any(async move || AppendHeaders(headers)));
     let app = App::of(CrossmintAuth::new(mock.config().build().unwrap()), inner).await;
     let fields = |answer: &Answer, name: &str| -> Vec<String> {
         answer.headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()

@@ -1,5 +1,6 @@
 //! How cookies are written and cleared.
 
+use axum::{Router, response::AppendHeaders, routing::any};
 use http::HeaderMap;
 use serde_json::{Value, json};
 use tower_crossmint_auth::{
@@ -232,8 +233,8 @@ async fn a_response_that_sets_cookies_is_not_cacheable() {
         ("x-accel-expires", "600"),
         ("edge-control", "max-age=600"),
     ];
-    let page = axum::routing::any(move || async move { (axum::response::AppendHeaders(caching), "page") });
-    let inner = axum::Router::new().fallback(page);
+    let page = any(move || async move { (AppendHeaders(caching), "page") });
+    let inner = Router::new().fallback(page);
     let config = mock.config().unauthenticated(Unauthenticated::Allow).build().unwrap();
     let app = App::of(CrossmintAuth::new(config), inner).await;
     let seen = |answer: &Answer| {

@@ -70,7 +70,7 @@ async fn a_refreshed_jwt_with_a_new_key_reloads_the_set_during_the_cooldown() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
     auth.warm_up().await.unwrap();
-    let alice = mock.session("alice").jwt_lifetime(-60).create();
+    let alice = expired(&mock, "alice");
     mock.rotate_keys();
     let answer = get(&app(&auth), "/", &alice.cookie_header()).await;
     assert_eq!((answer.status, answer.user().as_deref()), (200, Some("alice")));
@@ -219,7 +219,7 @@ async fn a_failing_cold_start_backs_off_and_recovers() {
     let auth = auth(&mock);
     let app = app(&auth);
     let valid = mock.sign_in("alice").cookie_header();
-    let expired = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
+    let expired = expired(&mock, "bob").cookie_header();
     mock.inject(Endpoint::Keys, Fault::Status(500));
     // The seconds that pass, and the calls made until then.
     for (pause, calls) in [(0, 1), (0, 1), (1, 2), (1, 2), (1, 3), (3, 3), (1, 4)] {
@@ -244,7 +244,7 @@ async fn no_fault_of_the_key_set_causes_a_refresh() {
         let mock = MockCrossmint::start().await;
         mock.inject(Endpoint::Keys, fault);
         let auth = with_short_time_limit(&mock);
-        for session in [mock.sign_in("alice"), mock.session("bob").jwt_lifetime(-60).create()] {
+        for session in [mock.sign_in("alice"), expired(&mock, "bob")] {
             assert_eq!(get(&app(&auth), "/", &session.cookie_header()).await.status, 401, "{name}");
             assert!(mock.is_live(session.refresh_token()), "{name}");
         }

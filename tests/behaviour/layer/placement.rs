@@ -8,7 +8,10 @@ use http::Method;
 use tower::{Layer as _, ServiceBuilder};
 use tower_crossmint_auth::{CrossmintAuth, CrossmintAuthLayer, Session, testing::MockCrossmint};
 
-use crate::support::direct::{self, auth, request};
+use crate::support::{
+    direct::{self, auth, request},
+    mock::expired,
+};
 
 #[tokio::test]
 async fn layer_guards_all_paths_and_answers_both_routes() {
@@ -166,7 +169,7 @@ impl Shop {
     async fn outcome(&self, app: &Router, path: &str) -> &'static str {
         let is_route = path.ends_with("/refresh") || path.ends_with("/logout");
         let method = if is_route { Method::POST } else { Method::GET };
-        let expired = self.mock.session("alice").jwt_lifetime(-60).create().cookie_header();
+        let expired = expired(&self.mock, "alice").cookie_header();
         let signed_in = direct::send(app, request(method.clone(), path, &expired)).await;
         let anonymous = direct::send(app, request(method, path, "")).await;
         let cookies = signed_in.set_cookie().len();

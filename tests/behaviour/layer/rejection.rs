@@ -1,9 +1,14 @@
 //! The responses to rejected requests.
 
-use axum::{body::Body, extract::Request, http::Method};
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::Request,
+    http::Method,
+};
 use serde_json::{Value, json};
 use tower_crossmint_auth::{
-    AuthError, AuthErrorKind, Credentials, Unauthenticated,
+    AuthError, AuthErrorKind, Credentials, CrossmintAuth, Session, Unauthenticated,
     testing::{Endpoint, Fault, MockCrossmint},
 };
 
@@ -213,7 +218,7 @@ async fn a_session_that_is_already_in_the_extensions_is_removed() {
             request = request.header(*name, *value);
         }
         let response = app.call(request.extension(planted).body(Body::empty()).unwrap()).await;
-        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
         let seen = (app.served() == 1).then(|| serde_json::from_slice::<Value>(&body).unwrap()["user"].clone());
         assert_eq!(seen, user, "{case}");
     }
@@ -275,9 +280,9 @@ async fn the_layer_adds_no_cors_headers() {
 #[tokio::test]
 async fn a_rejection_by_the_extractor_equals_one_by_the_layer() {
     let mock = MockCrossmint::start().await;
-    let inner = axum::Router::new().fallback(async |_: tower_crossmint_auth::Session| "in");
+    let inner = Router::new().fallback(async |_: Session| "in");
     let config = mock.config().unauthenticated(Unauthenticated::Allow).build().unwrap();
-    let app = App::of(tower_crossmint_auth::CrossmintAuth::new(config), inner).await;
+    let app = App::of(CrossmintAuth::new(config), inner).await;
     let answer = app.get("/me", "").await;
     assert_eq!((answer.status, &*answer.body), (401, &*unauthorized(SIGN_IN)));
     assert_eq!((answer.header("cache-control"), answer.header("www-authenticate")), ("no-store", "Bearer"));

@@ -62,8 +62,8 @@ async fn the_service_runs_on_a_bare_hyper_server() {
             Box::new(move |request| sender.send_request(request).map(Result::unwrap).boxed())
         };
         let alice = mock.sign_in("alice").cookie_header();
-        let bob = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
-        let carol = mock.session("carol").jwt_lifetime(-60).create().cookie_header();
+        let bob = expired(&mock, "bob").cookie_header();
+        let carol = expired(&mock, "carol").cookie_header();
         let cases = [
             Row {
                 name: "valid",

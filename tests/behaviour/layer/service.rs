@@ -23,7 +23,10 @@ use tower_crossmint_auth::{
     testing::{Endpoint, MockCrossmint},
 };
 
-use crate::support::direct::{auth, request};
+use crate::support::{
+    direct::{auth, request},
+    mock::expired,
+};
 
 #[test]
 fn the_public_types_can_cross_threads() {
@@ -55,8 +58,8 @@ async fn the_inner_service_is_called_at_most_once_and_only_when_ready() {
     }
     let mock = MockCrossmint::start().await;
     let layer = CrossmintAuthLayer::from(auth(&mock));
-    let expired = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
-    let revoked = mock.session("carol").jwt_lifetime(-60).create();
+    let bob = expired(&mock, "bob").cookie_header();
+    let revoked = expired(&mock, "carol");
     mock.revoke(revoked.refresh_token());
     let valid = mock.sign_in("alice").cookie_header();
     let cases = [
@@ -69,8 +72,8 @@ async fn the_inner_service_is_called_at_most_once_and_only_when_ready() {
             calls: 1,
         },
         Row { name: "valid", method: Method::GET, path: "/", cookie: &valid, status: 200, calls: 1 },
-        Row { name: "refreshed", method: Method::GET, path: "/", cookie: &expired, status: 200, calls: 1 },
-        Row { name: "refreshed a moment ago", method: Method::GET, path: "/", cookie: &expired, status: 200, calls: 1 },
+        Row { name: "refreshed", method: Method::GET, path: "/", cookie: &bob, status: 200, calls: 1 },
+        Row { name: "refreshed a moment ago", method: Method::GET, path: "/", cookie: &bob, status: 200, calls: 1 },
         Row { name: "anonymous", method: Method::GET, path: "/", cookie: "", status: 401, calls: 0 },
         Row {
             name: "refused",
@@ -88,19 +91,12 @@ async fn the_inner_service_is_called_at_most_once_and_only_when_ready() {
             status: 401,
             calls: 0,
         },
-        Row {
-            name: "a refresh",
-            method: Method::POST,
-            path: "/api/auth/refresh",
-            cookie: &expired,
-            status: 200,
-            calls: 0,
-        },
+        Row { name: "a refresh", method: Method::POST, path: "/api/auth/refresh", cookie: &bob, status: 200, calls: 0 },
         Row {
             name: "a refresh by the wrong method",
             method: Method::GET,
             path: "/api/auth/refresh",
-            cookie: &expired,
+            cookie: &bob,
             status: 405,
             calls: 0,
         },
@@ -126,7 +122,7 @@ async fn errors_of_the_inner_service_pass_through() {
     let mock = MockCrossmint::start().await;
     let layer = CrossmintAuthLayer::from(auth(&mock));
     let alice = mock.sign_in("alice").cookie_header();
-    let bob = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
+    let bob = expired(&mock, "bob").cookie_header();
 
     let mut broken = layer.layer(Strict { broken: true, ..Strict::default() });
     assert_eq!(ServiceExt::<Request<Inner>>::ready(&mut broken).await.err(), Some("broken"));
@@ -179,7 +175,7 @@ async fn a_refresh_that_hangs_holds_no_concurrency_permit() {
     let service = ServiceBuilder::new().layer(layer).concurrency_limit(1).service(service_fn(greet));
     let hold = mock.hold(Endpoint::Refresh);
     let (mut first, mut second) = (service.clone(), service);
-    let bob = mock.session("bob").jwt_lifetime(-60).create().cookie_header();
+    let bob = expired(&mock, "bob").cookie_header();
     let hanging = first.ready().await.unwrap().call(request(Method::GET, "/", &bob));
     let mut hanging = tokio::spawn(hanging);
     mock.called(Endpoint::Refresh, 1).await;
@@ -227,7 +223,7 @@ async fn a_time_limit_around_the_layer_loses_no_token() {
     let layer = CrossmintAuthLayer::from(auth);
     let limit = TimeoutLayer::new(Duration::from_millis(50));
     let service = ServiceBuilder::new().layer(limit).layer(layer.clone()).service(Strict::default());
-    let alice = mock.session("alice").jwt_lifetime(-60).create().cookie_header();
+    let alice = expired(&mock, "alice").cookie_header();
     let hold = mock.hold_answers(Endpoint::Refresh);
     let error = service.oneshot(request(Method::GET, "/", &alice)).await.unwrap_err();
     assert!(error.is::<tower::timeout::error::Elapsed>());

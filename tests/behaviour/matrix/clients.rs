@@ -16,7 +16,8 @@ use crate::{
     support::{
         answer::Answer,
         clock::pass,
-        direct::{self, slow_handler},
+        direct,
+        gate::Gate,
         mock::{Calls, NO_CALLS, expired},
     },
 };
@@ -96,11 +97,11 @@ async fn a_client_that_hangs_up_during_the_handler_finds_its_session_refreshed()
     let stage = Stage::new(keeping).await;
     let mut scene = Scene::of(&stage);
     let quick = scene.app.clone();
-    let (slow, entered, _go) = slow_handler();
-    scene.app = Router::new().fallback(slow).layer(CrossmintAuthLayer::from(scene.auth.clone()));
+    let gate = Gate::new();
+    scene.app = Router::new().fallback(gate.handler()).layer(CrossmintAuthLayer::from(scene.auth.clone()));
     let alice = expired(&stage.mock, "alice");
     let dropped = start(&scene, &alice);
-    drop(entered.acquire().await);
+    gate.entered().await;
     dropped.abort();
     assert!(dropped.await.unwrap_err().is_cancelled());
     scene.app = quick;

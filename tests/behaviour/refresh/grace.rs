@@ -1,6 +1,6 @@
 //! The grace period of rotated tokens.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Router,
@@ -9,7 +9,6 @@ use axum::{
 };
 use futures_util::FutureExt as _;
 use http::{Method, Request, Response};
-use tokio::sync::Semaphore;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_crossmint_auth::{
     CrossmintAuth, CrossmintAuthLayer, OutagePolicy,
@@ -20,8 +19,9 @@ use tracing::Level;
 use crate::support::{
     app::who,
     clock::pass,
-    direct::{app, auth, get, post, request, slow_handler, start},
+    direct::{app, auth, get, post, request, start},
     events::Events,
+    gate::Gate,
     mock::expired,
 };
 
@@ -102,31 +102,28 @@ async fn the_grace_period_starts_when_the_response_with_the_successor_ends() {
         let case = &format!("{ending:?} after {seconds} s");
         let mock = MockCrossmint::start().await;
         let auth = auth(&mock);
-        let (entered, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-        let slow = service_fn({
-            let (entered, go) = (Arc::clone(&entered), Arc::clone(&go));
-            move |_: Request<Body>| {
-                let (entered, go) = (Arc::clone(&entered), Arc::clone(&go));
-                async move {
-                    entered.add_permits(1);
-                    drop(go.acquire().await);
-                    match ending {
-                        Error => Err("on purpose"),
-                        Panic => panic!("on purpose"),
-                        Delivered | Dropped => Ok(Response::new(Body::empty())),
-                    }
+        let gate = Gate::new();
+        let inner = gate.clone();
+        let slow = service_fn(move |_: Request<Body>| {
+            let gate = inner.clone();
+            async move {
+                gate.pass().await;
+                match ending {
+                    Error => Err("on purpose"),
+                    Panic => panic!("on purpose"),
+                    Delivered | Dropped => Ok(Response::new(Body::empty())),
                 }
             }
         });
         let cookie = expired(&mock, "alice").cookie_header();
         let slow = CrossmintAuthLayer::from(auth.clone()).layer(slow);
         let slow = tokio::spawn(slow.oneshot(request(Method::GET, "/", &cookie)));
-        drop(entered.acquire().await);
+        gate.entered().await;
         pass(Duration::from_secs(seconds)).await;
         if let Dropped = ending {
             slow.abort();
         }
-        go.close();
+        gate.open();
         match (ending, slow.await) {
             (Delivered, Ok(Ok(response))) => {
                 assert_eq!(response.headers().get_all("set-cookie").iter().count(), 2, "{case}");
@@ -187,17 +184,17 @@ async fn a_waiter_that_is_polled_late_still_gets_its_successor() {
 async fn a_slow_response_does_not_bring_a_rotated_token_back() {
     let mock = MockCrossmint::start().await;
     let auth = auth(&mock);
-    let (slow, entered, go) = slow_handler();
-    let app = Router::new().route("/slow", slow).fallback(any(who)).layer(CrossmintAuthLayer::from(auth));
+    let gate = Gate::new();
+    let app = Router::new().route("/slow", gate.handler()).fallback(any(who)).layer(CrossmintAuthLayer::from(auth));
     let cookie = expired(&mock, "alice").cookie_header();
     let waiting = tokio::spawn({
         let (app, cookie) = (app.clone(), cookie.clone());
         async move { get(&app, "/slow", &cookie).await }
     });
-    drop(entered.acquire().await);
+    gate.entered().await;
     let quick = get(&app, "/", &cookie).await;
     let newer = post(&app, "/api/auth/refresh", &quick.refresh_token_cookie()).await;
-    go.close();
+    gate.open();
     let slow = waiting.await.unwrap();
     // The browser keeps the cookies of the last response.
     assert_eq!(slow.refresh_token(), newer.refresh_token());

@@ -28,7 +28,8 @@ use tower_crossmint_auth::{
 use crate::support::{
     answer::REFRESH,
     app::{App, who},
-    direct::{app, auth, get, request, slow_handler, start},
+    direct::{app, auth, get, request, start},
+    gate::Gate,
     mock::{Calls, NO_CALLS, calls, expired},
 };
 
@@ -168,14 +169,15 @@ async fn a_request_dropped_while_its_new_token_is_verified_does_not_lose_it() {
 #[tokio::test]
 async fn a_request_dropped_in_a_slow_handler_does_not_lose_the_new_token() {
     let mock = MockCrossmint::start().await;
-    let (slow, entered, _go) = slow_handler();
-    let app = Router::new().route("/slow", slow).fallback(any(who)).layer(CrossmintAuthLayer::from(auth(&mock)));
+    let gate = Gate::new();
+    let app =
+        Router::new().route("/slow", gate.handler()).fallback(any(who)).layer(CrossmintAuthLayer::from(auth(&mock)));
     let cookie = expired(&mock, "alice").cookie_header();
     let request = tokio::spawn({
         let (app, cookie) = (app.clone(), cookie.clone());
         async move { get(&app, "/slow", &cookie).await }
     });
-    drop(entered.acquire().await);
+    gate.entered().await;
     request.abort();
     assert!(request.await.unwrap_err().is_cancelled());
     get(&app, "/", &cookie).await.assert_refreshed("alice", "the next one");

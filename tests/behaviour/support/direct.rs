@@ -1,19 +1,12 @@
 //! Requests without a connection: a test can hold the response future, and drop it.
 
-use std::sync::Arc;
-
-use axum::{
-    Router,
-    body::Body,
-    routing::{MethodRouter, any},
-};
+use axum::{Router, body::Body, routing::any};
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
     task::JoinHandle,
 };
 use tower::ServiceExt as _;
@@ -62,17 +55,4 @@ pub(crate) async fn http2(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'stat
     let (client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
     tokio::spawn(connection);
     client
-}
-
-/// Makes a handler that adds a permit to the first semaphore, and answers once the second one is closed.
-pub(crate) fn slow_handler() -> (MethodRouter, Arc<Semaphore>, Arc<Semaphore>) {
-    let (entered, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let handler = any({
-        let (entered, go) = (Arc::clone(&entered), Arc::clone(&go));
-        async move || {
-            entered.add_permits(1);
-            drop(go.acquire().await);
-        }
-    });
-    (handler, entered, go)
 }

@@ -132,7 +132,7 @@ async fn the_built_in_client_follows_no_redirect_and_inflates_nothing() {
     auth.warm_up().await.unwrap();
     for fault in [Fault::Redirect(307, elsewhere.base_url().to_owned()), Fault::CompressedBomb] {
         mock.inject(Endpoint::Refresh, fault.clone());
-        let bob = mock.session("bob").jwt_lifetime(-60).create();
+        let bob = expired(&mock, "bob");
         let error = auth.refresh(bob.refresh_token()).await.unwrap_err().kind();
         assert!(matches!(error, AuthErrorKind::Unavailable | AuthErrorKind::UnusableAnswer), "{fault:?}");
     }

@@ -15,8 +15,9 @@ use crate::support::{
     answer::{Answer, ENDED, JWT, LOGOUT_ROUTE, REFRESH},
     app::App,
     clock::pass,
-    direct::{app, auth, get, post, slow_handler},
+    direct::{app, auth, get, post},
     events::Events,
+    gate::Gate,
     mock::{Calls, NO_CALLS, beyond, calls, expired},
 };
 
@@ -246,13 +247,13 @@ async fn a_logout_with_the_rotated_token_revokes_its_successor() {
 #[tokio::test]
 async fn no_response_sets_a_session_that_was_logged_out_meanwhile() {
     let mock = MockCrossmint::start().await;
-    let (slow, entered, go) = slow_handler();
-    let app = Router::new().fallback(slow).layer(CrossmintAuthLayer::from(auth(&mock)));
+    let gate = Gate::new();
+    let app = Router::new().fallback(gate.handler()).layer(CrossmintAuthLayer::from(auth(&mock)));
     let cookie = expired(&mock, "alice").cookie_header();
     let (slow, ()) = tokio::join!(get(&app, "/", &cookie), async {
-        drop(entered.acquire().await);
+        gate.entered().await;
         assert!(post(&app, LOGOUT_ROUTE, &cookie).await.clears(&[JWT, REFRESH]));
-        go.close();
+        gate.open();
     });
     assert_eq!((slow.status, slow.set_cookie().len()), (200, 0));
 }

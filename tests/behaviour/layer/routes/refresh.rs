@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use axum::{body::Body, extract::Request, http::Method};
+use axum::{
+    body::{Body, to_bytes},
+    extract::Request,
+    http::Method,
+};
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::{
@@ -345,7 +349,7 @@ async fn post_stream(
     let request = Request::post(REFRESH_ROUTE).header("content-type", "application/json");
     let request = request.header("cookie", format!("{REFRESH}=x")).body(Body::from_stream(body)).unwrap();
     let (head, body) = app.call(request).await.into_parts();
-    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let body = to_bytes(body, 1 << 20).await.unwrap();
     Answer { status: head.status.as_u16(), headers: head.headers, body: String::from_utf8(body.to_vec()).unwrap() }
 }
 
