@@ -275,7 +275,7 @@ fn faults(redirect: &str) -> Vec<(&'static str, Fault)> {
         ("cut off", Fault::EarlyEof),
         ("hang", Fault::Hang),
         ("a byte a second", Fault::SlowBody),
-        ("a bomb", Fault::CompressedBomb),
+        ("a compressed bomb", Fault::CompressedBomb),
     ]
 }
 

@@ -112,7 +112,7 @@ async fn a_client_that_hangs_up_during_the_handler_finds_its_session_refreshed()
 #[tokio::test]
 async fn a_late_answer_is_not_lost() {
     let stage = Stage::new(keeping).await;
-    for (case, is_held) in [("before the fact", BEFORE), ("after it", AFTER)] {
+    for (case, is_held) in [("before processing", BEFORE), ("after it", AFTER)] {
         let scene = Scene::of(&stage);
         let mock = &stage.mock;
         scene.auth.warm_up().await.unwrap();
@@ -120,7 +120,7 @@ async fn a_late_answer_is_not_lost() {
         let hold = is_held(mock, Endpoint::Refresh);
         let hang = Failure { name: case, mode: Mode::Answers(Fault::Hang), conclusion: Conclusion::Nothing };
         let crowd = scene.crowd(&alice, CROWD);
-        for answer in hang.wait_through(&scene, (Endpoint::Refresh, 1, REFRESH_LIMIT), crowd, async || ()).await {
+        for answer in hang.wait_through(&scene, Endpoint::Refresh, 1, crowd, async || ()).await {
             assert_inconclusive(&answer, OutagePolicy::KeepSession, case);
         }
         pass(REFRESH_LIMIT / 10).await;

@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -17,7 +16,7 @@ use tower_crossmint_auth::{
 };
 
 use crate::{
-    matrix::stage::{CONNECT_LIMIT, Scene, Stage, assert_inconclusive},
+    matrix::stage::{CONNECT_LIMIT, Scene, Stage, assert_inconclusive, time_limit},
     support::{
         answer::{Answer, ENDED},
         clock::pass,
@@ -151,7 +150,8 @@ impl Failure {
     pub(super) async fn wait_through<T>(
         &self,
         Scene { mock, .. }: &Scene,
-        (endpoint, calls, limit): (Endpoint, usize, Duration),
+        endpoint: Endpoint,
+        calls: usize,
         answers: impl Future<Output = T>,
         meanwhile: impl AsyncFnOnce(),
     ) -> T {
@@ -175,7 +175,7 @@ impl Failure {
                 mock.called(endpoint, arrived).await;
             }
             meanwhile().await;
-            pass(limit).await;
+            pass(time_limit(endpoint)).await;
         };
         tokio::join!(answers, clock).0
     }
@@ -184,7 +184,7 @@ impl Failure {
 impl Conclusion {
     /// Asserts the response to a request with this conclusion.
     #[track_caller]
-    pub(super) fn assert_given(self, answer: &Answer, policy: OutagePolicy, case: &str) {
+    pub(super) fn assert_response(self, answer: &Answer, policy: OutagePolicy, case: &str) {
         if self == Self::Refused {
             answer.assert_ended(ENDED, case);
         } else {
@@ -193,7 +193,7 @@ impl Conclusion {
     }
 
     /// Returns for how many seconds the token is not sent again.
-    pub(super) fn memory(self) -> u64 {
+    pub(super) fn pause(self) -> u64 {
         match self {
             Self::Nothing => 0,
             Self::Unusable => UNUSABLE_PAUSE,
@@ -222,10 +222,10 @@ pub(super) fn failures() -> Vec<Failure> {
         ("accepted, then silence", IsSilent, Nothing),
         ("unreachable", IsUnreachable, Nothing),
         ("a hang", Answers(Fault::Hang), Nothing),
-        ("a hang after the fact", Answers(Fault::HangAfterCommit), Nothing),
+        ("a hang after processing", Answers(Fault::HangAfterCommit), Nothing),
         ("a byte a second", Answers(Fault::SlowBody), Nothing),
         ("a reset before the status", Answers(Fault::Reset), Nothing),
-        ("a reset after the fact", Answers(Fault::LoseAnswer), Nothing),
+        ("a reset after processing", Answers(Fault::LoseAnswer), Nothing),
         ("a reset within the body", Answers(Fault::ResetMidBody), Nothing),
         ("a body cut off", Answers(Fault::EarlyEof), Nothing),
         ("204", body(204, b""), Unusable),
@@ -252,7 +252,7 @@ pub(super) fn failures() -> Vec<Failure> {
         ("null", body(200, b"null"), Unusable),
         ("an endless body", Answers(Fault::Endless), Unusable),
         ("a huge body", Answers(Fault::Huge(10 << 20)), Unusable),
-        ("a bomb", Answers(Fault::CompressedBomb), Unusable),
+        ("a compressed bomb", Answers(Fault::CompressedBomb), Unusable),
     ];
     rows.extend(
         [("302", 302), ("303", 303), ("307", 307), ("308", 308)].map(|(name, code)| (name, redirect(code), Nothing)),
@@ -280,7 +280,7 @@ pub(super) fn typical(failures: Vec<Failure>) -> impl Iterator<Item = Failure> {
         "refused",
         "accepted, then silence",
         "unreachable",
-        "a hang after the fact",
+        "a hang after processing",
         "a body cut off",
         "401",
         "429",

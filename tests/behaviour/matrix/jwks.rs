@@ -11,7 +11,7 @@ use tower_crossmint_auth::{
 use crate::{
     matrix::{
         failures::{Conclusion, Failure, Mode, failures, typical},
-        stage::{CROWD, KEYS_LIMIT, LOGOUT_LIMIT, Scene, Stage, assert_inconclusive, keeping},
+        stage::{CROWD, Scene, Stage, assert_inconclusive, keeping},
     },
     support::{
         answer::LOGOUT_ROUTE,
@@ -69,7 +69,7 @@ async fn without_a_usable_set(failure: &Failure, stage: &Stage, policy: OutagePo
 
     failure.begin(&scene, Endpoint::Keys).await;
     let crowd = async { tokio::join!(scene.crowd(&valid, CROWD), scene.get(&lapsed)) };
-    let (answers, other) = failure.wait_through(&scene, (Endpoint::Keys, 1, KEYS_LIMIT), crowd, async || ()).await;
+    let (answers, other) = failure.wait_through(&scene, Endpoint::Keys, 1, crowd, async || ()).await;
     answers.iter().chain([&other]).for_each(|answer| assert_inconclusive(answer, policy, case));
     if policy == KEEP && failure.requested_pause() > 0 {
         assert_eq!(other.header("retry-after"), failure.requested_pause().to_string(), "{case}");
@@ -110,7 +110,7 @@ async fn a_fresh_set_serves_known_keys_and_is_reloaded_once_for_an_unknown_one()
         pass(COOLDOWN).await;
         let crowd = scene.crowd(&unknown, CROWD);
         let meanwhile = async || scene.get(&known).await.assert_passed("alice", case);
-        for answer in failure.wait_through(&scene, (Endpoint::Keys, 1, KEYS_LIMIT), crowd, meanwhile).await {
+        for answer in failure.wait_through(&scene, Endpoint::Keys, 1, crowd, meanwhile).await {
             assert_inconclusive(&answer, KEEP, case);
         }
         scene.get(&known).await.assert_passed("alice", case);
@@ -148,7 +148,7 @@ async fn a_stale_set_serves_while_one_reload_fails_in_the_background() {
             scene.auth.wait_idle().await;
             assert_eq!(stats().failed_reloads, 1, "{case}");
         };
-        failure.wait_through(&scene, (Endpoint::Keys, 1, KEYS_LIMIT), failed, all_pass).await;
+        failure.wait_through(&scene, Endpoint::Keys, 1, failed, all_pass).await;
         let loads = 1 + failure.arrivals();
         assert_eq!(scene.calls(), Calls { keys: loads, ..NO_CALLS }, "{case}");
         if !failure.lasts() {
@@ -200,12 +200,12 @@ async fn a_handshake_that_fails_is_an_outage() {
         failure.begin(&scene, Endpoint::Elsewhere).await;
         let (valid, lapsed) = (mock.sign_in("alice"), expired(mock, "bob"));
         let both = async { tokio::join!(scene.get(&valid), scene.get(&lapsed)) };
-        let (valid, lapsed) = failure.wait_through(&scene, (Endpoint::Keys, 1, KEYS_LIMIT), both, async || ()).await;
+        let (valid, lapsed) = failure.wait_through(&scene, Endpoint::Keys, 1, both, async || ()).await;
         assert_inconclusive(&valid, KEEP, name);
         assert_inconclusive(&lapsed, KEEP, name);
         let carol = mock.sign_in("carol").cookie_header();
         let logout = scene.post(LOGOUT_ROUTE, &carol);
-        let logout = failure.wait_through(&scene, (Endpoint::Logout, 1, LOGOUT_LIMIT), logout, async || ()).await;
+        let logout = failure.wait_through(&scene, Endpoint::Logout, 1, logout, async || ()).await;
         assert_eq!((logout.status, logout.set_cookie().len()), (200, 2), "{name}");
         assert_eq!((scene.calls(), scene.auth.stats().failed_reloads), (NO_CALLS, 1), "{name}");
         failure.end(&scene);

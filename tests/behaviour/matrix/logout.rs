@@ -6,7 +6,7 @@ use tower_crossmint_auth::testing::{Endpoint, MockCrossmint};
 use crate::{
     matrix::{
         failures::failures,
-        stage::{LOGOUT_LIMIT, Scene, Stage, keeping},
+        stage::{Scene, Stage, keeping},
     },
     support::{
         answer::{ENDED, JWT, LOGOUT_ROUTE, REFRESH},
@@ -36,7 +36,7 @@ async fn a_logout_succeeds_whatever_happens_to_the_call() {
         let [unknown, valid, rotated] = cookies.each_ref().map(|cookie| out(cookie));
         let all = async { tokio::join!(unknown, valid, rotated) };
         let nothing = async || out("").await;
-        failure.wait_through(&scene, (Endpoint::Logout, 3, LOGOUT_LIMIT), all, nothing).await;
+        failure.wait_through(&scene, Endpoint::Logout, 3, all, nothing).await;
         nothing().await;
         let logouts = 3 * failure.arrivals();
         assert_eq!(

@@ -60,7 +60,7 @@ fn a_runtime_that_ends_loses_its_calls_and_no_session() {
             calls: Calls { keys: 1, refreshes: 2, ..NO_CALLS },
         },
         Row {
-            case: "a refresh after the fact",
+            case: "a refresh after processing",
             endpoint: Endpoint::Refresh,
             fault: Fault::HangAfterCommit,
             calls: Calls { keys: 1, refreshes: 2, ..NO_CALLS },

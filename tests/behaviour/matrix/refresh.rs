@@ -12,7 +12,7 @@ use tower_crossmint_auth::{
 use crate::{
     matrix::{
         failures::{Conclusion, Failure, Mode, failures, typical},
-        stage::{CROWD, KEYS_LIMIT, REFRESH_LIMIT, Scene, Stage, assert_inconclusive, keeping},
+        stage::{CROWD, Scene, Stage, assert_inconclusive, keeping},
     },
     support::{
         answer::{ENDED, LOGOUT_ROUTE},
@@ -26,12 +26,12 @@ fn refresh_failures(mock: &MockCrossmint) -> Vec<Failure> {
     let jwt = |jwt: &str| json!({ "jwt": jwt });
     let forged = mock.sign_in("alice").jwt().rsplit_once('.').unwrap().0.to_owned() + "." + &"A".repeat(342);
     let edits = [
-        ("a JWT that is none", jwt("x.y.z")),
+        ("no JWT", jwt("x.y.z")),
         ("a forged JWT", jwt(&forged)),
         ("an expired JWT", jwt(expired(mock, "alice").jwt())),
         ("a JWT for another project", jwt(mock.session("alice").audience("other").create().jwt())),
         ("a JWT of another user", jwt(mock.sign_in("mallory").jwt())),
-        ("a JWT that is no text", json!({ "jwt": 5 })),
+        ("a JWT that is a number", json!({ "jwt": 5 })),
     ];
     let long = "x".repeat(4096);
     let suffixes = [
@@ -87,8 +87,8 @@ async fn a_failed_refresh(failure: &Failure, stage: &Stage, policy: OutagePolicy
         latecomer.assert_refreshed("carol", case);
         assert_eq!(latecomer.cookie_header(), successor.cookie_header(), "{case}");
     };
-    let (one, crowd) = failure.wait_through(&scene, (Endpoint::Refresh, 2, REFRESH_LIMIT), both, warm).await;
-    crowd.iter().chain([&one]).for_each(|answer| conclusion.assert_given(answer, policy, case));
+    let (one, crowd) = failure.wait_through(&scene, Endpoint::Refresh, 2, both, warm).await;
+    crowd.iter().chain([&one]).for_each(|answer| conclusion.assert_response(answer, policy, case));
     warm().await;
     let sent = failure.arrivals();
     assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 1 + 2 * sent, ..NO_CALLS }, "{case}");
@@ -100,10 +100,10 @@ async fn a_failed_refresh(failure: &Failure, stage: &Stage, policy: OutagePolicy
         scene.auth.wait_idle().await;
     }
     failure.end(&scene);
-    if conclusion.memory() > 0 {
-        for pause in [0, conclusion.memory() - 1] {
+    if conclusion.pause() > 0 {
+        for pause in [0, conclusion.pause() - 1] {
             pass(Duration::from_secs(pause)).await;
-            conclusion.assert_given(&scene.get(&alice).await, policy, &format!("{case}, after {pause} s"));
+            conclusion.assert_response(&scene.get(&alice).await, policy, &format!("{case}, after {pause} s"));
             assert_eq!(scene.sent(&alice), sent, "{case}, after {pause} s");
         }
         pass(Duration::from_secs(1)).await;
@@ -141,7 +141,7 @@ async fn hanging_refreshes_do_not_delay_requests_that_need_no_permit() {
         scene.get(&valid).await.assert_passed("alice", "valid");
         scene.get(&carol).await.assert_refreshed("carol", "a latecomer");
     };
-    for answer in hang.wait_through(&scene, (Endpoint::Refresh, 1, REFRESH_LIMIT), waiting, meanwhile).await {
+    for answer in hang.wait_through(&scene, Endpoint::Refresh, 1, waiting, meanwhile).await {
         assert_inconclusive(&answer, OutagePolicy::KeepSession, "waited");
     }
     assert_eq!(scene.calls(), Calls { keys: 1, refreshes: 2, ..NO_CALLS });
@@ -169,7 +169,7 @@ async fn a_pair_whose_key_is_unavailable_is_stored_unverified_and_accepted_later
         failure.begin(&scene, Endpoint::Keys).await;
         let alice = expired(mock, "alice");
         let crowd = scene.crowd(&alice, CROWD);
-        for answer in failure.wait_through(&scene, (Endpoint::Keys, 1, KEYS_LIMIT), crowd, async || ()).await {
+        for answer in failure.wait_through(&scene, Endpoint::Keys, 1, crowd, async || ()).await {
             assert_eq!((answer.status, answer.stores_a_session()), (503, true), "{case}: {answer:?}");
         }
         assert_eq!(scene.calls(), Calls { keys: 2, refreshes: 1, ..NO_CALLS }, "{case}");

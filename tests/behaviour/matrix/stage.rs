@@ -113,6 +113,16 @@ pub(super) fn keeping(config: CrossmintAuthConfigBuilder) -> CrossmintAuthConfig
     config.on_outage(OutagePolicy::KeepSession)
 }
 
+/// Returns the default time limit of the calls to an endpoint.
+pub(super) fn time_limit(endpoint: Endpoint) -> Duration {
+    match endpoint {
+        Endpoint::Keys => KEYS_LIMIT,
+        Endpoint::Refresh => REFRESH_LIMIT,
+        Endpoint::Logout => LOGOUT_LIMIT,
+        other => panic!("{other:?} has no time limit"),
+    }
+}
+
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 pub(super) const KEYS_LIMIT: Duration = Duration::from_secs(5);
 pub(super) const REFRESH_LIMIT: Duration = Duration::from_secs(10);

@@ -134,7 +134,7 @@ async fn a_refresh_that_times_out_ends_or_keeps_the_session_as_configured() {
     for policy in POLICIES {
         let app = app(&mock, policy).await;
         for (case, fault) in
-            [("none", Fault::Hang), ("none, after the fact", Fault::HangAfterCommit), ("slowly", Fault::SlowBody)]
+            [("none", Fault::Hang), ("none, after processing", Fault::HangAfterCommit), ("slowly", Fault::SlowBody)]
         {
             let before = mock.calls(Endpoint::Refresh);
             mock.inject(Endpoint::Refresh, fault);
@@ -175,7 +175,7 @@ async fn an_answer_with_invalid_tokens_is_inconclusive_and_not_stored() {
         ("an unsigned JWT", jwt(&mock.sign(json!({ "alg": "none" }), claims.clone()))),
         ("a JWT of an unknown key", jwt(&mock.sign(json!({ "kid": "unknown" }), claims))),
         ("a JWT of another user", jwt(mock.sign_in("mallory").jwt())),
-        ("a JWT that is none", jwt("x; Domain=evil.test")),
+        ("no JWT", jwt("x; Domain=evil.test")),
         ("no JWT", json!({ "jwt": null })),
         ("another user", json!({ "user": { "id": "mallory" } })),
         ("a secret with an attribute", secret("x; Domain=evil.test")),

@@ -156,7 +156,7 @@ async fn time_in_the_queue_counts_towards_the_logout_timeout() {
 async fn the_answer_does_not_wait_beyond_the_time_limit() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
-    for (case, fault) in [("before", Fault::Hang), ("after the fact", Fault::HangAfterCommit)] {
+    for (case, fault) in [("before", Fault::Hang), ("after processing", Fault::HangAfterCommit)] {
         mock.inject(Endpoint::Logout, fault);
         let cookie = mock.sign_in("alice").cookie_header();
         let answer = app.post(LOGOUT_ROUTE, &cookie, "");
