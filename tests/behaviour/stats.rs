@@ -48,8 +48,8 @@ async fn the_counters_count_what_was_done() {
     let stats = auth.stats();
     assert_eq!((stats.cache_hits, stats.verifications), (2, 2), "alice twice; alice and bob, once each");
     assert_eq!((stats.reloads, stats.failed_reloads), (1, 1));
-    assert_eq!((stats.renewals, stats.joined, stats.successor_hits), (2, 3, 1));
-    let refusals: HashMap<AuthErrorKind, u64> = stats.refusals().filter(|(_, count)| *count > 0).collect();
+    assert_eq!((stats.refreshes, stats.joined, stats.grace_hits), (2, 3, 1));
+    let refusals: HashMap<AuthErrorKind, u64> = stats.rejections().filter(|(_, count)| *count > 0).collect();
     let expected =
         [(AuthErrorKind::MissingCredentials, 2), (AuthErrorKind::MethodNotAllowed, 1), (AuthErrorKind::Refused, 1)];
     assert_eq!(refusals, HashMap::from(expected));
@@ -89,12 +89,12 @@ async fn events_tell_what_happened() {
         [
             "WARN the key set could not be loaded kind=Unavailable",
             "DEBUG loaded the key set keys=1",
-            "TRACE joined a renewal",
-            "DEBUG renewed a session",
+            "TRACE joined a refresh",
+            "DEBUG refreshed a session",
             r#"DEBUG a session has ended reason="logout""#,
             r#"DEBUG a session has ended reason="refused""#,
-            "ERROR a session was not renewed: Crossmint is unavailable kind=UnusableAnswer",
-            "DEBUG a session was not renewed: Crossmint is unavailable kind=UnusableAnswer",
+            "ERROR a session was not refreshed: Crossmint is unavailable kind=UnusableAnswer",
+            "DEBUG a session was not refreshed: Crossmint is unavailable kind=UnusableAnswer",
         ]
     );
 }

@@ -70,7 +70,7 @@ async fn over_plain_http_the_origin_protects_all_but_strict_cookies_from_links()
             let visit = attack.run(&browser, &app, "evil.test", "/me").await;
             let has_origin = attack.method() == Method::POST || attack == Attack::CorsFetch;
             assert_eq!((visit.site, visit.origin.is_some()), (None, has_origin), "{case}");
-            // Browsers send no header with these that tells the site, as README says.
+            // No browser sends a header with these that names the site: see `docs::security`.
             let has_no_header = is_strict && attack.is_lax();
             assert_eq!(app.is_alive(&browser, &session).await, !has_no_header, "{case}: the user stays signed in");
         }

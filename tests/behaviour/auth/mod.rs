@@ -37,7 +37,7 @@ async fn headers_a_pair_and_material_resolve_to_a_session() {
         assert_eq!(session.user_id(), "alice", "{name}");
         assert_eq!((session.jwt(), session.refresh_token().secret()), (alice.jwt(), alice.refresh_token()), "{name}");
         assert_eq!(session.refresh_token().expires_at(), None, "{name}");
-        assert!(session.renewed().is_none(), "{name}");
+        assert!(!session.is_refreshed(), "{name}");
         assert_eq!(session.claims()["iss"], mock.issuer(), "{name}");
         let expiry = session.expires_at().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         assert_eq!(session.claims()["exp"], expiry, "{name}");
@@ -71,7 +71,8 @@ async fn a_refreshed_session_returns_its_material_once() {
     mock.set_user(json!({"id": "alice", "email": "alice@example.com"}));
     let alice = expired(&mock, "alice");
     let session = auth.get_session(&headers(&alice.cookie_header())).await.unwrap();
-    let refreshed = session.renewed().unwrap();
+    assert!(session.is_refreshed());
+    let refreshed = session.material();
     assert_eq!(refreshed.user().unwrap().email.as_deref(), Some("alice@example.com"));
     assert_eq!(
         (refreshed.jwt(), refreshed.refresh_token().secret()),
@@ -89,7 +90,7 @@ async fn a_refreshed_session_returns_its_material_once() {
     assert_eq!(response.header("cache-control"), "no-store");
 
     let again = auth.get_session(&headers(&response.cookie_header())).await.unwrap();
-    assert_eq!((again.user_id(), again.renewed().is_none()), ("alice", true));
+    assert_eq!((again.user_id(), !again.is_refreshed()), ("alice", true));
     assert_eq!(mock.calls(Endpoint::Refresh), 1);
 }
 

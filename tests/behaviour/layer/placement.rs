@@ -1,6 +1,6 @@
 //! Where the layer can be placed in an axum application.
 //!
-//! Each test is a row of the table in the README. Each path is requested with an expired session and without one, by
+//! Each test is a row of the table in `docs::placement`. Each path is requested with an expired session and without one, by
 //! POST if it is one of the two routes, and otherwise by GET.
 
 use axum::{Router, routing::get};

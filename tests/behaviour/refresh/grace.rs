@@ -241,7 +241,7 @@ async fn if_memory_is_short_sessions_are_refreshed_again_and_not_lost() {
         }
     }
     let stats = auth.stats();
-    assert_eq!((mock.reuse_detections(), stats.evicted_successors), (0, 0));
+    assert_eq!((mock.reuse_detections(), stats.grace_evictions), (0, 0));
     assert_eq!(mock.calls(Endpoint::Refresh), 80, "40 sessions of 6 KiB each do not fit in 64 KiB");
 }
 
@@ -255,7 +255,7 @@ async fn rotated_tokens_evicted_early_are_counted_and_warned_of_once_a_minute() 
         let cookie = expired(&mock, &number.to_string()).cookie_header();
         assert_eq!(get(&app, "/", &cookie).await.status, 200);
     }
-    let evicted = auth.stats().evicted_successors;
+    let evicted = auth.stats().grace_evictions;
     assert!((50..200).contains(&evicted), "{evicted}");
     let lines = events.texts();
     assert!(lines.len() == 1 && lines[0].contains("rotation_grace_bytes"), "{lines:?}");

@@ -30,7 +30,7 @@ async fn refreshes_beyond_the_limit_queue_and_beyond_the_queue_fail_at_once() {
         if call == 1 {
             assert_eq!(get(&app, "/", &cookies[9]).await.status, 401, "one permit, and a queue of eight");
         }
-        assert_eq!((auth.stats().renewals, mock.calls(Endpoint::Refresh)), (call as u64, call), "one at a time");
+        assert_eq!((auth.stats().refreshes, mock.calls(Endpoint::Refresh)), (call as u64, call), "one at a time");
         assert_eq!(get(&app, "/", &valid).await.status, 200, "valid sessions do not wait");
         let next = mock.hold(Endpoint::Refresh);
         std::mem::replace(&mut hold, next).release();

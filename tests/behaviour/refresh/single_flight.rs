@@ -52,7 +52,7 @@ async fn ten_thousand_requests_with_one_expired_session_share_one_refresh() {
     }
     assert_eq!(pairs.len(), 1);
     let stats = auth.stats();
-    assert_eq!((stats.renewals, stats.joined, stats.successor_hits), (1, 9_999, 0));
+    assert_eq!((stats.refreshes, stats.joined, stats.grace_hits), (1, 9_999, 0));
     assert_eq!(calls(&mock), Calls { keys: 1, refreshes: 1, ..NO_CALLS });
 }
 

@@ -19,11 +19,11 @@ use crate::support::{
 async fn an_answer_is_not_trusted_before_it_is_checked() {
     type Edit = fn(&MockCrossmint);
     let cases: [(&str, Edit); 11] = [
-        ("another audience", |mock| mock.set_renewed_claim("aud", "other-project")),
-        ("no audience", |mock| mock.set_renewed_claim("aud", Value::Null)),
-        ("no exp", |mock| mock.set_renewed_claim("exp", Value::Null)),
-        ("another user", |mock| mock.set_renewed_claim("sub", "mallory")),
-        ("expired", |mock| mock.set_renewed_jwt_lifetime(-60)),
+        ("another audience", |mock| mock.set_refreshed_claim("aud", "other-project")),
+        ("no audience", |mock| mock.set_refreshed_claim("aud", Value::Null)),
+        ("no exp", |mock| mock.set_refreshed_claim("exp", Value::Null)),
+        ("another user", |mock| mock.set_refreshed_claim("sub", "mallory")),
+        ("expired", |mock| mock.set_refreshed_jwt_lifetime(-60)),
         ("forged", |mock| {
             mock.edit_refresh_answers(|answer| {
                 let jwt = answer["jwt"].as_str().unwrap();
@@ -183,28 +183,28 @@ async fn with_issuer(mock: &MockCrossmint, policy: OutagePolicy) -> CrossmintAut
 const CAUSES: [Cause; 9] = [
     Cause {
         name: "exp in the past",
-        apply: |mock| mock.set_renewed_jwt_lifetime(-60),
-        undo: |mock| mock.set_renewed_jwt_lifetime(3600),
+        apply: |mock| mock.set_refreshed_jwt_lifetime(-60),
+        undo: |mock| mock.set_refreshed_jwt_lifetime(3600),
     },
     Cause {
         name: "nbf in the future",
-        apply: |mock| mock.set_renewed_claim("nbf", 4_000_000_000_u64),
-        undo: |mock| mock.set_renewed_claim("nbf", Value::Null),
+        apply: |mock| mock.set_refreshed_claim("nbf", 4_000_000_000_u64),
+        undo: |mock| mock.set_refreshed_claim("nbf", Value::Null),
     },
     Cause {
         name: "another audience",
-        apply: |mock| mock.set_renewed_claim("aud", "other-project"),
-        undo: |mock| mock.set_renewed_claim("aud", mock.project_id()),
+        apply: |mock| mock.set_refreshed_claim("aud", "other-project"),
+        undo: |mock| mock.set_refreshed_claim("aud", mock.project_id()),
     },
     Cause {
         name: "another issuer",
-        apply: |mock| mock.set_renewed_claim("iss", "https://other.test"),
-        undo: |mock| mock.set_renewed_claim("iss", mock.issuer()),
+        apply: |mock| mock.set_refreshed_claim("iss", "https://other.test"),
+        undo: |mock| mock.set_refreshed_claim("iss", mock.issuer()),
     },
     Cause {
         name: "a JWT too large for a cookie",
-        apply: |mock| mock.set_renewed_claim("pad", "x".repeat(3000)),
-        undo: |mock| mock.set_renewed_claim("pad", Value::Null),
+        apply: |mock| mock.set_refreshed_claim("pad", "x".repeat(3000)),
+        undo: |mock| mock.set_refreshed_claim("pad", Value::Null),
     },
     Cause {
         name: "a refresh token that no cookie can hold",
@@ -218,8 +218,8 @@ const CAUSES: [Cause; 9] = [
     },
     Cause {
         name: "another user",
-        apply: |mock| mock.set_renewed_claim("sub", "mallory"),
-        undo: |mock| mock.set_renewed_claim("sub", "alice"),
+        apply: |mock| mock.set_refreshed_claim("sub", "mallory"),
+        undo: |mock| mock.set_refreshed_claim("sub", "alice"),
     },
     Cause {
         name: "no JWT",
