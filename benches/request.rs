@@ -243,8 +243,8 @@ fn threads<'a>(stage: &'a Stage, users: &'a [HeaderValue]) -> Vec<Case<'a>> {
         .collect()
 }
 
-/// A renewal: the call alone, the same through the layer, and fifty-one at once that join.
-fn renewals(stage: &Stage) -> Vec<Case<'_>> {
+/// A refresh: the call alone, the same through the layer, and fifty-one at once that join.
+fn refreshes(stage: &Stage) -> Vec<Case<'_>> {
     let expired = |_| stage.mock.session("bob").jwt_lifetime(-60).create();
     let app = stage.layer(|config| config).layer(bare());
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -284,14 +284,14 @@ fn renewals(stage: &Stage) -> Vec<Case<'_>> {
         }
     };
     vec![
-        Case::new("renewal by hand", 3, direct),
-        Case::new("renewal", 3, at_once(1)),
-        Case::new("renewal joined by 50", 1, at_once(51)),
+        Case::new("refresh by hand", 3, direct),
+        Case::new("refresh", 3, at_once(1)),
+        Case::new("refresh joined by 50", 1, at_once(51)),
     ]
 }
 
 /// The time that a thread spends on a processor while it serves so many requests at once: without the layer, and with
-/// it while they wait for one renewal.
+/// it while they wait for one refresh.
 fn waiters(stage: &Stage, app: CrossmintAuthService<Router>, cookie: &HeaderValue) -> [Duration; 2] {
     async fn serve<S, B>(app: S, requests: Vec<Request<Body>>, meanwhile: impl Future<Output = ()>)
     where
@@ -318,14 +318,14 @@ fn waiters(stage: &Stage, app: CrossmintAuthService<Router>, cookie: &HeaderValu
     let one_thread = runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let alone = busy(|| one_thread.block_on(serve(bare(), requests(), ready(()))));
     let hold = stage.mock.hold(Endpoint::Refresh);
-    let renewal_comes = async {
+    let refresh_starts = async {
         stage.mock.called(Endpoint::Refresh, 1).await;
         hold.release();
     };
-    [alone, busy(|| one_thread.block_on(serve(app, requests(), renewal_comes)))]
+    [alone, busy(|| one_thread.block_on(serve(app, requests(), refresh_starts)))]
 }
 
-/// The median latencies of renewals while 50 clients replay a token that was rotated once, and one rotated 300 times.
+/// The median latencies of refreshes while 50 clients replay a token that was rotated once, and one rotated 300 times.
 fn beside_replays(stage: &Stage) -> [Duration; 2] {
     let layer = stage.layer(|config| config.rotation_grace(Duration::from_secs(300)));
     let one_thread = runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -357,7 +357,7 @@ fn beside_replays(stage: &Stage) -> [Duration; 2] {
                     }
                 });
             }
-            let renewals = (0..RENEWALS_PER_TURN).map(|_| {
+            let refreshes = (0..REFRESHES_PER_TURN).map(|_| {
                 let cookie = stage.mock.session("bob").jwt_lifetime(-60).create().cookie_header();
                 let app = app.clone();
                 async move {
@@ -367,7 +367,7 @@ fn beside_replays(stage: &Stage) -> [Duration; 2] {
                     start.elapsed()
                 }
             });
-            stream::iter(renewals).buffered(10).collect::<Vec<_>>().await
+            stream::iter(refreshes).buffered(10).collect::<Vec<_>>().await
         }));
     }
     latencies.map(|mut all| {
@@ -433,14 +433,14 @@ fn print(turns: &Turns, waiters: [Duration; 2], replays: [Duration; 2]) {
     for (name, mark) in large.chain(SESSIONS.map(|count| (format!("{count} sessions"), "flat"))) {
         row(&format!("warm adds, {name}"), nanos(added(&name, &format!("{name} bare"))), mark);
     }
-    row("a renewal, beyond the call itself", micros(added("renewal", "renewal by hand")), "< 100 us");
-    row("a renewal joined by 50", micros(time("renewal joined by 50")), "");
+    row("a refresh, beyond the call itself", micros(added("refresh", "refresh by hand")), "< 100 us");
+    row("a refresh joined by 50", micros(time("refresh joined by 50")), "");
     let [once, often] = replays.map(|median| median.as_secs_f64() * 1e9);
-    row("a renewal beside 50 replays of a token rotated once", micros(once), "");
+    row("a refresh beside 50 replays of a token rotated once", micros(once), "");
     row("  where it was rotated 300 times, that many times", format!("{:.3}", often / once), "< 1.1");
     let [alone, waiting] = waiters.map(|time| if time.is_zero() { f64::NAN } else { time.as_secs_f64() * 1e3 });
     row("10000 requests, on a processor: bare", format!("{alone:.0} ms"), "");
-    row("  waiting for one renewal, beyond that", format!("{:.0} ms", waiting - alone), "< 40 ms");
+    row("  waiting for one refresh, beyond that", format!("{:.0} ms", waiting - alone), "< 40 ms");
 }
 
 const SIZES: [usize; 3] = [1 << 10, 4 << 10, 16 << 10];
@@ -448,7 +448,7 @@ const COUNTS: [usize; 3] = [10, 100, 1_000];
 const SESSIONS: [usize; 3] = [10, 1_000, 100_000];
 const WAITERS: usize = 10_000;
 const REPLAYING_CLIENTS: usize = 50;
-const RENEWALS_PER_TURN: usize = 100;
+const REFRESHES_PER_TURN: usize = 100;
 
 fn main() {
     let stage = Stage::new();
@@ -462,7 +462,7 @@ fn main() {
     cases.extend(sizes(&stage, &large));
     cases.extend(sessions(&stage, &users));
     cases.extend(threads(&stage, &users[..100]));
-    cases.extend(renewals(&stage));
+    cases.extend(refreshes(&stage));
 
     let (warm_up, time) = (Duration::from_millis(200), Duration::from_secs(1));
     let mut criterion =

@@ -19,7 +19,7 @@ impl Browser {
         browser
     }
 
-    /// Signs a user in whose JWT is not good any more: the next request needs a renewal.
+    /// Signs a user in whose JWT is not good any more: the next request needs a refresh.
     pub(crate) fn expired(mock: &MockCrossmint, jwt: &str, user: usize) -> Self {
         let browser = Self::default();
         browser.keep(JWT, jwt);

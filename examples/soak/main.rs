@@ -15,7 +15,7 @@ mod floods;
 mod load;
 mod memory;
 mod outages;
-mod renewals;
+mod refreshes;
 mod report;
 mod stage;
 
@@ -68,14 +68,14 @@ fn in_a_process_of_its_own(id: &str, scale: &Scale) -> io::Result<String> {
 
 async fn run(id: &str, scale: &Scale) -> (String, Vec<Check>) {
     match id {
-        "L1" => renewals::burst(scale).await,
-        "L1b" => renewals::hang_ups(scale).await,
+        "L1" => refreshes::burst(scale).await,
+        "L1b" => refreshes::hang_ups(scale).await,
         "L2" => floods::unknown_keys(scale).await,
         "L3" => outages::hung_upstream(scale).await,
         "L3b" => outages::hung_upstream_before_a_narrow_service(scale).await,
         "L4" => floods::rapid_resets(scale).await,
         "L5" => floods::slow_bodies(scale).await,
-        "L6" => renewals::faulty_upstream(scale).await,
+        "L6" => refreshes::faulty_upstream(scale).await,
         "M1" => memory::distinct_tokens(scale).await,
         _ => memory::stampede(scale).await,
     }

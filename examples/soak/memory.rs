@@ -68,7 +68,7 @@ pub(crate) async fn distinct_tokens(scale: &Scale) -> (String, Vec<Check>) {
         Check::count("junk that is accepted", accepted, Exactly(0)),
         Check::count("the first token has been crowded out", is_forgotten, Exactly(true)),
     ];
-    (format!("{tokens} valid tokens, {tokens} renewals, {junk} junk tokens, all distinct"), checks)
+    (format!("{tokens} valid tokens, {tokens} refreshes, {junk} junk tokens, all distinct"), checks)
 }
 
 /// Sends so many requests over a few lanes, and counts those that are not answered with 200.

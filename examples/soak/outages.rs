@@ -106,7 +106,7 @@ async fn most_in_flight(stage: &Stage, time: Duration) -> usize {
     most
 }
 
-/// Measures how long it takes until an expired session is renewed.
+/// Measures how long it takes until an expired session is refreshed.
 async fn recovery(stage: &Stage) -> Duration {
     let start = Instant::now();
     for browser in stage.expired_browsers(1_000) {
@@ -143,14 +143,14 @@ pub(crate) async fn hung_upstream_before_a_narrow_service(scale: &Scale) -> (Str
     }
     let still_waiting = waiting.iter().filter(|request| !request.is_finished()).count();
     drop(hold);
-    let mut renewed = 0;
+    let mut refreshed = 0;
     for request in waiting {
-        renewed += usize::from(request.await.expect("the request is not cancelled") == StatusCode::OK);
+        refreshed += usize::from(request.await.expect("the request is not cancelled") == StatusCode::OK);
     }
     let checks = vec![
         Check::count("valid requests that pass", passed, Exactly(requests)),
         Check::count("expired ones that wait meanwhile", still_waiting, Exactly(EXPIRED)),
-        Check::count("of them renewed afterwards", renewed, Exactly(EXPIRED)),
+        Check::count("of them refreshed afterwards", refreshed, Exactly(EXPIRED)),
     ];
     (format!("Crossmint hangs before ConcurrencyLimit(1): {EXPIRED} expired wait, {requests} valid follow"), checks)
 }

@@ -31,19 +31,22 @@
 //! | `error.rs` | `AuthError`, and one table of what each kind means: status, message, cookies. `ConfigError`. |
 //! | `session.rs` | `Session`, `AuthMaterial`, `RefreshToken`, `User`. |
 //! | `layer/` | The shell, the only place that knows Tower, bodies, requests and responses: the layer, the service, its future and body, the two routes, rejections as responses, the extractors. |
-//! | `auth.rs` | `CrossmintAuth`, the public handle. It composes the owners below and has no logic of its own. |
-//! | `authorize.rs` | The decision about a request. |
+//! | `auth.rs` | `CrossmintAuth`, the public handle: a façade without logic of its own. |
+//! | `authorize.rs` | The decision about a request, composed of what the owners below know. |
 //! | `csrf.rs` | Whether another site can have caused a request. |
 //! | `cookies/` | Reading and writing cookies, clearing them, and merging them with the application's own. The only place that writes `Set-Cookie`, `Cache-Control` and `Vary`. |
 //! | `jwks/` | `JwksCache`: the key set, and the policy of its reloads. |
 //! | `verify/` | `Verifier`: the grammar and the claims of JWTs, and `TokenCache`, the cache of verified tokens. |
 //! | `refresh/` | `Refresher`: the single flight, the limit on upstream calls with its circuit breaker, and the grace period of rotated tokens. |
 //! | `upstream.rs` | The HTTP calls to Crossmint. |
-//! | `stats.rs`, `task_tracker.rs` | Counters, and tasks that outlive a client. |
+//! | `stats.rs`, `task_tracker.rs`, `registration.rs` | Counters, tasks that outlive a client, and the warning about a second handle. |
+//! | `secret.rs`, `clock.rs`, `json.rs`, `throttle.rs` | Text that is never printed, the wall clock, strict JSON, and rate-limited log events. |
 //! | `testing/` | The mock, behind the feature `testing`. |
 //!
-//! The owners do not import each other: `auth` and `authorize` compose them. `.ci/run` checks what privacy cannot
-//! enforce.
+//! Imports point one way: `jwks` and `cookies` know no other owner, `verify` knows `jwks`, `refresh` knows `verify`,
+//! `cookies` and `upstream`, `authorize` composes them, and `layer` knows `auth` and `authorize`. The package in
+//! `tests/rooms` parses the source and checks what privacy cannot enforce: the table of allowed imports, the absence of
+//! circles, and that only `cookies` names the header fields that it writes.
 //!
 //! # Invariants
 //!

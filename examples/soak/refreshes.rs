@@ -1,4 +1,4 @@
-//! Sessions that are renewed: in a burst, under clients that hang up, at a Crossmint that fails.
+//! Sessions that are refreshed: in a burst, under clients that hang up, at a Crossmint that fails.
 
 use std::{
     sync::{
@@ -121,7 +121,7 @@ pub(crate) async fn hang_ups(scale: &Scale) -> (String, Vec<Check>) {
     (format!("{sessions} browsers for {seconds} s over HTTP/1 and HTTP/2, JWTs live 2 s, about 20 % hang up"), checks)
 }
 
-/// Somewhere in an answer that is quick, or in one that takes a renewal.
+/// Somewhere in an answer that is quick, or in one that takes a refresh.
 fn random_point(random: &mut Random) -> Duration {
     let longest = if random.below(2) == 0 { 1_500 } else { 600_000 };
     Duration::from_micros(random.below(longest))
