@@ -1,4 +1,4 @@
-//! Strangers: tokens with keys that do not exist, streams that are reset, bodies that do not end.
+//! Floods by anonymous clients: tokens with unknown keys, streams that are reset, bodies that do not end.
 
 use std::{
     net::SocketAddr,

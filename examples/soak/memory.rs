@@ -1,4 +1,4 @@
-//! What strangers and users can make the layer keep in memory, and how often it asks for keys.
+//! What anonymous clients and users can make the layer keep in memory, and how often it loads the key set.
 //!
 //! The mock remembers every token it has made. So another Crossmint takes its place, which only lends its keys and
 //! remembers nothing.
