@@ -215,6 +215,11 @@ impl ConfigError {
         Self { option, why: why.into() }
     }
 
+    /// Returns an error unless the option can be used.
+    pub(crate) fn ensure(is_usable: bool, option: &'static str, why: impl Into<String>) -> Result<(), Self> {
+        if is_usable { Ok(()) } else { Err(Self::new(option, why)) }
+    }
+
     /// Returns the name of the option, such as `refresh_route`.
     #[must_use]
     pub fn option(&self) -> &'static str {

@@ -16,7 +16,7 @@ pub(crate) struct Registration(Option<Project>);
 impl Registration {
     /// Registers a handle, and warns of the first one that its project has too many.
     pub(crate) fn new(config: &Checked) -> Self {
-        let project = (config.api_key.project_id().into(), config.base_url.as_str().into());
+        let project = (config.settings.api_key.project_id().into(), config.settings.base_url.as_str().into());
         let is_news = {
             let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
             if live.len() >= MAX_PROJECTS && !live.contains_key(&project) {
@@ -28,7 +28,7 @@ impl Registration {
         };
         if is_news {
             tracing::warn!(
-                project_id = config.api_key.project_id(),
+                project_id = config.settings.api_key.project_id(),
                 "two handles with separate caches are in use for one project, and a session that is refreshed through both \
                  is signed out: clone the layer or the configuration, or use `CrossmintAuthLayer::from(auth.clone())`"
             );

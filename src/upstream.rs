@@ -64,14 +64,14 @@ impl Upstream {
     pub(crate) fn new(config: &Checked) -> Self {
         let mut headers = HeaderMap::new();
         // Keys are printable ASCII: `ApiKey` and `build` have checked that.
-        if let Ok(mut key) = HeaderValue::from_str(config.api_key.expose()) {
+        if let Ok(mut key) = HeaderValue::from_str(config.settings.api_key.expose()) {
             key.set_sensitive(true);
             headers.insert("x-api-key", key);
         }
         headers.insert("x-client-name", HeaderValue::from_static(env!("CARGO_PKG_NAME")));
         headers.insert("x-client-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let (base_url, settings) = (config.base_url.clone(), &config.settings);
+        let (base_url, settings) = (config.settings.base_url.clone(), &config.settings);
         Self {
             client: config.client.clone(),
             jwks_uri: format!("{base_url}/.well-known/jwks.json"),

@@ -1,6 +1,6 @@
 //! Crossmint's API keys: `<origin>_<environment>_<payload>`, checked without a network call.
 
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 
@@ -20,7 +20,7 @@ use crate::{error::ConfigError, secret::Secret};
 /// let key = ApiKey::unverified("my-project", Environment::Development);
 /// assert_eq!(key.project_id(), "my-project");
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ApiKey {
     secret: Secret,
     origin: KeyOrigin,
@@ -65,57 +65,7 @@ impl FromStr for ApiKey {
     type Err = ConfigError;
 
     fn from_str(key: &str) -> Result<Self, ConfigError> {
-        let refuse = |why: &str| Err(ConfigError::new("api_key", why));
-        if key.is_empty() {
-            return refuse("it is empty: copy a server key (`sk_...`) from the Crossmint console");
-        }
-        if key.len() > MAX_LENGTH || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return refuse(
-                "it is too long, or has white space or other characters that no key has: copy it again from the console",
-            );
-        }
-        if key.starts_with("sk_live") || key.starts_with("sk_test") {
-            return refuse(
-                "it has the old format (`sk_live...` or `sk_test...`): create a new key in the Crossmint console",
-            );
-        }
-        let mut parts = key.splitn(3, '_');
-        let origin = match parts.next() {
-            Some("sk") => KeyOrigin::Server,
-            Some("ck") => KeyOrigin::Client,
-            _ => return refuse("it does not begin with `sk_` (a server key) or `ck_` (a client key)"),
-        };
-        let Some(environment) = parts.next().and_then(Environment::from_name) else {
-            return refuse(
-                "its environment is unknown: after `sk_` or `ck_` comes `development_`, `staging_` or `production_`",
-            );
-        };
-        let Some(payload) = parts.next().and_then(|payload| bs58::decode(payload).into_vec().ok()) else {
-            return refuse("the part after the environment is not base58: the key was not copied whole");
-        };
-        let Some((message, signature)) = split_payload(&payload) else {
-            return refuse("it names no project and signature: the key was not copied whole");
-        };
-        let signed = format!("{}_{}.{message}", origin.prefix(), environment.name());
-        let genuine = SIGNING_KEYS
-            .iter()
-            .filter_map(|key| bs58::decode(key).into_vec().ok())
-            .any(|key| UnparsedPublicKey::new(&ED25519, key).verify(signed.as_bytes(), &signature).is_ok());
-        if !genuine {
-            return refuse("its signature does not verify: the key was changed, or is not Crossmint's");
-        }
-        let project_id = message.split('.').next().unwrap_or_default().into();
-        Ok(Self { secret: key.into(), origin, environment, project_id })
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKey")
-            .field("origin", &self.origin)
-            .field("environment", &self.environment)
-            .field("project_id", &self.project_id)
-            .finish_non_exhaustive()
+        parse(key).map_err(|why| ConfigError::new("api_key", why))
     }
 }
 
@@ -147,15 +97,9 @@ mod sealed {
         }
     }
 
-    impl Sealed for &str {
+    impl<T: AsRef<str>> Sealed for T {
         fn into_api_key(self) -> Result<ApiKey, ConfigError> {
-            self.parse()
-        }
-    }
-
-    impl Sealed for String {
-        fn into_api_key(self) -> Result<ApiKey, ConfigError> {
-            self.parse()
+            self.as_ref().parse()
         }
     }
 }
@@ -169,15 +113,6 @@ pub enum KeyOrigin {
     /// `ck`: a client key, for browsers. It is accepted with a warning, as in Crossmint's SDK; some calls need a server
     /// key.
     Client,
-}
-
-impl KeyOrigin {
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Server => "sk",
-            Self::Client => "ck",
-        }
-    }
 }
 
 /// A Crossmint environment, which determines the base URL.
@@ -215,12 +150,49 @@ impl Environment {
     }
 }
 
-/// Splits `<projectId>.<random>:<signature>` into what is signed and the signature.
-fn split_payload(payload: &[u8]) -> Option<(&str, Vec<u8>)> {
+fn parse(key: &str) -> Result<ApiKey, &'static str> {
+    if key.is_empty() {
+        return Err("it is empty: copy a server key (`sk_...`) from the Crossmint console");
+    }
+    if key.len() > MAX_LENGTH || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(
+            "it is too long, or has white space or other characters that no key has: copy it again from the console",
+        );
+    }
+    if key.starts_with("sk_live") || key.starts_with("sk_test") {
+        return Err("it has the old format (`sk_live...` or `sk_test...`): create a new key in the Crossmint console");
+    }
+    let mut parts = key.splitn(3, '_');
+    let prefix = parts.next().unwrap_or_default();
+    let origin = match prefix {
+        "sk" => KeyOrigin::Server,
+        "ck" => KeyOrigin::Client,
+        _ => return Err("it does not begin with `sk_` (a server key) or `ck_` (a client key)"),
+    };
+    let environment = parts
+        .next()
+        .and_then(Environment::from_name)
+        .ok_or("its environment is unknown: after `sk_` or `ck_` comes `development_`, `staging_` or `production_`")?;
+    let payload = parts.next().and_then(|payload| bs58::decode(payload).into_vec().ok());
+    let payload = payload.ok_or("the part after the environment is not base58: the key was not copied whole")?;
+    let (project_id, message, signature) =
+        split_payload(&payload).ok_or("it names no project and signature: the key was not copied whole")?;
+    let signed = format!("{prefix}_{}.{message}", environment.name());
+    let is_genuine = SIGNING_KEYS
+        .iter()
+        .filter_map(|key| bs58::decode(key).into_vec().ok())
+        .any(|key| UnparsedPublicKey::new(&ED25519, key).verify(signed.as_bytes(), &signature).is_ok());
+    if !is_genuine {
+        return Err("its signature does not verify: the key was changed, or is not Crossmint's");
+    }
+    Ok(ApiKey { secret: key.into(), origin, environment, project_id: project_id.into() })
+}
+
+/// Splits `<projectId>.<random>:<signature>` into the project's ID, the part that is signed, and the signature.
+fn split_payload(payload: &[u8]) -> Option<(&str, &str, Vec<u8>)> {
     let (message, signature) = std::str::from_utf8(payload).ok()?.rsplit_once(':')?;
-    let (project_id, _) = message.split_once('.')?;
-    let signature = bs58::decode(signature).into_vec().ok()?;
-    (!project_id.is_empty()).then_some((message, signature))
+    let (project_id, _) = message.split_once('.').filter(|(project_id, _)| !project_id.is_empty())?;
+    Some((project_id, message, bs58::decode(signature).into_vec().ok()?))
 }
 
 /// Production's, then staging's and development's. As in the SDK, any environment's key may verify under either.

@@ -8,6 +8,9 @@ use crate::error::ConfigError;
 ///
 /// Both cookies get `Path=/`. The JWT's cookie is never `HttpOnly`, because the browser SDK reads it.
 ///
+/// The defaults are those that Crossmint documents: not `HttpOnly`, not `Secure`, `SameSite=Lax`, no `Domain`. They
+/// suit development over plain HTTP. Use [`hardened`](Self::hardened) in production.
+///
 /// ```
 /// use tower_crossmint_auth::{CookieOptions, SameSite};
 ///
@@ -15,21 +18,12 @@ use crate::error::ConfigError;
 /// let embedded = CookieOptions::hardened().same_site(SameSite::None);
 /// # let _ = (production, embedded);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CookieOptions {
     pub(crate) http_only: bool,
     pub(crate) secure: bool,
     pub(crate) same_site: SameSite,
     pub(crate) domain: Option<String>,
-}
-
-impl Default for CookieOptions {
-    /// Returns the defaults that Crossmint documents: not `HttpOnly`, not `Secure`, `SameSite=Lax`, no `Domain`.
-    ///
-    /// They suit development over plain HTTP. Use [`hardened`](Self::hardened) in production.
-    fn default() -> Self {
-        Self { http_only: false, secure: false, same_site: SameSite::Lax, domain: None }
-    }
 }
 
 impl CookieOptions {
@@ -95,16 +89,11 @@ impl CookieOptions {
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self.same_site == SameSite::None && !self.secure {
-            return Err(ConfigError::new(
-                "cookies",
-                "`SameSite::None` without `secure`: browsers drop such cookies; add `.secure(true)`",
-            ));
-        }
-        match &self.domain {
-            Some(domain) => check_domain(domain),
-            None => Ok(()),
-        }
+        let why = "`SameSite::None` without `secure`: browsers drop such cookies; add `.secure(true)`";
+        ConfigError::ensure(self.same_site != SameSite::None || self.secure, "cookies", why)?;
+        let Some(domain) = &self.domain else { return Ok(()) };
+        check_domain(domain)
+            .map_err(|why| ConfigError::new("cookies.domain", format!("`{}` {why}", domain.escape_debug())))
     }
 }
 
@@ -150,114 +139,84 @@ pub enum CookieNames {
 #[derive(Clone, Debug)]
 pub(crate) struct NamePairs {
     pub(crate) written: NamePair,
+    /// Read where the written pair is absent, if it is the unscoped one. Deleted where a request has it.
     pub(crate) other: Option<NamePair>,
-    /// Which of them has the names that all projects share.
-    pub(crate) unscoped: Option<Unscoped>,
+    /// Whether `written` is the unscoped pair, whose names all projects share. If not, `other` is, unless it is absent.
+    pub(crate) writes_unscoped: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct NamePair {
     pub(crate) jwt: String,
     pub(crate) refresh_token: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unscoped {
-    Written,
-    /// It is read where the written one is absent.
-    Other,
-}
-
-impl NamePairs {
-    /// Returns the bytes that the names begin with.
-    pub(crate) fn initials(&self) -> [u8; 4] {
-        let other = self.other.as_ref().unwrap_or(&self.written);
-        let initial = |name: &str| name.as_bytes().first().copied().unwrap_or_default();
-        [&self.written.jwt, &self.written.refresh_token, &other.jwt, &other.refresh_token].map(|name| initial(name))
-    }
-}
-
 impl CookieNames {
     pub(crate) fn resolve(&self, project_id: &str, options: &CookieOptions) -> Result<NamePairs, ConfigError> {
-        let unscoped = NamePair { jwt: JWT_COOKIE.to_owned(), refresh_token: REFRESH_TOKEN_COOKIE.to_owned() };
-        let scoped = NamePair {
-            jwt: format!("{JWT_COOKIE}-{project_id}"),
-            refresh_token: format!("{REFRESH_TOKEN_COOKIE}-{project_id}"),
+        let pair = |suffix: &str| NamePair {
+            jwt: format!("crossmint-jwt{suffix}"),
+            refresh_token: format!("crossmint-refresh-token{suffix}"),
         };
-        let pairs = match self {
-            Self::Scoped => NamePairs { written: scoped, other: Some(unscoped), unscoped: Some(Unscoped::Other) },
-            Self::Unscoped => NamePairs { written: unscoped, other: Some(scoped), unscoped: Some(Unscoped::Written) },
-            Self::Custom { jwt, refresh_token } => {
-                let written = NamePair { jwt: jwt.clone(), refresh_token: refresh_token.clone() };
-                NamePairs { written, other: None, unscoped: None }
-            }
+        let (unscoped, scoped) = (pair(""), pair(&format!("-{project_id}")));
+        let (written, other) = match self.clone() {
+            Self::Scoped => (scoped, Some(unscoped)),
+            Self::Unscoped => (unscoped, Some(scoped)),
+            Self::Custom { jwt, refresh_token } => (NamePair { jwt, refresh_token }, None),
         };
-        let NamePair { jwt, refresh_token } = &pairs.written;
-        if jwt == refresh_token {
-            return Err(ConfigError::new(
-                "cookie_names",
-                format!("both cookies are called `{jwt}`: give them two names"),
-            ));
-        }
+        let NamePair { jwt, refresh_token } = &written;
+        let why = format!("both cookies are called `{jwt}`: give them two names");
+        ConfigError::ensure(jwt != refresh_token, "cookie_names", why)?;
         check_name(jwt, options)?;
         check_name(refresh_token, options)?;
-        let demands_http_only = |name: &String| has_prefix(name, "__Http-") || has_prefix(name, "__Host-Http-");
-        if demands_http_only(jwt) || (demands_http_only(refresh_token) && !options.http_only) {
-            return Err(ConfigError::new(
-                "cookie_names",
-                "browsers keep a cookie whose name begins with `__Http-` or `__Host-Http-` only if it is HttpOnly, \
-                 which the JWT's never is: use another prefix",
-            ));
-        }
-        Ok(pairs)
+        let demands_http_only = |name| has_prefix(name, "__Http-") || has_prefix(name, "__Host-Http-");
+        let is_kept = !demands_http_only(jwt) && (options.http_only || !demands_http_only(refresh_token));
+        let why = "browsers keep a cookie whose name begins with `__Http-` or `__Host-Http-` only if it is HttpOnly, \
+                   which the JWT's never is: use another prefix";
+        ConfigError::ensure(is_kept, "cookie_names", why)?;
+        Ok(NamePairs { written, other, writes_unscoped: *self == Self::Unscoped })
     }
 }
 
-/// Checks a cookie's name (RFC 6265bis section 4.1.1) and the promises of its prefix (section 4.1.3).
+/// Checks a cookie's name (RFC 6265bis section 4.1.1) and what its prefix requires (section 4.1.3).
 fn check_name(name: &str, options: &CookieOptions) -> Result<(), ConfigError> {
-    let refuse = |why: &str| Err(ConfigError::new("cookie_names", format!("`{}` {why}", name.escape_debug())));
+    let ensure = |is_usable, why: &str| {
+        ConfigError::ensure(is_usable, "cookie_names", format!("`{}` {why}", name.escape_debug()))
+    };
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_token) {
-        return refuse("is not a cookie name: use letters, digits, `-` and `_`, at most 256");
-    }
-    if (has_prefix(name, "__Secure-") || has_prefix(name, "__Host-") || has_prefix(name, "__Http-")) && !options.secure
-    {
-        return refuse("has a prefix that needs a `Secure` cookie: add `.secure(true)` to the cookie options");
-    }
-    if has_prefix(name, "__Host-") && options.domain.is_some() {
-        return refuse("has the prefix `__Host-`, which forbids a domain: drop the prefix or the domain");
-    }
-    Ok(())
+    let is_name = (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(is_token);
+    ensure(is_name, "is not a cookie name: use letters, digits, `-` and `_`, at most 256")?;
+    let needs_secure = ["__Secure-", "__Host-", "__Http-"].iter().any(|prefix| has_prefix(name, prefix));
+    let why = "has a prefix that needs a `Secure` cookie: add `.secure(true)` to the cookie options";
+    ensure(options.secure || !needs_secure, why)?;
+    let why = "has the prefix `__Host-`, which forbids a domain: drop the prefix or the domain";
+    ensure(options.domain.is_none() || !has_prefix(name, "__Host-"), why)
 }
 
-/// Browsers match the prefixes without regard to case.
+/// Compares a prefix without regard to case, as browsers do (RFC 6265bis section 5.4).
 pub(crate) fn has_prefix(name: &str, prefix: &str) -> bool {
     name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-pub(crate) fn check_domain(domain: &str) -> Result<(), ConfigError> {
-    let refuse = |why: &str| Err(ConfigError::new("cookies.domain", format!("`{}` {why}", domain.escape_debug())));
+/// Checks a domain. Does not allocate, since the response to a request with ambiguous cookies uses it.
+pub(crate) fn check_domain(domain: &str) -> Result<(), &'static str> {
     let name = domain.strip_prefix('.').unwrap_or(domain);
     if name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
-        return refuse("is an IP address: leave the domain out, cookies for an address are host-only");
+        return Err("is an IP address: leave the domain out, cookies for an address are host-only");
     }
+    // The limits of RFC 1035 section 2.3.4. Underscores are not host names, but browsers accept them.
     let is_label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
+        (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     if name.len() > 253 || !name.split('.').all(is_label) {
-        return refuse(
-            "is not a domain: write it without scheme, port and path, like `example.com` (IDNs as `xn--...`)",
-        );
+        return Err("is not a domain: write it without scheme, port and path, like `example.com` (IDNs as `xn--...`)");
     }
     Ok(())
 }
 
-const JWT_COOKIE: &str = "crossmint-jwt";
-const REFRESH_TOKEN_COOKIE: &str = "crossmint-refresh-token";
+/// Browsers keep at most 4096 bytes of name and value together: the rest is for the JWT.
 const MAX_NAME: usize = 256;
 
 #[cfg(test)]

@@ -5,12 +5,12 @@ mod cookie_options;
 mod policy;
 mod shared_handle;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::uri::PathAndQuery;
 use reqwest::Url;
 
-pub(crate) use self::cookie_options::{NamePair, NamePairs, Unscoped, check_domain, has_prefix};
+pub(crate) use self::cookie_options::{NamePair, NamePairs, check_domain, has_prefix};
 use self::shared_handle::SharedHandle;
 pub use self::{
     api_key::{ApiKey, Environment, IntoApiKey, KeyOrigin},
@@ -37,15 +37,13 @@ use crate::error::ConfigError;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct CrossmintAuthConfig(Arc<Checked>);
 
 /// What all clones of a configuration share: the settings, and what follows from them.
 #[derive(Debug)]
 pub(crate) struct Checked {
     pub(crate) settings: Settings,
-    pub(crate) api_key: ApiKey,
-    pub(crate) base_url: String,
     pub(crate) names: NamePairs,
     pub(crate) client: reqwest::Client,
     pub(crate) handle: SharedHandle,
@@ -54,13 +52,14 @@ pub(crate) struct Checked {
 /// Every option.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// The environment's, unless set.
-    base_url: Option<String>,
+    pub(crate) api_key: ApiKey,
+    pub(crate) base_url: String,
     pub(crate) refresh_route: String,
     pub(crate) logout_route: String,
     pub(crate) cookies: CookieOptions,
     cookie_names: CookieNames,
-    audience: Audience,
+    /// Any, if absent. So is the issuer.
+    pub(crate) audience: Option<String>,
     pub(crate) issuer: Option<String>,
     pub(crate) leeway: Duration,
     pub(crate) unauthenticated: Unauthenticated,
@@ -85,7 +84,7 @@ impl CrossmintAuthConfig {
     ///
     /// An invalid key is reported by [`build`](CrossmintAuthConfigBuilder::build).
     pub fn builder(api_key: impl IntoApiKey) -> CrossmintAuthConfigBuilder {
-        CrossmintAuthConfigBuilder { api_key: api_key.into_api_key(), settings: Settings::default() }
+        CrossmintAuthConfigBuilder(api_key.into_api_key().map(Settings::new))
     }
 
     pub(crate) fn checked(&self) -> &Checked {
@@ -93,36 +92,16 @@ impl CrossmintAuthConfig {
     }
 }
 
-impl fmt::Debug for CrossmintAuthConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Checked { settings, api_key, .. } = &*self.0;
-        f.debug_struct("CrossmintAuthConfig")
-            .field("api_key", api_key)
-            .field("settings", settings)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Checked {
-    /// Returns the `aud` that a JWT must have.
-    pub(crate) fn audience(&self) -> Option<&str> {
-        match &self.settings.audience {
-            Audience::Project => Some(self.api_key.project_id()),
-            Audience::Other(audience) => Some(audience),
-            Audience::Any => None,
-        }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
+impl Settings {
+    /// Returns the defaults.
+    fn new(api_key: ApiKey) -> Self {
         Self {
-            base_url: None,
+            base_url: api_key.environment().base_url().to_owned(),
             refresh_route: "/api/auth/refresh".to_owned(),
             logout_route: "/api/auth/logout".to_owned(),
             cookies: CookieOptions::default(),
             cookie_names: CookieNames::default(),
-            audience: Audience::Project,
+            audience: Some(api_key.project_id().to_owned()),
             issuer: None,
             leeway: Duration::from_secs(5),
             unauthenticated: Unauthenticated::default(),
@@ -140,6 +119,7 @@ impl Default for Settings {
             refusal_warning: 10,
             token_cache_bytes: 16 << 20,
             http_client: None,
+            api_key,
         }
     }
 }
@@ -149,118 +129,82 @@ impl Default for Settings {
 /// Every option has a default. [`build`](Self::build) checks them all.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build` is called"]
-pub struct CrossmintAuthConfigBuilder {
-    api_key: Result<ApiKey, ConfigError>,
-    settings: Settings,
+pub struct CrossmintAuthConfigBuilder(Result<Settings, ConfigError>);
+
+/// Defines a setter for each row: the option, the parameter, and the value that the option is set to.
+macro_rules! setters {
+    ($($(#[$attribute:meta])+ $option:ident($parameter:ident: $type:ty) = $value:expr;)+) => {
+        impl CrossmintAuthConfigBuilder {
+            $($(#[$attribute])+
+            pub fn $option(self, $parameter: $type) -> Self {
+                self.set(|settings| settings.$option = $value)
+            })+
+        }
+    };
 }
 
-impl CrossmintAuthConfigBuilder {
+setters! {
     /// Sets the URL of Crossmint.
     ///
     /// The default follows from the API key's [`Environment`]. Set it to use a proxy, or a mock in tests. The URL must
     /// be `https`, or `http` on loopback, because the API key and every refresh token are sent to it.
-    pub fn base_url(mut self, url: impl Into<String>) -> Self {
-        self.settings.base_url = Some(url.into());
-        self
-    }
+    base_url(url: impl Into<String>) = url.into();
 
     /// Sets the path at which the browser SDK refreshes a session.
     ///
     /// The default is `/api/auth/refresh`. The layer answers requests for this path, which never reach the inner
     /// service. The path is compared byte by byte, without the query. In axum, requests for it must be routed through
     /// the layer: see [`docs::placement`](crate::docs::placement).
-    pub fn refresh_route(mut self, path: impl Into<String>) -> Self {
-        self.settings.refresh_route = path.into();
-        self
-    }
+    refresh_route(path: impl Into<String>) = path.into();
 
     /// Sets the path at which the browser SDK signs out.
     ///
     /// The default is `/api/auth/logout`. The path is handled as that of [`refresh_route`](Self::refresh_route), and
     /// must differ from it.
-    pub fn logout_route(mut self, path: impl Into<String>) -> Self {
-        self.settings.logout_route = path.into();
-        self
-    }
+    logout_route(path: impl Into<String>) = path.into();
 
     /// Sets the attributes of the two cookies.
     ///
     /// The default is [`CookieOptions::default`], which Crossmint documents and which suits development over plain
     /// HTTP. Use [`CookieOptions::hardened`] in production.
-    pub fn cookies(mut self, options: CookieOptions) -> Self {
-        self.settings.cookies = options;
-        self
-    }
+    cookies(options: CookieOptions) = options;
 
     /// Sets the names of the two cookies.
     ///
     /// The default is [`CookieNames::Scoped`], which the browser SDK expects.
-    pub fn cookie_names(mut self, names: CookieNames) -> Self {
-        self.settings.cookie_names = names;
-        self
-    }
+    cookie_names(names: CookieNames) = names;
 
     /// Sets the audience that a JWT must be for (`aud`, RFC 7519 section 4.1.3).
     ///
     /// The default is the API key's project ID.
-    pub fn audience(mut self, audience: impl Into<String>) -> Self {
-        self.settings.audience = Audience::Other(audience.into());
-        self
-    }
-
-    /// Accepts JWTs for any audience.
-    ///
-    /// By default, `aud` must contain the API key's project ID.
-    ///
-    /// # Security
-    ///
-    /// Crossmint's projects may share signing keys. Without this check, users of every other project are let in.
-    pub fn dangerous_accept_any_audience(mut self) -> Self {
-        self.settings.audience = Audience::Any;
-        self
-    }
+    audience(audience: impl Into<String>) = Some(audience.into());
 
     /// Sets the issuer that a JWT must be from (`iss`, RFC 7519 section 4.1.1), which is compared exactly.
     ///
     /// By default, the issuer is not checked.
-    pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
-        self.settings.issuer = Some(issuer.into());
-        self
-    }
+    issuer(issuer: impl Into<String>) = Some(issuer.into());
 
     /// Sets the clock skew that is tolerated for `exp` and `nbf`.
     ///
     /// The default is 5 s, the maximum 300 s.
-    pub fn leeway(mut self, leeway: Duration) -> Self {
-        self.settings.leeway = leeway;
-        self
-    }
+    leeway(leeway: Duration) = leeway;
 
     /// Sets what happens to a request without a session.
     ///
     /// The default is [`Unauthenticated::Reject`]. [`docs::rejections`](crate::docs::rejections) has examples of the
     /// others.
-    pub fn unauthenticated(mut self, policy: Unauthenticated) -> Self {
-        self.settings.unauthenticated = policy;
-        self
-    }
+    unauthenticated(policy: Unauthenticated) = policy;
 
     /// Sets what happens to CORS preflights.
     ///
     /// The default is [`CorsPreflights::Pass`]. gRPC servers should set [`CorsPreflights::Reject`].
-    pub fn cors_preflights(mut self, policy: CorsPreflights) -> Self {
-        self.settings.cors_preflights = policy;
-        self
-    }
+    cors_preflights(policy: CorsPreflights) = policy;
 
     /// Sets what happens to sessions that need a refresh while Crossmint is unavailable.
     ///
     /// The default is [`OutagePolicy::EndSession`], as in `@crossmint/server-sdk`. Set [`OutagePolicy::KeepSession`] so
     /// that an outage signs no one out.
-    pub fn on_outage(mut self, policy: OutagePolicy) -> Self {
-        self.settings.on_outage = policy;
-        self
-    }
+    on_outage(policy: OutagePolicy) = policy;
 
     /// Sets whether the body of the refresh route's response contains the refresh token.
     ///
@@ -270,61 +214,28 @@ impl CrossmintAuthConfigBuilder {
     /// # Security
     ///
     /// With `true`, scripts see the refresh token at every refresh, even if its cookie is `HttpOnly`.
-    pub fn expose_refresh_secret(mut self, expose: bool) -> Self {
-        self.settings.expose_refresh_secret = expose;
-        self
-    }
-
-    /// Sets the other origins that may call the refresh and logout routes and open WebSockets, such as
-    /// `https://app.example.com`.
-    ///
-    /// The default is none. Origins are compared as a whole, including scheme and port.
-    ///
-    /// The site's own origin need not be listed: `Sec-Fetch-Site` identifies it, or, in requests without this header,
-    /// an `Origin` with the request's host. List it if a proxy rewrites `Host`. The scheme of the site's own origin is
-    /// not compared, because a proxy may terminate TLS; but with [`Secure`](CookieOptions::secure) cookies, an `http`
-    /// origin counts as another site's, except on loopback.
-    pub fn trusted_origins<I>(mut self, origins: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: Into<String>,
-    {
-        self.settings.trusted_origins = origins.into_iter().map(Into::into).collect();
-        self
-    }
+    expose_refresh_secret(expose: bool) = expose;
 
     /// Sets the time limit for opening a connection to Crossmint.
     ///
     /// The default is 2 s. It has no effect on a client that is set with [`http_client`](Self::http_client).
-    pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.settings.connect_timeout = limit;
-        self
-    }
+    connect_timeout(limit: Duration) = limit;
 
     /// Sets the time limit for loading the key set, from the connection to the end of the answer.
     ///
     /// The default is 5 s.
-    pub fn keys_timeout(mut self, limit: Duration) -> Self {
-        self.settings.keys_timeout = limit;
-        self
-    }
+    keys_timeout(limit: Duration) = limit;
 
     /// Sets the time limit for a refresh, and for [`get_user`](crate::CrossmintAuth::get_user).
     ///
     /// The default is 10 s. An answer to a refresh that arrives up to a quarter later is kept for the client's next
     /// request, because it contains the only copy of the new refresh token.
-    pub fn refresh_timeout(mut self, limit: Duration) -> Self {
-        self.settings.refresh_timeout = limit;
-        self
-    }
+    refresh_timeout(limit: Duration) = limit;
 
     /// Sets the time limit for a logout, including the time spent in the queue.
     ///
     /// The default is 2 s.
-    pub fn logout_timeout(mut self, limit: Duration) -> Self {
-        self.settings.logout_timeout = limit;
-        self
-    }
+    logout_timeout(limit: Duration) = limit;
 
     /// Sets the maximum number of refreshes in flight.
     ///
@@ -336,10 +247,7 @@ impl CrossmintAuthConfigBuilder {
     /// Logouts have the same number of permits and a queue of their own. A logout waits no longer than
     /// [`logout_timeout`](Self::logout_timeout); logouts beyond the queue only clear the cookies. Each call takes a few
     /// KiB, even after its client has disconnected.
-    pub fn max_concurrent_refreshes(mut self, limit: usize) -> Self {
-        self.settings.max_concurrent_refreshes = limit;
-        self
-    }
+    max_concurrent_refreshes(limit: usize) = limit;
 
     /// Sets the grace period in which a rotated token still resolves to its successor.
     ///
@@ -355,10 +263,7 @@ impl CrossmintAuthConfigBuilder {
     ///
     /// During the grace period, a stolen rotated token resolves to the live session. With a period of zero, parallel
     /// requests with one expired session end it.
-    pub fn rotation_grace(mut self, period: Duration) -> Self {
-        self.settings.rotation_grace = period;
-        self
-    }
+    rotation_grace(period: Duration) = period;
 
     /// Sets the memory limit for rotated tokens and their successors, in bytes.
     ///
@@ -368,10 +273,7 @@ impl CrossmintAuthConfigBuilder {
     /// are evicted too, which ends the sessions of late requests.
     /// [`Stats::grace_evictions`](crate::Stats::grace_evictions) counts these evictions, and a warning reports them
     /// once a minute.
-    pub fn rotation_grace_bytes(mut self, bytes: usize) -> Self {
-        self.settings.rotation_grace_bytes = bytes;
-        self
-    }
+    rotation_grace_bytes(bytes: usize) = bytes;
 
     /// Sets the number of different refresh tokens that Crossmint must refuse in a row before a warning names the API
     /// key.
@@ -379,19 +281,13 @@ impl CrossmintAuthConfigBuilder {
     /// The default is 10; the value must be between 1 and 100 000. Crossmint answers a revoked API key as it answers an
     /// ended session, so that every session that needs a refresh ends. The warning is logged at most once a minute;
     /// [`Stats::refusal_runs`](crate::Stats::refusal_runs) counts the runs.
-    pub fn refusal_warning(mut self, refusals: usize) -> Self {
-        self.settings.refusal_warning = refusals;
-        self
-    }
+    refusal_warning(refusals: usize) = refusals;
 
     /// Sets the memory limit of the cache of verified tokens, in bytes.
     ///
     /// The default is 16 MiB, about 14 000 sessions. Zero switches the cache off: every request then costs a signature
     /// check.
-    pub fn token_cache_bytes(mut self, bytes: usize) -> Self {
-        self.settings.token_cache_bytes = bytes;
-        self
-    }
+    token_cache_bytes(bytes: usize) = bytes;
 
     /// Sets the HTTP client, for a proxy or a private certificate authority.
     ///
@@ -410,9 +306,36 @@ impl CrossmintAuthConfigBuilder {
     /// another.
     #[cfg(feature = "http-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "http-client")))]
-    pub fn http_client(mut self, client: reqwest::Client) -> Self {
-        self.settings.http_client = Some(client);
-        self
+    http_client(client: reqwest::Client) = Some(client);
+}
+
+impl CrossmintAuthConfigBuilder {
+    /// Accepts JWTs for any audience.
+    ///
+    /// By default, `aud` must contain the API key's project ID.
+    ///
+    /// # Security
+    ///
+    /// Crossmint's projects may share signing keys. Without this check, users of every other project are let in.
+    pub fn dangerous_accept_any_audience(self) -> Self {
+        self.set(|settings| settings.audience = None)
+    }
+
+    /// Sets the other origins that may call the refresh and logout routes and open WebSockets, such as
+    /// `https://app.example.com`.
+    ///
+    /// The default is none. Origins are compared as a whole, including scheme and port.
+    ///
+    /// The site's own origin need not be listed: `Sec-Fetch-Site` identifies it, or, in requests without this header,
+    /// an `Origin` with the request's host. List it if a proxy rewrites `Host`. The scheme of the site's own origin is
+    /// not compared, because a proxy may terminate TLS; but with [`Secure`](CookieOptions::secure) cookies, an `http`
+    /// origin counts as another site's, except on loopback.
+    pub fn trusted_origins<I>(self, origins: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.set(|settings| settings.trusted_origins = origins.into_iter().map(Into::into).collect())
     }
 
     /// Checks all options. Makes no network calls.
@@ -422,33 +345,30 @@ impl CrossmintAuthConfigBuilder {
     /// Returns the first option with a value that cannot work: its name, the value unless it is a secret, and what to
     /// change.
     pub fn build(self) -> Result<CrossmintAuthConfig, ConfigError> {
-        let Self { api_key, mut settings } = self;
-        let api_key = api_key?;
-        check_project_id(api_key.project_id())?;
-        let base_url = parse_base_url(settings.base_url.as_deref().unwrap_or(api_key.environment().base_url()))?;
+        let mut settings = self.0?;
+        let project_id = settings.api_key.project_id();
+        // Only `ApiKey::unverified` can have one that fails: Crossmint's are UUIDs.
+        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_cookie_name = (1..=128).contains(&project_id.len()) && project_id.bytes().all(is_legal);
+        let why = format!("its project ID `{}` cannot be part of a cookie's name", project_id.escape_debug());
+        ConfigError::ensure(is_cookie_name, "api_key", why)?;
+        settings.base_url = parse_base_url(&settings.base_url)?;
         check_route("refresh_route", &settings.refresh_route)?;
         check_route("logout_route", &settings.logout_route)?;
-        if settings.refresh_route == settings.logout_route {
-            let why = format!("`{}` is the refresh route as well: give them two paths", settings.logout_route);
-            return Err(ConfigError::new("logout_route", why));
-        }
+        let why = format!("`{}` is the refresh route as well: give them two paths", settings.logout_route);
+        ConfigError::ensure(settings.refresh_route != settings.logout_route, "logout_route", why)?;
         settings.cookies.check()?;
-        let names = settings.cookie_names.resolve(api_key.project_id(), &settings.cookies)?;
-        if matches!(&settings.audience, Audience::Other(audience) if audience.is_empty()) {
-            let why = "it is empty: name one, or call `dangerous_accept_any_audience`";
-            return Err(ConfigError::new("audience", why));
-        }
-        if settings.issuer.as_deref() == Some("") {
-            return Err(ConfigError::new("issuer", "it is empty: leave it out to accept any"));
-        }
+        let names = settings.cookie_names.resolve(settings.api_key.project_id(), &settings.cookies)?;
+        let why = "it is empty: name one, or call `dangerous_accept_any_audience`";
+        ConfigError::ensure(settings.audience.as_deref() != Some(""), "audience", why)?;
+        let why = "it is empty: leave it out to accept any";
+        ConfigError::ensure(settings.issuer.as_deref() != Some(""), "issuer", why)?;
         for origin in &mut settings.trusted_origins {
             *origin = parse_origin(origin)?;
         }
         for (option, value) in [("leeway", settings.leeway), ("rotation_grace", settings.rotation_grace)] {
-            if value > MAX_PERIOD {
-                let why = format!("{value:?} is more than the maximum of {} s", MAX_PERIOD.as_secs());
-                return Err(ConfigError::new(option, why));
-            }
+            let why = format!("{value:?} is more than the maximum of {} s", MAX_PERIOD.as_secs());
+            ConfigError::ensure(value <= MAX_PERIOD, option, why)?;
         }
         for (option, limit) in [
             ("connect_timeout", settings.connect_timeout),
@@ -456,94 +376,69 @@ impl CrossmintAuthConfigBuilder {
             ("refresh_timeout", settings.refresh_timeout),
             ("logout_timeout", settings.logout_timeout),
         ] {
-            if limit.is_zero() {
-                return Err(ConfigError::new(option, "it is zero, and no call could ever succeed: make it longer"));
-            }
+            let why = "it is zero, and no call could ever succeed: make it longer";
+            ConfigError::ensure(!limit.is_zero(), option, why)?;
         }
         for (option, value, max) in [
             ("max_concurrent_refreshes", settings.max_concurrent_refreshes, MAX_CONCURRENCY),
             ("refusal_warning", settings.refusal_warning, MAX_REFUSAL_RUN),
         ] {
-            if !(1..=max).contains(&value) {
-                return Err(ConfigError::new(option, format!("{value} is not between 1 and {max}")));
-            }
+            ConfigError::ensure((1..=max).contains(&value), option, format!("{value} is not between 1 and {max}"))?;
         }
-        if settings.rotation_grace_bytes < MIN_GRACE_BYTES {
-            let why = format!("{} bytes are too few: use {MIN_GRACE_BYTES} at least", settings.rotation_grace_bytes);
-            return Err(ConfigError::new("rotation_grace_bytes", why));
+        let bytes = settings.rotation_grace_bytes;
+        let why = format!("{bytes} bytes are too few: use {MIN_GRACE_BYTES} at least");
+        ConfigError::ensure(bytes >= MIN_GRACE_BYTES, "rotation_grace_bytes", why)?;
+        let client = settings.http_client.take().map_or_else(|| built_in_client(settings.connect_timeout), Ok)?;
+        warn_of_risks(&settings.api_key, &settings.cookies);
+        Ok(CrossmintAuthConfig(Arc::new(Checked { settings, names, client, handle: SharedHandle::default() })))
+    }
+
+    /// Changes the settings. Does nothing if the API key is invalid: `build` reports it.
+    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        if let Ok(settings) = &mut self.0 {
+            change(settings);
         }
-        let client = match settings.http_client.clone() {
-            Some(client) => client,
-            None => built_in_client(settings.connect_timeout)?,
-        };
-        warn_of_risks(&api_key, &settings.cookies);
-        let handle = SharedHandle::default();
-        Ok(CrossmintAuthConfig(Arc::new(Checked { settings, api_key, base_url, names, client, handle })))
+        self
     }
-}
-
-#[derive(Clone, Debug)]
-enum Audience {
-    Project,
-    Other(String),
-    Any,
-}
-
-/// Only [`ApiKey::unverified`] can hold one that fails: Crossmint's are UUIDs.
-fn check_project_id(project_id: &str) -> Result<(), ConfigError> {
-    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if project_id.is_empty() || project_id.len() > 128 || !project_id.bytes().all(is_legal) {
-        let why = format!("its project ID `{}` cannot be part of a cookie's name", project_id.escape_debug());
-        return Err(ConfigError::new("api_key", why));
-    }
-    Ok(())
 }
 
 fn parse_base_url(text: &str) -> Result<String, ConfigError> {
-    let refuse = |why: &str| Err(ConfigError::new("base_url", format!("`{}` {why}", text.escape_debug())));
-    if text.contains('@') {
-        return Err(ConfigError::new("base_url", "it contains a user name or password: leave them out"));
-    }
-    let Ok(url) = Url::parse(text.trim_matches('/')) else {
-        return refuse("is not an absolute URL: write it like `https://www.crossmint.com`");
-    };
+    let refuse = |why: &str| ConfigError::new("base_url", format!("`{}` {why}", text.escape_debug()));
+    // Checked first: the other messages show the value, and a password must not be shown.
+    ConfigError::ensure(!text.contains('@'), "base_url", "it contains a user name or password: leave them out")?;
+    let url = Url::parse(text.trim_matches('/'))
+        .map_err(|_| refuse("is not an absolute URL: write it like `https://www.crossmint.com`"))?;
     if url.query().is_some() || url.fragment().is_some() {
-        return refuse("has a query or a fragment: leave it out");
+        return Err(refuse("has a query or a fragment: leave it out"));
     }
     let host = url.host_str().unwrap_or_default();
-    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     let on_loopback = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
-    match url.scheme() {
-        "https" => {}
-        "http" if on_loopback => {}
-        _ => return refuse("would send the API key in the clear: use https, or http on loopback"),
+    let is_private = url.scheme() == "https" || (url.scheme() == "http" && on_loopback);
+    if is_private {
+        Ok(url.as_str().trim_end_matches('/').to_owned())
+    } else {
+        Err(refuse("would send the API key in the clear: use https, or http on loopback"))
     }
-    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 pub(crate) fn check_route(option: &'static str, path: &str) -> Result<(), ConfigError> {
     let is_path = path.starts_with('/')
         && path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.query().is_none() && parsed.path() == path);
-    if is_path {
-        return Ok(());
-    }
     let why = format!("`{}` is not a path: write it like `/api/auth/refresh`, without a query", path.escape_debug());
-    Err(ConfigError::new(option, why))
+    ConfigError::ensure(is_path, option, why)
 }
 
 /// Returns the origin as browsers write it (RFC 6454 section 6.2).
 fn parse_origin(text: &str) -> Result<String, ConfigError> {
-    if text.contains('@') {
-        return Err(ConfigError::new("trusted_origins", "one contains a user name or password: leave them out"));
-    }
-    let normalized = Url::parse(text).ok().filter(|url| {
-        matches!(url.scheme(), "http" | "https")
-            && url.path() == "/"
-            && url.query().is_none()
-            && url.fragment().is_none()
-            && !text.contains('*')
-    });
-    normalized.map(|url| url.origin().ascii_serialization()).ok_or_else(|| {
+    let why = "one contains a user name or password: leave them out";
+    ConfigError::ensure(!text.contains('@'), "trusted_origins", why)?;
+    let is_origin = |url: &Url| {
+        let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
+        matches!(url.scheme(), "http" | "https") && !has_more && !text.contains('*')
+    };
+    let origin = Url::parse(text).ok().filter(is_origin).map(|url| url.origin().ascii_serialization());
+    origin.ok_or_else(|| {
         let why = format!("`{}` is not an origin: write it like `https://app.example.com`", text.escape_debug());
         ConfigError::new("trusted_origins", why)
     })

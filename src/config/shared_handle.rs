@@ -2,37 +2,24 @@
 
 use std::{
     any::Any,
-    fmt,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 /// The handle that all clones of a configuration share. It does not keep the handle alive.
 ///
-/// Its type is the handle's own business: a configuration knows nothing of what is built from it.
-pub(crate) struct SharedHandle(Mutex<Weak<dyn Any + Send + Sync>>);
+/// A configuration does not know the handle's type: what is built from a configuration imports it, not the reverse.
+#[derive(Debug, Default)]
+pub(crate) struct SharedHandle(Mutex<Option<Weak<dyn Any + Send + Sync>>>);
 
 impl SharedHandle {
     pub(crate) fn get_or_create<T: Any + Send + Sync>(&self, create: impl FnOnce(Weak<T>) -> T) -> Arc<T> {
         // Held while the handle is created: two threads must not end up with two.
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Ok(handle)) = shared.upgrade().map(Arc::downcast) {
+        if let Some(Ok(handle)) = shared.as_ref().and_then(Weak::upgrade).map(Arc::downcast) {
             return handle;
         }
         let handle = Arc::new_cyclic(|handle| create(handle.clone()));
-        let weak: Weak<T> = Arc::downgrade(&handle);
-        *shared = weak;
+        *shared = Some(Arc::<T>::downgrade(&handle));
         handle
-    }
-}
-
-impl Default for SharedHandle {
-    fn default() -> Self {
-        Self(Mutex::new(Weak::<()>::new()))
-    }
-}
-
-impl fmt::Debug for SharedHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedHandle").finish_non_exhaustive()
     }
 }

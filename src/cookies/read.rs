@@ -9,7 +9,7 @@ use http::{HeaderMap, header::COOKIE};
 
 use super::store::{CONTRADICTED, Cookies};
 use crate::{
-    config::{NamePair, Unscoped},
+    config::NamePair,
     error::{AuthError, AuthErrorKind},
     secret::Secret,
 };
@@ -51,11 +51,8 @@ impl Cookies {
         is_foreign: impl FnOnce(&[u8]) -> bool,
     ) {
         let CookieCredentials { mut written, mut other, .. } = *credentials;
-        let (unscoped, is_written) = match self.names.unscoped {
-            Some(Unscoped::Written) => (&mut written, true),
-            Some(Unscoped::Other) => (&mut other, false),
-            None => return,
-        };
+        let is_written = self.names.writes_unscoped;
+        let unscoped = if is_written { &mut written } else { &mut other };
         if !matches!(unscoped.jwt, Slot::One(jwt) if is_foreign(jwt)) {
             return;
         }
@@ -71,7 +68,7 @@ impl Cookies {
             refresh_token = Slot::Ambiguous;
         }
         // An unscoped JWT is never paired with a scoped refresh token: they may be two users'.
-        if self.names.unscoped == Some(Unscoped::Other) && refresh_token == Slot::Absent {
+        if !self.names.writes_unscoped && refresh_token == Slot::Absent {
             refresh_token = other.refresh_token;
             if jwt == Slot::Absent {
                 jwt = other.jwt;

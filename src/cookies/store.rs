@@ -23,7 +23,10 @@ pub(crate) struct Cookies {
 
 impl Cookies {
     pub(crate) fn new(names: NamePairs, options: CookieOptions) -> Self {
-        Self { initials: names.initials(), names, options }
+        let other = names.other.as_ref().unwrap_or(&names.written);
+        let initials = [&names.written.jwt, &names.written.refresh_token, &other.jwt, &other.refresh_token]
+            .map(|name| name.as_bytes().first().copied().unwrap_or_default());
+        Self { initials, names, options }
     }
 
     /// Builds the `Set-Cookie` fields that store `material`.

@@ -31,7 +31,7 @@ impl Verifier {
     pub(crate) fn new(config: &Checked, jwks: Arc<JwksCache>, counters: Arc<Counters>) -> Self {
         let settings = &config.settings;
         let expectations = Expectations {
-            audience: config.audience().map(ToOwned::to_owned),
+            audience: settings.audience.clone(),
             issuer: settings.issuer.clone(),
             leeway: settings.leeway,
         };
