@@ -19,7 +19,7 @@ pub struct AuthError {
 }
 
 impl AuthError {
-    /// Creates an error whose kind says it all.
+    /// Creates an error without a source.
     pub(crate) fn of(kind: AuthErrorKind) -> Self {
         Self { kind, outage_ends_session: false, retry_after: None, source: None }
     }
@@ -47,21 +47,26 @@ impl AuthError {
 
     /// Returns the status of a response that rejects a request for this error.
     pub(crate) fn status(&self) -> StatusCode {
-        match self.kind.row().effect {
-            Effect::Outage if !self.outage_ends_session => StatusCode::SERVICE_UNAVAILABLE,
-            Effect::EndSession | Effect::Outage => StatusCode::UNAUTHORIZED,
-            Effect::Answer(status) => status,
+        match self.kind.row().status {
+            StatusCode::SERVICE_UNAVAILABLE if self.outage_ends_session => StatusCode::UNAUTHORIZED,
+            status => status,
         }
     }
 
-    /// Returns whether the response deletes the cookies: 401 says that the session is over.
+    /// Returns the text for the client.
+    pub(crate) fn message(&self) -> &'static str {
+        self.kind.row().message
+    }
+
+    /// Returns whether the response deletes the cookies, as every 401 does.
     pub(crate) fn ends_session(&self) -> bool {
         self.status() == StatusCode::UNAUTHORIZED
     }
 
-    /// Returns when to try again, in whole seconds: rounded up, since earlier is too early.
+    /// Returns the delay before the next attempt, in whole seconds (RFC 9110 section 10.2.3).
     pub(crate) fn retry_after(&self) -> Duration {
         let delay = self.retry_after.unwrap_or(DEFAULT_RETRY_AFTER).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER);
+        // Rounded up: a retry before the delay has passed is refused again.
         Duration::from_secs(delay.as_secs() + u64::from(delay.subsec_nanos() > 0))
     }
 
@@ -85,25 +90,18 @@ impl Error for AuthError {
 
 /// What one kind of error means.
 struct Row {
-    effect: Effect,
+    /// 401 ends the session: the cookies are deleted. 503 does if the outage policy says so. Any other status says
+    /// nothing about the session, which stays.
+    status: StatusCode,
     /// For the client: the same for several kinds where the difference would help an attacker.
     message: &'static str,
     /// For logs: the `Display` of the error.
     description: &'static str,
 }
 
-enum Effect {
-    /// 401, and the cookies are deleted.
-    EndSession,
-    /// 503, or the same as above: the outage policy decides.
-    Outage,
-    /// This status. The request says nothing about the session, which stays.
-    Answer(StatusCode),
-}
-
-/// Declares the kinds, each with its row of the table.
+/// Declares the kinds, each with its row of the table: status, message, description.
 macro_rules! error_kinds {
-    ($($(#[$doc:meta])+ $kind:ident: $effect:expr, $message:expr, $description:literal;)+) => {
+    ($($(#[$doc:meta])+ $kind:ident: $status:ident, $message:expr, $description:literal;)+) => {
         /// The kinds of [`AuthError`].
         ///
         /// [`docs::rejections`](crate::docs::rejections#statuses-cookies-and-messages) lists the status and the cookies
@@ -119,10 +117,10 @@ macro_rules! error_kinds {
             pub(crate) const ALL: &[Self] = &[$(Self::$kind),+];
 
             fn row(self) -> Row {
-                let (effect, message, description) = match self {
-                    $(Self::$kind => ($effect, $message, $description),)+
+                let (status, message, description) = match self {
+                    $(Self::$kind => (StatusCode::$status, $message, $description),)+
                 };
-                Row { effect, message, description }
+                Row { status, message, description }
             }
         }
     };
@@ -130,75 +128,60 @@ macro_rules! error_kinds {
 
 error_kinds! {
     /// The cookies contain no session: they are absent, or there is a JWT without a refresh token.
-    MissingCredentials: Effect::EndSession, "Please sign in", "the request's cookies contain no session";
+    MissingCredentials: UNAUTHORIZED, "Please sign in", "the request's cookies contain no session";
 
     /// The refresh route was called without a refresh token in the body or the cookies.
-    MissingRefreshToken: Effect::EndSession,
-        "Please provide a refresh token either in the request body or cookies",
+    MissingRefreshToken: UNAUTHORIZED, "Please provide a refresh token either in the request body or cookies",
         "neither the body nor the cookies contain a refresh token";
 
     /// Two cookies with one name have different values. One of them may have been planted by a sibling subdomain.
-    AmbiguousCredentials: Effect::EndSession, SESSION_ENDED, "the request has two different cookies of one name";
+    AmbiguousCredentials: UNAUTHORIZED, SESSION_ENDED, "the request has two different cookies of one name";
 
     /// The refresh token is too long, or contains bytes that a cookie must not contain. It was not sent to Crossmint.
-    InvalidCredentials: Effect::EndSession, SESSION_ENDED,
-        "the refresh token is not one that Crossmint could have issued";
+    InvalidCredentials: UNAUTHORIZED, SESSION_ENDED, "the refresh token is not one that Crossmint could have issued";
 
     /// [`verify_jwt`](crate::CrossmintAuth::verify_jwt) rejected the JWT.
-    InvalidToken: Effect::EndSession, SESSION_ENDED, "the JWT is expired or not valid for this project";
+    InvalidToken: UNAUTHORIZED, SESSION_ENDED, "the JWT is expired or not valid for this project";
 
     /// Crossmint refused the refresh token, or the session was signed out moments ago.
-    Refused: Effect::EndSession, SESSION_ENDED, "Crossmint does not accept the session";
+    Refused: UNAUTHORIZED, SESSION_ENDED, "Crossmint does not accept the session";
 
     /// The call to Crossmint failed: a network error, a time-out, an unexpected status, or too many refreshes in
     /// flight.
-    Unavailable: Effect::Outage, TRY_AGAIN, "Crossmint is unavailable";
+    Unavailable: SERVICE_UNAVAILABLE, TRY_AGAIN, "Crossmint is unavailable";
 
     /// Crossmint answered 429. The call is not repeated before the time that `Retry-After` names.
-    RateLimited: Effect::Outage, TRY_AGAIN, "Crossmint limits the rate of requests";
+    RateLimited: SERVICE_UNAVAILABLE, TRY_AGAIN, "Crossmint limits the rate of requests";
 
     /// Crossmint's answer cannot be used: it is not JSON, or its JWT cannot be verified.
-    UnusableAnswer: Effect::Outage, TRY_AGAIN, "Crossmint's answer is not usable";
+    UnusableAnswer: SERVICE_UNAVAILABLE, TRY_AGAIN, "Crossmint's answer is not usable";
 
     /// [`get_user`](crate::CrossmintAuth::get_user) found no such user, or the API key lacks the scope `users.read`.
-    UserUnavailable: Effect::Answer(StatusCode::NOT_FOUND), "The user is not available",
-        "Crossmint does not return this user";
+    UserUnavailable: NOT_FOUND, "The user is not available", "Crossmint does not return this user";
 
     /// Another site that is not in `trusted_origins` called the refresh or logout route, or opened a WebSocket.
-    CrossSite: Effect::Answer(StatusCode::FORBIDDEN), "Cross-site requests are not allowed here",
+    CrossSite: FORBIDDEN, "Cross-site requests are not allowed here",
         "the request comes from an origin that is not trusted";
 
     /// The refresh or logout route was called with a method other than `POST`.
-    MethodNotAllowed: Effect::Answer(StatusCode::METHOD_NOT_ALLOWED), "Only POST is allowed here",
-        "the route accepts only POST";
+    MethodNotAllowed: METHOD_NOT_ALLOWED, "Only POST is allowed here", "the route accepts only POST";
 
     /// The refresh route received a token in a body that is not `application/json`.
-    UnsupportedMediaType: Effect::Answer(StatusCode::UNSUPPORTED_MEDIA_TYPE),
-        "A refresh token in the body needs the content type application/json", "the body is not application/json";
+    UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE, "A refresh token in the body needs the content type application/json",
+        "the body is not application/json";
 
     /// The refresh route received a body that is neither empty nor a JSON object with a string `refresh`.
-    InvalidBody: Effect::Answer(StatusCode::BAD_REQUEST),
-        "The body must be a JSON object whose `refresh` is a string, or empty",
+    InvalidBody: BAD_REQUEST, "The body must be a JSON object whose `refresh` is a string, or empty",
         "the body is not a JSON object with a string `refresh`";
 
     /// The refresh route received a body of more than 16 KiB.
-    BodyTooLarge: Effect::Answer(StatusCode::PAYLOAD_TOO_LARGE), "The body must not be larger than 16 KiB",
-        "the body is larger than 16 KiB";
+    BodyTooLarge: PAYLOAD_TOO_LARGE, "The body must not be larger than 16 KiB", "the body is larger than 16 KiB";
 
     /// The body of the refresh route did not arrive within 5 s.
-    BodyTimeout: Effect::Answer(StatusCode::REQUEST_TIMEOUT), "The body did not arrive in time",
-        "the body did not arrive within 5 s";
+    BodyTimeout: REQUEST_TIMEOUT, "The body did not arrive in time", "the body did not arrive within 5 s";
 
     /// [`Session`](crate::Session) was extracted on a route without the layer.
-    LayerMissing: Effect::Answer(StatusCode::INTERNAL_SERVER_ERROR), "The request could not be handled",
-        "the layer is not installed on this route";
-}
-
-impl AuthErrorKind {
-    /// Returns the text for the client.
-    pub(crate) fn message(self) -> &'static str {
-        self.row().message
-    }
+    LayerMissing: INTERNAL_SERVER_ERROR, "The request could not be handled", "the layer is not installed on this route";
 }
 
 /// An option with a value that cannot work.
@@ -237,7 +220,11 @@ impl Error for ConfigError {}
 
 const SESSION_ENDED: &str = "The session has ended, please sign in again";
 const TRY_AGAIN: &str = "The session could not be checked, please try again later";
+
+/// Used if Crossmint sends no `Retry-After`: long enough for a short outage, short enough for a user who waits.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+// A zero would make clients retry in a loop; a very long delay would outlast the outage.
 const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -250,7 +237,7 @@ mod tests {
         for (index, kind) in AuthErrorKind::ALL.iter().enumerate() {
             assert_eq!(*kind as usize, index, "{kind:?}");
             let error = AuthError::of(*kind);
-            assert!(!error.to_string().ends_with('.') && !kind.message().is_empty());
+            assert!(!error.to_string().ends_with('.') && !error.message().is_empty());
         }
     }
 

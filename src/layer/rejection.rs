@@ -19,7 +19,7 @@ pub(super) fn rejected(Rejection { error, set_cookie }: Rejection, is_grpc: bool
         error: &'static str,
         message: &'static str,
     }
-    let (status, message) = (error.status(), error.kind().message());
+    let (status, message) = (error.status(), error.message());
     let body = Body { error: status.canonical_reason().unwrap_or_default(), message };
     let mut response = json(status, &body, &set_cookie);
     let headers = response.headers_mut();
