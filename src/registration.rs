@@ -1,65 +1,56 @@
-//! A warning where one project has two handles.
+//! A warning about a project with two handles.
 //!
-//! Each handle sees only its own refreshes. Of two requests with one expired session, one behind each of two handles, the
-//! second sends a rotated refresh token, and Crossmint ends the session.
+//! Each handle sees only its own refreshes. If two handles get requests with the same expired session, the second one
+//! sends a refresh token that is already rotated, and Crossmint ends the session.
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::config::Checked;
 
-/// The entry of a live handle in the list of this process, removed on drop.
-pub(crate) struct Registration(Option<Project>);
+/// The registration of a live handle.
+pub(crate) struct Registration {
+    _is_warned_of: Arc<AtomicBool>,
+}
 
 impl Registration {
-    /// Registers a handle, and warns of the first one that its project has too many.
+    /// Registers a handle. Warns, once, if its project already has one.
     pub(crate) fn new(config: &Checked) -> Self {
-        let project = (config.settings.api_key.project_id().into(), config.settings.base_url.as_str().into());
-        let is_news = {
-            let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
-            if live.len() >= MAX_PROJECTS && !live.contains_key(&project) {
-                return Self(None);
+        let (project_id, base_url) = (config.settings.api_key.project_id(), config.settings.base_url.as_str());
+        let project = (project_id.into(), base_url.into());
+        // Unlocked before the event is logged: a subscriber could create a handle itself.
+        let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
+        live.retain(|_, is_warned_of| is_warned_of.strong_count() > 0);
+        let Some(is_warned_of) = live.get(&project).and_then(Weak::upgrade) else {
+            let is_warned_of = Arc::default();
+            if live.len() < MAX_PROJECTS {
+                live.insert(project, Arc::downgrade(&is_warned_of));
             }
-            let handles = live.entry(project.clone()).or_default();
-            handles.count += 1;
-            handles.count > 1 && !std::mem::replace(&mut handles.is_warned_of, true)
+            return Self { _is_warned_of: is_warned_of };
         };
-        if is_news {
+        drop(live);
+        // Relaxed: the flag guards no other data.
+        if !is_warned_of.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                project_id = config.settings.api_key.project_id(),
+                project_id,
                 "two handles with separate caches are in use for one project, and a session that is refreshed through both \
                  is signed out: clone the layer or the configuration, or use `CrossmintAuthLayer::from(auth.clone())`"
             );
         }
-        Self(Some(project))
+        Self { _is_warned_of: is_warned_of }
     }
 }
 
-impl Drop for Registration {
-    fn drop(&mut self) {
-        let Some(project) = &self.0 else { return };
-        let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handles) = live.get_mut(project) {
-            handles.count -= 1;
-            if handles.count == 0 {
-                live.remove(project);
-            }
-        }
-    }
-}
-
-/// A project's ID, and the base URL of the Crossmint that it is at.
+/// A project's ID, and the base URL of its Crossmint.
 type Project = (Box<str>, Box<str>);
 
-#[derive(Default)]
-struct Handles {
-    count: usize,
-    is_warned_of: bool,
-}
-
-static LIVE: Mutex<BTreeMap<Project, Handles>> = Mutex::new(BTreeMap::new());
+/// For each project, whether the warning has been logged. The flag is owned by the project's live handles.
+static LIVE: Mutex<BTreeMap<Project, Weak<AtomicBool>>> = Mutex::new(BTreeMap::new());
 
 /// Beyond this many projects, there is no warning: the list must not grow with the number of tenants.
 const MAX_PROJECTS: usize = 1024;

@@ -1,25 +1,23 @@
-//! Tasks that outlive the client that has caused them.
+//! Tasks that outlive the request that started them.
 
-use std::{
-    any::Any,
-    sync::{Arc, Weak},
-};
+use std::{any::Any, sync::Weak};
 
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 
 use crate::error::{AuthError, AuthErrorKind};
 
-/// Counts the tasks that are running. All clones share one count.
+/// Tracks the tasks that are running. All clones track the same tasks.
 #[derive(Clone, Debug)]
 pub(crate) struct TaskTracker {
-    running: watch::Sender<usize>,
+    /// Each running task holds a receiver. Nothing is sent.
+    running: watch::Sender<()>,
     owner: Weak<dyn Any + Send + Sync>,
 }
 
 impl TaskTracker {
     /// Creates a tracker whose tasks keep `owner` alive.
     pub(crate) fn new(owner: Weak<dyn Any + Send + Sync>) -> Self {
-        Self { running: watch::Sender::new(0), owner }
+        Self { running: watch::Sender::new(()), owner }
     }
 
     /// Starts a task.
@@ -31,10 +29,9 @@ impl TaskTracker {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        let runtime = runtime()?;
-        self.running.send_modify(|running| *running += 1);
-        let token = Token { running: self.running.clone(), _owner: self.owner.upgrade() };
-        Ok(runtime.spawn(async move {
+        // Dropped with the task even if it panics, or if the runtime shuts down before it has run.
+        let token = (self.running.subscribe(), self.owner.upgrade());
+        Ok(runtime()?.spawn(async move {
             let _token = token;
             future.await
         }))
@@ -42,24 +39,11 @@ impl TaskTracker {
 
     /// Waits until no task is running.
     pub(crate) async fn wait(&self) {
-        // The sender is here: there is no error.
-        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
+        self.running.closed().await;
     }
 }
 
 /// Returns the runtime, without which there are no calls and no timeouts.
 pub(crate) fn runtime() -> Result<Handle, AuthError> {
     Handle::try_current().map_err(|error| AuthError::new(AuthErrorKind::Unavailable, error))
-}
-
-/// A running task. Its drop counts tasks that panic, and those of a runtime that shuts down, as well.
-struct Token {
-    running: watch::Sender<usize>,
-    _owner: Option<Arc<dyn Any + Send + Sync>>,
-}
-
-impl Drop for Token {
-    fn drop(&mut self) {
-        self.running.send_modify(|running| *running -= 1);
-    }
 }
