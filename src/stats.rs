@@ -4,35 +4,58 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::AuthErrorKind;
 
-/// A snapshot of the counters of a [`CrossmintAuth`](crate::CrossmintAuth) and its layers.
-///
-/// The counters start at zero when the handle is created, and only grow.
-/// [`docs::operations`](crate::docs::operations#counters) shows how to export them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// JWTs that were found in the cache of verified tokens.
-    pub cache_hits: u64,
+/// Declares the counters, and the fields of a snapshot of them.
+macro_rules! counters {
+    ($($(#[$doc:meta])+ $counter:ident,)+) => {
+        /// A snapshot of the counters of a [`CrossmintAuth`](crate::CrossmintAuth) and its layers.
+        ///
+        /// The counters start at zero when the handle is created, and only grow.
+        /// [`docs::operations`](crate::docs::operations#counters) shows how to export them.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            /// JWTs that were found in the cache of verified tokens.
+            pub cache_hits: u64,
+            $($(#[$doc])+ pub $counter: u64,)+
+            rejections: [u64; AuthErrorKind::ALL.len()],
+        }
+
+        /// The counters behind [`Stats`], except `cache_hits`, which the cache counts.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $counter: Counter,)+
+            rejections: [Counter; AuthErrorKind::ALL.len()],
+        }
+
+        impl Counters {
+            pub(crate) fn read(&self, cache_hits: u64) -> Stats {
+                let rejections = self.rejections.each_ref().map(Counter::read);
+                Stats { cache_hits, $($counter: self.$counter.read(),)+ rejections }
+            }
+        }
+    };
+}
+
+counters! {
     /// Signatures that were checked.
-    pub verifications: u64,
+    verifications,
     /// Successful loads of the key set.
-    pub reloads: u64,
+    reloads,
     /// Failed attempts to load the key set.
-    pub failed_reloads: u64,
+    failed_reloads,
     /// Refresh tokens that were sent to Crossmint.
-    pub refreshes: u64,
+    refreshes,
     /// Requests that joined a refresh in flight.
-    pub joined: u64,
+    joined,
     /// Requests with a rotated token that were resolved to its successor.
-    pub grace_hits: u64,
+    grace_hits,
     /// Rotated tokens that were evicted before their grace period ended, for lack of memory
     /// ([`rotation_grace_bytes`](crate::CrossmintAuthConfigBuilder::rotation_grace_bytes)). A request that still
     /// carries one ends its session.
-    pub grace_evictions: u64,
+    grace_evictions,
     /// Runs of refused refresh tokens without an accepted one in between
     /// ([`refusal_warning`](crate::CrossmintAuthConfigBuilder::refusal_warning)). The API key may have been revoked.
-    pub refusal_runs: u64,
-    rejections: [u64; AuthErrorKind::ALL.len()],
+    refusal_runs,
 }
 
 impl Stats {
@@ -45,38 +68,9 @@ impl Stats {
     }
 }
 
-/// The counters behind [`Stats`], but for the cache's own.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) verifications: Counter,
-    pub(crate) reloads: Counter,
-    pub(crate) failed_reloads: Counter,
-    pub(crate) refreshes: Counter,
-    pub(crate) joined: Counter,
-    pub(crate) grace_hits: Counter,
-    pub(crate) grace_evictions: Counter,
-    pub(crate) refusal_runs: Counter,
-    rejections: [Counter; AuthErrorKind::ALL.len()],
-}
-
 impl Counters {
     pub(crate) fn rejection(&self, kind: AuthErrorKind) {
         self.rejections[kind as usize].count();
-    }
-
-    pub(crate) fn read(&self, cache_hits: u64) -> Stats {
-        Stats {
-            cache_hits,
-            verifications: self.verifications.read(),
-            reloads: self.reloads.read(),
-            failed_reloads: self.failed_reloads.read(),
-            refreshes: self.refreshes.read(),
-            joined: self.joined.read(),
-            grace_hits: self.grace_hits.read(),
-            grace_evictions: self.grace_evictions.read(),
-            refusal_runs: self.refusal_runs.read(),
-            rejections: std::array::from_fn(|index| self.rejections[index].read()),
-        }
     }
 }
 
@@ -90,7 +84,7 @@ impl Counter {
     }
 
     pub(crate) fn add(&self, times: usize) {
-        // Nothing is ordered by a counter.
+        // Relaxed: a counter guards no other data.
         self.0.fetch_add(times as u64, Ordering::Relaxed);
     }
 
