@@ -1,4 +1,4 @@
-//! What the targets in `fuzz/` call: the parsers, without a service around them. No part of the API.
+//! The parsers, for the targets in `fuzz/`. Not part of the API.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     verify::jwt::{Expectations, Unverified},
 };
 
-/// What a request's cookies hold: the JWT and the refresh token. Two values of one name are an error.
+/// Reads the JWT and the refresh token from a request's cookies. Two values of one name are an error.
 pub fn read_cookies<'a>(headers: &'a HeaderMap, names: &CookieNames) -> [Result<Option<&'a [u8]>, Ambiguous>; 2] {
     let credentials = cookies(names, CookieOptions::hardened()).read(headers);
     [credentials.jwt, credentials.refresh_token].map(|slot| match slot {
@@ -28,7 +28,7 @@ pub fn read_cookies<'a>(headers: &'a HeaderMap, names: &CookieNames) -> [Result<
 #[derive(Debug, PartialEq)]
 pub struct Ambiguous;
 
-/// The two `Set-Cookie` fields, unless the tokens fit into none.
+/// Builds the two `Set-Cookie` fields, if cookies can contain the tokens.
 pub fn set_cookie(
     options: CookieOptions,
     jwt: &str,
@@ -43,7 +43,7 @@ fn cookies(names: &CookieNames, options: CookieOptions) -> Cookies {
     Cookies::new(names.resolve(PROJECT, &options).expect("the names fit the options"), options)
 }
 
-/// What a JWT says, its signature unverified. It has to be for [`PROJECT`] and by [`ISSUER`].
+/// The content of a JWT for [`PROJECT`] by [`ISSUER`], whose signature is not verified.
 #[derive(Debug, PartialEq)]
 pub struct Jwt {
     pub message: Vec<u8>,
@@ -59,17 +59,11 @@ pub fn read_jwt(token: &[u8], leeway: u64, now: u64) -> Option<Jwt> {
     let expected = Expectations { audience: Some(PROJECT.into()), issuer: Some(ISSUER.into()), leeway };
     let Unverified { signed, user_id, expires_at, issued_at } = Unverified::read(token, &expected, now).ok()?;
     let (message, signature) = (signed.message.to_vec(), signed.signature().to_vec());
-    Some(Jwt {
-        message,
-        signature,
-        key_id: signed.key_id.map(Into::into),
-        user_id: user_id.into(),
-        expires_at,
-        issued_at,
-    })
+    let (key_id, user_id) = (signed.key_id.map(Into::into), user_id.into());
+    Some(Jwt { message, signature, key_id, user_id, expires_at, issued_at })
 }
 
-/// The IDs of the usable keys of a key set. There is one at least.
+/// Returns the IDs of the usable keys of a key set, which has at least one.
 pub fn key_ids(document: &[u8]) -> Option<BTreeSet<Option<String>>> {
     let set = KeySet::parse(document).ok()?;
     Some(set.ids().map(|id| id.map(Into::into)).collect())
@@ -79,7 +73,7 @@ pub fn refresh_token(headers: &HeaderMap, body: &[u8]) -> Result<Option<String>,
     layer::refresh_token(headers, body)
 }
 
-/// What Crossmint's answer to a refresh holds.
+/// The content of Crossmint's answer to a refresh.
 #[derive(Debug, PartialEq)]
 pub struct Answer {
     pub jwt: Option<String>,

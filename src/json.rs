@@ -19,7 +19,7 @@ pub(crate) fn trim(text: &str) -> &str {
 
 /// Returns the media type of a message in lower case, without parameters.
 ///
-/// `None` where there are two: which one counts is anybody's guess.
+/// Returns `None` if there are two fields: recipients disagree about which one applies (RFC 9110 section 8.3).
 pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (only, None) = (types.next()?, types.next()) else { return None };

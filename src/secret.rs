@@ -8,7 +8,8 @@ use std::{
 
 use zeroize::{Zeroize, Zeroizing};
 
-/// A token: cheap to clone, `***` in `Debug`, wiped when the last clone of it, and of what it was paired with, goes.
+/// A token: cheap to clone, `***` in `Debug`. Its memory is wiped when the last clone of it and of the token that it is
+/// paired with is dropped.
 #[derive(Clone)]
 pub(crate) struct Secret {
     text: Arc<Zeroizing<Box<str>>>,
@@ -36,6 +37,7 @@ impl From<&str> for Secret {
 
 impl From<String> for Secret {
     fn from(mut text: String) -> Self {
+        // Converting the string in place could reallocate it and leave a copy behind.
         let secret = Self::from(text.as_str());
         text.zeroize();
         secret

@@ -38,15 +38,14 @@ struct Inner {
 }
 
 impl Session {
-    /// Joins a verified JWT with the refresh token that belongs to it.
-    ///
-    /// Leaves the user out: only a refresh returns one, and the cache holds sessions by the thousand.
+    /// Combines a verified JWT with the refresh token that belongs to it.
     pub(crate) fn new(verified: Verified, material: AuthMaterial) -> Self {
+        // Only refreshed sessions have a user: the cache holds thousands of the others.
         let material = AuthMaterial { user: None, ..material };
         Self(Arc::new(Inner { verified, material, is_refreshed: false }))
     }
 
-    /// Joins a verified JWT with what else a refresh has returned.
+    /// Combines a verified JWT with everything else that a refresh has returned.
     pub(crate) fn refreshed(verified: Verified, material: AuthMaterial) -> Self {
         Self(Arc::new(Inner { verified, material, is_refreshed: true }))
     }
@@ -96,8 +95,8 @@ impl Session {
 
     /// Returns whether this session comes from a refresh, so that the response has to set new cookies.
     ///
-    /// That is so for the request that started the refresh, for those that joined it, and for those that carry the rotated
-    /// token during its grace period.
+    /// That is so for the request that started the refresh, for those that joined it, and for those that carry the
+    /// rotated token during its grace period.
     ///
     /// The layer sets them itself. After [`get_session`](crate::CrossmintAuth::get_session), pass
     /// [`material`](Self::material) to [`store_auth_material`](crate::CrossmintAuth::store_auth_material).
@@ -126,7 +125,7 @@ impl Session {
         self.0.verified.generation
     }
 
-    /// Returns about how many bytes this session holds.
+    /// Returns the approximate size of this session in bytes.
     pub(crate) fn cost(&self) -> usize {
         let token = self.refresh_token();
         let texts = [self.jwt(), self.user_id(), token.secret(), token.expires_at().unwrap_or_default()];
@@ -136,6 +135,7 @@ impl Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not derived: the user's e-mail address and phone number do not belong in logs.
         f.debug_struct("Session").field("user_id", &self.user_id()).field("exp", &self.exp()).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Restraint in logging what clients can cause.
+//! A rate limit for events that clients can cause.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Lets one event a minute through.
+/// Permits one event a minute.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle(Mutex<Option<Instant>>);
 
@@ -18,7 +18,7 @@ impl Throttle {
     }
 
     pub(crate) fn is_due(&self) -> bool {
-        // Locked by rare events only, for two comparisons.
+        // Locked by rare events only, and only for a comparison.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = last.is_none_or(|last| last.elapsed() >= PERIOD);
         if is_due {
@@ -28,7 +28,7 @@ impl Throttle {
     }
 }
 
-/// Logs an event at this level if the throttle lets it through, and else as `DEBUG`.
+/// Logs an event at this level if the throttle permits it, and otherwise at `DEBUG`.
 macro_rules! throttled {
     ($throttle:expr, $level:ident, $($event:tt)+) => {
         if $throttle.is_due() {

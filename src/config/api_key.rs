@@ -86,7 +86,7 @@ impl IntoApiKey for String {}
 mod sealed {
     use super::{ApiKey, ConfigError};
 
-    #[expect(unnameable_types, reason = "that is what seals the trait")]
+    #[expect(unnameable_types, reason = "a trait is sealed by a supertrait that cannot be named")]
     pub trait Sealed {
         fn into_api_key(self) -> Result<ApiKey, ConfigError>;
     }
@@ -178,6 +178,7 @@ fn parse(key: &str) -> Result<ApiKey, &'static str> {
     let (project_id, message, signature) =
         split_payload(&payload).ok_or("it names no project and signature: the key was not copied whole")?;
     let signed = format!("{prefix}_{}.{message}", environment.name());
+    // As in the SDK, the key of either environment may verify it.
     let is_genuine = SIGNING_KEYS
         .iter()
         .filter_map(|key| bs58::decode(key).into_vec().ok())
@@ -195,7 +196,7 @@ fn split_payload(payload: &[u8]) -> Option<(&str, &str, Vec<u8>)> {
     Some((project_id, message, bs58::decode(signature).into_vec().ok()?))
 }
 
-/// Production's, then staging's and development's. As in the SDK, any environment's key may verify under either.
+/// Production's key, then that of staging and development: Ed25519 (RFC 8032) in base58, as the SDK has them.
 const SIGNING_KEYS: [&str; 2] =
     ["8erZh8YApGck3iUSUHqATBxqMTM1Ukp9mHmvGgUWHtkK", "3hSfN4dWSwgCg1uf2yytBtK6KxK3ySFKasd2h9J2vSK5"];
 

@@ -40,7 +40,7 @@ use crate::error::ConfigError;
 #[derive(Clone, Debug)]
 pub struct CrossmintAuthConfig(Arc<Checked>);
 
-/// What all clones of a configuration share: the settings, and what follows from them.
+/// The settings and everything derived from them. All clones of a configuration share it.
 #[derive(Debug)]
 pub(crate) struct Checked {
     pub(crate) settings: Settings,
@@ -58,7 +58,7 @@ pub(crate) struct Settings {
     pub(crate) logout_route: String,
     pub(crate) cookies: CookieOptions,
     cookie_names: CookieNames,
-    /// Any, if absent. So is the issuer.
+    /// If `None`, it is not checked. This also applies to the issuer.
     pub(crate) audience: Option<String>,
     pub(crate) issuer: Option<String>,
     pub(crate) leeway: Duration,
@@ -450,13 +450,13 @@ fn built_in_client(connect_timeout: Duration) -> Result<reqwest::Client, ConfigE
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .referer(false)
-        // Whatever features other crates turn on: a small answer must not become a large one.
+        // Other crates may enable reqwest's decompression, with which a small answer can become a large one.
         .no_gzip()
         .no_brotli()
         .no_zstd()
         .no_deflate()
         .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
-        // A refresh must not meet a connection that the other side is about to close: it cannot be tried again.
+        // A refresh that fails on a connection that is being closed cannot be retried: the token may be spent.
         .pool_idle_timeout(MAX_IDLE_TIME)
         .user_agent(concat!("tower-crossmint-auth/", env!("CARGO_PKG_VERSION")))
         .build()
@@ -479,9 +479,12 @@ fn warn_of_risks(api_key: &ApiKey, cookies: &CookieOptions) {
     }
 }
 
+/// The maximum of the leeway and of the grace period, during which an expired JWT or a rotated token still works.
 const MAX_PERIOD: Duration = Duration::from_secs(300);
+/// About ten refreshes: with less, tokens would be evicted before the requests in flight have arrived.
 const MIN_GRACE_BYTES: usize = 64 << 10;
 const MAX_REFUSAL_RUN: usize = 100_000;
 const MAX_IDLE_CONNECTIONS: usize = 32;
+/// Much shorter than the idle time-outs of load balancers, of which many are 60 s.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(15);
 const MAX_CONCURRENCY: usize = 65_536;

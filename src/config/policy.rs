@@ -1,9 +1,9 @@
-//! What the layer does with requests that it could decide either way.
+//! The policies for requests without a session, CORS preflights and outages.
 
 /// What the layer does with a request that has no valid session.
 ///
-/// Set by [`unauthenticated`](crate::CrossmintAuthConfigBuilder::unauthenticated). The refresh and logout routes are not
-/// affected.
+/// Set by [`unauthenticated`](crate::CrossmintAuthConfigBuilder::unauthenticated). The refresh and logout routes are
+/// not affected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unauthenticated {
