@@ -5,7 +5,7 @@ use axum_core::{
     extract::{FromRequestParts, OptionalFromRequestParts},
     response::{IntoResponse, Response},
 };
-use http::request::Parts;
+use http::{HeaderMap, request::Parts};
 
 use super::rejection::rejected;
 use crate::{
@@ -72,6 +72,6 @@ impl<S: Sync> OptionalFromRequestParts<S> for Session {
 /// [`OutagePolicy::KeepSession`](crate::OutagePolicy::KeepSession).
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
-        rejected(Rejection { error: self, set_cookie: Vec::new() }, false).map(Body::from)
+        rejected(Rejection { error: self, set_cookie: Vec::new() }, &HeaderMap::new()).map(Body::from)
     }
 }

@@ -8,27 +8,24 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{BufMut, Bytes};
 use futures_util::ready;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{LengthLimitError, Limited};
 use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::{
-    runtime::Handle,
-    time::{Sleep, sleep},
-};
+use tokio::time::{Sleep, sleep};
 
-use super::rejection::{is_grpc, json, rejected};
+use super::rejection::{json, rejected};
 use crate::{
     authorize::RefreshRequest,
-    cookies::{add_to_response, vary_by_cookie},
     error::AuthErrorKind,
     json::{media_type, object, trim},
     refresh::Refreshed,
     session::User,
+    task_tracker::runtime,
 };
 
 /// Answers the refresh route.
@@ -40,16 +37,8 @@ pub(super) async fn refresh(
     let exposes_secret = request.exposes_secret();
     match request.run(body.and_then(|body| refresh_token(&headers, &body))).await {
         Ok(refreshed) => answer(&refreshed, exposes_secret),
-        Err(rejection) => rejected(rejection, is_grpc(&headers)),
+        Err(rejection) => rejected(rejection, &headers),
     }
-}
-
-/// Answers the logout route.
-pub(super) fn logged_out(set_cookie: &[HeaderValue]) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    add_to_response(response.headers_mut(), set_cookie);
-    vary_by_cookie(response.headers_mut());
-    response
 }
 
 fn answer(refreshed: &Refreshed, exposes_secret: bool) -> Response<Bytes> {
@@ -69,14 +58,8 @@ fn answer(refreshed: &Refreshed, exposes_secret: bool) -> Response<Bytes> {
     }
     let material = refreshed.session.material();
     let token = material.refresh_token();
-    let body = Body {
-        jwt: material.jwt(),
-        refresh_token: Token {
-            secret: exposes_secret.then(|| token.secret()),
-            expires_at: token.expires_at().unwrap_or_default(),
-        },
-        user: material.user(),
-    };
+    let (secret, expires_at) = (exposes_secret.then(|| token.secret()), token.expires_at().unwrap_or_default());
+    let body = Body { jwt: material.jwt(), refresh_token: Token { secret, expires_at }, user: material.user() };
     json(StatusCode::OK, &body, &refreshed.set_cookie)
 }
 
@@ -89,7 +72,6 @@ fn answer(refreshed: &Refreshed, exposes_secret: bool) -> Response<Bytes> {
 pub(crate) fn refresh_token(headers: &HeaderMap, body: &[u8]) -> Result<Option<String>, AuthErrorKind> {
     #[derive(Deserialize)]
     struct Fields {
-        #[serde(default)]
         refresh: Option<String>,
         /// Kept only for its depth: serde_json limits that of what it keeps, not of what it skips.
         #[serde(flatten)]
@@ -120,7 +102,7 @@ pin_project! {
     }
 }
 
-impl<B: Body> ReadBody<B> {
+impl<B> ReadBody<B> {
     pub(super) fn new(body: B) -> Self {
         Self { body: Limited::new(body, MAX_BODY), deadline: None, buffer: Vec::new() }
     }
@@ -135,33 +117,24 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if this.body.size_hint().lower() > MAX_BODY as u64 {
-            return Poll::Ready(Err(AuthErrorKind::BodyTooLarge));
-        }
         if this.deadline.is_none() {
             // Tokio panics where it has no runtime.
-            if Handle::try_current().is_err() {
-                return Poll::Ready(Err(AuthErrorKind::Unavailable));
-            }
+            runtime().map_err(|error| error.kind())?;
             this.deadline.set(Some(sleep(BODY_TIMEOUT)));
         }
         if this.deadline.as_pin_mut().is_some_and(|deadline| deadline.poll(cx).is_ready()) {
             return Poll::Ready(Err(AuthErrorKind::BodyTimeout));
         }
-        loop {
-            let mut data = match ready!(this.body.as_mut().poll_frame(cx)) {
-                None => return Poll::Ready(Ok(std::mem::take(this.buffer))),
-                Some(Err(error)) if error.is::<LengthLimitError>() => {
-                    return Poll::Ready(Err(AuthErrorKind::BodyTooLarge));
-                }
-                Some(Err(_)) => return Poll::Ready(Err(AuthErrorKind::InvalidBody)),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => data,
-                    Err(_trailers) => continue,
-                },
-            };
-            this.buffer.extend_from_slice(&data.copy_to_bytes(data.remaining()));
+        while let Some(frame) = ready!(this.body.as_mut().poll_frame(cx)) {
+            let frame = frame.map_err(|error| {
+                if error.is::<LengthLimitError>() { AuthErrorKind::BodyTooLarge } else { AuthErrorKind::InvalidBody }
+            })?;
+            // Trailers are ignored.
+            if let Ok(data) = frame.into_data() {
+                this.buffer.put(data);
+            }
         }
+        Poll::Ready(Ok(std::mem::take(this.buffer)))
     }
 }
 
@@ -172,7 +145,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use http::header::CONTENT_TYPE;
+    use http::{HeaderValue, header::CONTENT_TYPE};
 
     use super::{super::body::ResponseBody, *};
     use crate::{

@@ -2,18 +2,20 @@
 
 use std::{
     error::Error,
+    future::ready,
     task::{Context, Poll},
 };
 
-use http::{Method, Request, Response};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use tower_service::Service;
 
 use super::{
     body::ResponseBody,
-    future::ResponseFuture,
-    rejection::{is_grpc, rejected},
-    routes,
+    future::{ResponseFuture, State},
+    rejection::{rejected, respond},
+    routes::ReadBody,
 };
 use crate::{auth::CrossmintAuth, authorize::Decision, csrf::RequestHead};
 
@@ -64,41 +66,37 @@ where
             method: request.method(),
             uri: request.uri(),
             headers: request.headers(),
-            // Only preflights are recognized by it.
+            // Only needed to recognize preflights.
             has_body: request.method() == Method::OPTIONS && !request.body().is_end_stream(),
         };
-        match self.auth.authorize(&head) {
+        let decision = self.auth.authorize(&head);
+        if !matches!(decision, Decision::Forward(_)) {
+            // Gives up the readiness of the inner service, and with it any permit that it holds. The usual swap would move
+            // the ready service into the future. But it is called after Crossmint has answered, if at all: it is polled
+            // ready again before that.
+            self.inner = self.inner.clone();
+        }
+        let state = match decision {
             Decision::Forward(grant) => {
                 let set_cookie = grant.insert_into(request.extensions_mut());
-                ResponseFuture::forwarding(self.inner.call(request), set_cookie)
+                State::Forwarding { response: self.inner.call(request), set_cookie }
             }
             Decision::Pending(outcome) => {
-                self.release();
-                ResponseFuture::pending(outcome, self.inner.clone(), request)
+                State::Pending { outcome, held: Some(Box::new((self.inner.clone(), request))) }
             }
             Decision::Refresh(refresh) => {
-                self.release();
                 let (parts, body) = request.into_parts();
-                ResponseFuture::reading(body, |body| Box::pin(routes::refresh(refresh, parts.headers, body)))
+                let route = Some(Box::new((refresh, parts.headers)));
+                State::Reading { body: Box::pin(ReadBody::new(body)), route }
             }
             Decision::Logout(logout) => {
-                self.release();
-                ResponseFuture::answering(Box::pin(async { routes::logged_out(&logout.await) }))
+                State::Responding { response: Box::pin(async { respond(StatusCode::OK, Bytes::new(), &logout.await) }) }
             }
             Decision::Reject(rejection) => {
-                self.release();
-                ResponseFuture::rejected(rejected(rejection, is_grpc(request.headers())))
+                let response = rejected(rejection, request.headers());
+                State::Responding { response: Box::pin(ready(response)) }
             }
-        }
-    }
-}
-
-impl<S: Clone> CrossmintAuthService<S> {
-    /// Gives up the readiness of the inner service, and with it any permit that it holds.
-    ///
-    /// The usual swap would hand the ready service to the future. But this one is not called now, or only after Crossmint
-    /// has answered: it is polled ready anew before it is called.
-    fn release(&mut self) {
-        self.inner = self.inner.clone();
+        };
+        ResponseFuture { state }
     }
 }
