@@ -85,7 +85,7 @@ impl CrossmintAuth {
     /// Returns an error if there is no refresh token (even if the JWT is valid), if Crossmint refuses it, and if
     /// Crossmint is unavailable.
     pub async fn get_session<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<Session, AuthError> {
-        self.0.session(self.read(credentials.into())).await
+        self.0.session(self.read(credentials.into())).await.map_err(|failure| failure.error)
     }
 
     /// Exchanges a refresh token, or the one-time secret of a login, for new material.
@@ -117,12 +117,9 @@ impl CrossmintAuth {
     /// [`logout_timeout`](crate::CrossmintAuthConfigBuilder::logout_timeout), or if too many logouts are in flight. The
     /// session is removed from the caches all the same.
     pub async fn logout<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<(), AuthError> {
-        let (jwt, token) = {
-            let mut credentials = self.read(credentials.into());
-            self.0.ignore_foreign(&mut credentials);
-            (credentials.jwt.text(), credentials.refresh_token.text())
-        };
-        self.0.log_out(jwt, token).await
+        let mut credentials = self.read(credentials.into());
+        self.0.ignore_foreign(&mut credentials);
+        self.0.log_out(credentials.jwt.text(), credentials.refresh_token.text()).await
     }
 
     /// Fetches a user by ID. The API key needs the scope `users.read`.

@@ -55,8 +55,9 @@ pub(crate) enum Decision {
 }
 
 impl Authorizer {
-    /// Builds the rooms, each from those that it uses. Tasks keep `owner` alive: a clone of the configuration that comes
-    /// meanwhile must find it.
+    /// Builds the owners of state, each from those that it uses.
+    ///
+    /// Tasks keep `owner` alive, so that clones of the configuration find it while a call is in flight.
     pub(crate) fn new(config: CrossmintAuthConfig, owner: Weak<Self>) -> Self {
         let checked = config.checked();
         let (tasks, counters) = (TaskTracker::new(owner), Arc::new(Counters::default()));
@@ -76,19 +77,8 @@ impl Authorizer {
             tasks.clone(),
             Arc::clone(&counters),
         ));
-        let registration = Registration::new(checked);
-        let logout_log = Throttle::default();
-        Self {
-            config,
-            cookies,
-            upstream,
-            verifier,
-            refresher,
-            tasks,
-            counters,
-            logout_log,
-            _registration: registration,
-        }
+        let (logout_log, _registration) = (Throttle::default(), Registration::new(checked));
+        Self { config, cookies, upstream, verifier, refresher, tasks, counters, logout_log, _registration }
     }
 
     /// Decides what happens to a request, as far as that is possible without a call to Crossmint.
@@ -114,50 +104,46 @@ impl Authorizer {
         }
         let mut credentials = self.cookies.read(head.headers);
         self.ignore_foreign(&mut credentials);
-        if is_refresh {
-            let cookie = credentials.one_refresh_token().and_then(|token| token.map(check_token).transpose());
-            let (cookie, scope) = (cookie.map(|token| token.map(Into::into)), self.clear_scope(&credentials, head));
-            Decision::Refresh(RefreshRequest { authorizer: Arc::clone(self), cookie, scope })
-        } else {
-            Decision::Logout(self.answer_logout(&credentials, head))
+        if !is_refresh {
+            return self.authorize_logout(&credentials, head);
         }
+        let cookie = credentials.one_refresh_token().and_then(|token| token.map(check_token).transpose());
+        let (cookie, scope) = (cookie.map(|token| token.map(Into::into)), self.clear_scope(&credentials, head));
+        Decision::Refresh(RefreshRequest { authorizer: Arc::clone(self), cookie, scope })
     }
 
     fn authorize_session(self: &Arc<Self>, head: &RequestHead<'_>) -> Decision {
         let mut credentials = self.cookies.read(head.headers);
-        let rejected = match self.look_up(&mut credentials) {
-            Ok(Lookup::Session(session)) => return Decision::Forward(Resolved::Session(session).into()),
-            Ok(Lookup::Pending(pair)) => {
+        match self.look_up(&mut credentials) {
+            Ok(Lookup::Session(session)) => Decision::Forward(Grant { session: Some(session), ..Grant::default() }),
+            Ok(Lookup::Pending { jwt, refresh_token }) => {
                 let (authorizer, scope) = (Arc::clone(self), self.clear_scope(&credentials, head));
-                return Decision::Pending(Box::pin(async move {
-                    match authorizer.resolve(pair).await {
-                        Ok(resolved) => Ok(resolved.into()),
+                Decision::Pending(Box::pin(async move {
+                    match authorizer.resolve(jwt, refresh_token).await {
+                        Ok((session, set_cookie)) => Ok(Grant { session: Some(session), error: None, set_cookie }),
                         Err(failure) => authorizer.refuse(failure, &scope),
                     }
-                }));
+                }))
             }
             Err(_) if self.settings().unauthenticated != Unauthenticated::Reject && credentials.is_empty() => {
-                Ok(Grant::default())
+                Decision::Forward(Grant::default())
             }
-            Err(error) => self.refuse(error.into(), &self.clear_scope(&credentials, head)),
-        };
-        match rejected {
-            Ok(grant) => Decision::Forward(grant),
-            Err(rejection) => Decision::Reject(rejection),
+            Err(failure) => {
+                let refused = self.refuse(failure, &self.clear_scope(&credentials, head));
+                refused.map_or_else(Decision::Reject, Decision::Forward)
+            }
         }
     }
 
     /// Resolves credentials to a session.
-    pub(crate) async fn session(&self, credentials: CookieCredentials<'_>) -> Result<Session, AuthError> {
-        let lookup = self.look_up(&mut { credentials })?;
-        let pair = match lookup {
+    pub(crate) async fn session(&self, mut credentials: CookieCredentials<'_>) -> Result<Session, Failure> {
+        let (session, set_cookie) = match self.look_up(&mut credentials)? {
             Lookup::Session(session) => return Ok(session),
-            Lookup::Pending(pair) => pair,
+            Lookup::Pending { jwt, refresh_token } => self.resolve(jwt, refresh_token).await?,
         };
-        match self.resolve(pair).await {
-            Ok(Resolved::Session(session)) => Ok(session),
-            Ok(Resolved::Delivery(delivery)) => Ok(delivery.latest().map_err(AuthError::of)?.session.clone()),
-            Err(failure) => Err(failure.error),
+        match set_cookie {
+            SetCookie::Delivery(delivery) => Ok(delivery.latest()?.session.clone()),
+            SetCookie::Nothing | SetCookie::Fields(_) => Ok(session),
         }
     }
 
@@ -167,7 +153,7 @@ impl Authorizer {
         Ok(self.refresher.refresh(token).await?.latest()?)
     }
 
-    /// Ends a session. Credentials without a refresh token, or with two, have none.
+    /// Revokes a session. Credentials without a refresh token, or with two, have none.
     pub(crate) async fn log_out(&self, jwt: Option<Secret>, token: Option<Secret>) -> Result<(), AuthError> {
         if let Some(jwt) = jwt {
             self.verifier.forget(&jwt);
@@ -183,14 +169,14 @@ impl Authorizer {
         self.cookies.ignore_foreign(credentials, |jwt| self.verifier.is_foreign(jwt));
     }
 
-    /// Looks at credentials without any call to Crossmint. This is the path of nearly all requests.
-    fn look_up(&self, credentials: &mut CookieCredentials<'_>) -> Result<Lookup, AuthError> {
-        let without_jwt = |token: &str| Ok(Lookup::Pending(TokenPair { jwt: None, refresh_token: token.into() }));
+    /// Looks up the session of credentials without a call to Crossmint. Nearly all requests need no more than this.
+    fn look_up(&self, credentials: &mut CookieCredentials<'_>) -> Result<Lookup, Failure> {
+        let without_jwt = |token: &str| Ok(Lookup::Pending { jwt: None, refresh_token: token.into() });
         if let (Slot::One(jwt), Slot::One(token)) = (credentials.jwt, credentials.refresh_token)
             && let Some(session) = self.verifier.recall(jwt)
         {
             if !self.verifier.is_live(&session) {
-                // Its claims say the same at a second reading.
+                // Known to have expired: reading its claims again would change nothing.
                 return without_jwt(check_token(token)?);
             }
             if session.refresh_token().secret().as_bytes() == token {
@@ -200,56 +186,52 @@ impl Authorizer {
             return Ok(Lookup::Session(self.verifier.remember(session.verified().clone(), material)));
         }
         self.ignore_foreign(credentials);
-        let token = credentials.one_refresh_token()?.ok_or_else(|| AuthError::of(AuthErrorKind::MissingCredentials))?;
-        let token = check_token(token)?;
+        let token = check_token(credentials.one_refresh_token()?.ok_or(AuthErrorKind::MissingCredentials)?)?;
         let Slot::One(jwt) = credentials.jwt else { return without_jwt(token) };
-        let verified = self.verifier.check(jwt);
-        // Of an invalid one, not even the length is known; the others are short and text, and worth a copy.
-        let text = match verified {
-            Err(Unverifiable::Invalid(_)) => None,
-            _ => std::str::from_utf8(jwt).ok(),
-        };
-        let Some(jwt) = text else { return without_jwt(token) };
-        if let Ok(verified) = verified {
-            return Ok(Lookup::Session(self.verifier.remember(verified, AuthMaterial::pair(jwt, token))));
+        match (self.verifier.check(jwt), std::str::from_utf8(jwt)) {
+            (Ok(verified), Ok(jwt)) => {
+                Ok(Lookup::Session(self.verifier.remember(verified, AuthMaterial::pair(jwt, token))))
+            }
+            (Err(Unverifiable::UnknownKey { .. } | Unverifiable::NoKeys), Ok(jwt)) => {
+                let [jwt, refresh_token] = Secret::pair(jwt, token);
+                Ok(Lookup::Pending { jwt: Some(jwt), refresh_token })
+            }
+            // An invalid one can have any length, and is not copied.
+            (Err(Unverifiable::Invalid(_)), _) | (_, Err(_)) => without_jwt(token),
         }
-        let [jwt, refresh_token] = Secret::pair(jwt, token);
-        Ok(Lookup::Pending(TokenPair { jwt: Some(jwt), refresh_token }))
     }
 
-    async fn resolve(&self, TokenPair { jwt, refresh_token }: TokenPair) -> Result<Resolved, Failure> {
-        // Without keys nothing can be verified, least of all the result of a refresh.
+    /// Resolves a refresh token, with a JWT that may be valid, to a session and the cookies that it requires.
+    async fn resolve(&self, jwt: Option<Secret>, refresh_token: Secret) -> Result<(Session, SetCookie), Failure> {
+        // Without keys nothing can be verified: the refresh token would be used up for a session that cannot be trusted.
         self.verifier.ensure_keys().await?;
         if let Some(jwt) = jwt {
             match self.verifier.verify(jwt.as_bytes()).await {
                 Ok(verified) => {
                     let material = AuthMaterial::from_parts(jwt, RefreshToken::from_parts(refresh_token, None), None);
-                    return Ok(Resolved::Session(self.verifier.remember(verified, material)));
+                    return Ok((self.verifier.remember(verified, material), SetCookie::Nothing));
                 }
                 Err(error) if error.kind() == AuthErrorKind::InvalidToken => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        // A copy: the refresh is not to keep the JWT that the token shares an allocation with.
-        self.refresher.refresh((&*refresh_token).into()).await.map(Resolved::Delivery)
+        // A copy, because the token shares an allocation with the JWT, which need not be kept during the refresh.
+        let delivery = self.refresher.refresh((&*refresh_token).into()).await?;
+        Ok((delivery.session.clone(), SetCookie::Delivery(delivery)))
     }
 
-    /// The answer waits for Crossmint as long as the timeout allows, and does not depend on it.
-    fn answer_logout(
-        self: &Arc<Self>,
-        credentials: &CookieCredentials<'_>,
-        head: &RequestHead<'_>,
-    ) -> BoxFuture<'static, Vec<HeaderValue>> {
-        // A caller that is allowed to use this route wants the session to end, even if its cookies did not come along.
+    /// Revokes the session and deletes the cookies, whether or not Crossmint answers within the time limit.
+    fn authorize_logout(self: &Arc<Self>, credentials: &CookieCredentials<'_>, head: &RequestHead<'_>) -> Decision {
+        // The route is protected against other sites, so the request may delete cookies that it does not carry.
         let cleared = self.cookies.clear(&ClearScope::new(credentials, head.uri, head.headers).for_logout());
         let (authorizer, jwt, token) = (Arc::clone(self), credentials.jwt.text(), credentials.refresh_token.text());
-        Box::pin(async move {
+        Decision::Logout(Box::pin(async move {
             if let Err(error) = authorizer.log_out(jwt, token).await {
                 let error = &error as &dyn Error;
                 throttled!(authorizer.logout_log, info, error, "Crossmint was not told of a logout");
             }
             cleared
-        })
+        }))
     }
 
     fn refuse(&self, failure: Failure, scope: &ClearScope) -> Result<Grant, Rejection> {
@@ -262,7 +244,7 @@ impl Authorizer {
         }
     }
 
-    /// Rejects a request for its form, which says nothing about the session.
+    /// Rejects a request because of its form. Its cookies are not deleted.
     fn reject(&self, kind: AuthErrorKind) -> Decision {
         Decision::Reject(self.rejection(kind.into(), &ClearScope::default()))
     }
@@ -296,22 +278,14 @@ impl Authorizer {
 /// What is known of credentials without a call to Crossmint.
 enum Lookup {
     Session(Session),
-    Pending(TokenPair),
+    /// The JWT, if there is one, has not been found invalid, but cannot be verified yet.
+    Pending {
+        jwt: Option<Secret>,
+        refresh_token: Secret,
+    },
 }
 
-/// A refresh token, and a JWT that may turn out to be valid.
-struct TokenPair {
-    jwt: Option<Secret>,
-    refresh_token: Secret,
-}
-
-/// The session of credentials, with or without new cookies.
-enum Resolved {
-    Session(Session),
-    Delivery(Delivery),
-}
-
-/// Leave to call the inner service: what the request's extensions say, and what the response sets on its way out.
+/// Permission to call the inner service, with what to put into the extensions of the request and the response's cookies.
 #[derive(Default)]
 pub(crate) struct Grant {
     session: Option<Session>,
@@ -339,18 +313,6 @@ impl Grant {
     }
 }
 
-impl From<Resolved> for Grant {
-    fn from(resolved: Resolved) -> Self {
-        match resolved {
-            Resolved::Session(session) => Self { session: Some(session), ..Self::default() },
-            Resolved::Delivery(delivery) => {
-                let session = Some(delivery.session.clone());
-                Self { session, set_cookie: SetCookie::Delivery(delivery), ..Self::default() }
-            }
-        }
-    }
-}
-
 /// Marks a request that a layer has forwarded without a session.
 #[derive(Clone, Copy)]
 pub(crate) struct NoSession;
@@ -369,9 +331,7 @@ impl SetCookie {
     pub(crate) fn into_fields(self) -> Vec<HeaderValue> {
         match self {
             Self::Nothing => Vec::new(),
-            Self::Delivery(delivery) => {
-                delivery.latest().map_or_else(|_| Vec::new(), |latest| latest.set_cookie.to_vec())
-            }
+            Self::Delivery(delivery) => delivery.latest().map(|latest| latest.set_cookie.to_vec()).unwrap_or_default(),
             Self::Fields(fields) => fields,
         }
     }
