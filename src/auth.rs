@@ -1,4 +1,4 @@
-//! The handle: everything that the class of Crossmint's TypeScript SDK does.
+//! The handle, with the methods of the class in Crossmint's TypeScript SDK.
 
 use std::{fmt, sync::Arc};
 

@@ -1,6 +1,6 @@
 //! What happens to a request: its method, path and headers in, one [`Decision`] out.
 //!
-//! [`Authorizer::authorize`] is synchronous. What takes a call to Crossmint is a future in the decision.
+//! [`Authorizer::authorize`] is synchronous. A decision that takes a call to Crossmint contains a future.
 
 use std::{
     error::Error,
@@ -27,7 +27,7 @@ use crate::{
     verify::{Unverifiable, Verifier},
 };
 
-/// Decides what happens to requests and to credentials, with the help of the other rooms.
+/// Decides what happens to requests and to credentials, by means of the owners of state.
 pub(crate) struct Authorizer {
     pub(crate) config: CrossmintAuthConfig,
     pub(crate) cookies: Arc<Cookies>,
@@ -44,7 +44,7 @@ pub(crate) struct Authorizer {
 pub(crate) enum Decision {
     /// Calls the inner service.
     Forward(Grant),
-    /// Calls the inner service, or not, once Crossmint has answered.
+    /// Calls the inner service or answers with an error, once Crossmint has answered.
     Pending(BoxFuture<'static, Result<Grant, Rejection>>),
     /// Answers the refresh route, once the body has been read.
     Refresh(RefreshRequest),
@@ -196,7 +196,7 @@ impl Authorizer {
                 let [jwt, refresh_token] = Secret::pair(jwt, token);
                 Ok(Lookup::Pending { jwt: Some(jwt), refresh_token })
             }
-            // An invalid one can have any length, and is not copied.
+            // An invalid JWT can have any length: it is not kept while the refresh is in flight.
             (Err(Unverifiable::Invalid(_)), _) | (_, Err(_)) => without_jwt(token),
         }
     }
@@ -275,29 +275,25 @@ impl Authorizer {
     }
 }
 
-/// What is known of credentials without a call to Crossmint.
+/// The result of a look-up without a call to Crossmint. A pending JWT is one that cannot be verified yet.
 enum Lookup {
     Session(Session),
-    /// The JWT, if there is one, has not been found invalid, but cannot be verified yet.
-    Pending {
-        jwt: Option<Secret>,
-        refresh_token: Secret,
-    },
+    Pending { jwt: Option<Secret>, refresh_token: Secret },
 }
 
-/// Permission to call the inner service, with what to put into the extensions of the request and the response's cookies.
+/// Permission to call the inner service, with the additions to the request's extensions and to the response's cookies.
 #[derive(Default)]
 pub(crate) struct Grant {
     session: Option<Session>,
-    /// Why there is no session, unless the request just has none.
+    /// The reason why there is no session, unless the request has no credentials.
     error: Option<AuthError>,
     set_cookie: SetCookie,
 }
 
 impl Grant {
-    /// Puts the session, or its absence and the reason, into a request's extensions, and removes what was there before:
-    /// only this layer says who is signed in. Returns what is left for the response.
+    /// Inserts the session, or its absence and the reason, into a request's extensions. Returns the response's cookies.
     pub(crate) fn insert_into(self, request: &mut Extensions) -> SetCookie {
+        // Entries of outer layers are replaced or removed: handlers must be able to rely on them.
         if let Some(session) = self.session {
             request.insert(session);
         } else {
@@ -317,7 +313,7 @@ impl Grant {
 #[derive(Clone, Copy)]
 pub(crate) struct NoSession;
 
-/// The cookies that a response sets on its way out.
+/// The cookies to set on a response.
 #[derive(Default)]
 pub(crate) enum SetCookie {
     #[default]
@@ -337,7 +333,7 @@ impl SetCookie {
     }
 }
 
-/// Why a request is answered with an error, and what becomes of its cookies.
+/// The error to answer a request with, and the cookies to set.
 pub(crate) struct Rejection {
     pub(crate) error: AuthError,
     pub(crate) set_cookie: Vec<HeaderValue>,

@@ -1,4 +1,4 @@
-//! The shell: the only place that knows tower, bodies, requests and responses.
+//! The shell: the only module that uses tower, bodies, requests and responses.
 
 mod body;
 #[cfg(feature = "axum")]
@@ -69,6 +69,6 @@ impl<S> Layer<S> for CrossmintAuthLayer {
     type Service = CrossmintAuthService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CrossmintAuthService::new(inner, self.auth.clone())
+        CrossmintAuthService { inner, auth: self.auth.clone() }
     }
 }

@@ -63,17 +63,17 @@ fn answer(refreshed: &Refreshed, exposes_secret: bool) -> Response<Bytes> {
     json(StatusCode::OK, &body, &refreshed.set_cookie)
 }
 
-/// Finds the refresh token in a body; `None` where the cookie's is to be used.
+/// Finds the refresh token in a body. Returns `None` if the cookie's is to be used.
 ///
 /// # Errors
 ///
-/// A token in another content type than `application/json` could come from a form on any site, without a preflight. A body
-/// that is neither empty nor a JSON object with a string (or no) `refresh` is an error rather than a reason to use the cookie.
+/// Returns an error for a token in another content type than `application/json`, because a form on any site can send it
+/// without a preflight, and for a body that is neither empty nor a JSON object with a string, null or no `refresh`.
 pub(crate) fn refresh_token(headers: &HeaderMap, body: &[u8]) -> Result<Option<String>, AuthErrorKind> {
     #[derive(Deserialize)]
     struct Fields {
         refresh: Option<String>,
-        /// Kept only for its depth: serde_json limits that of what it keeps, not of what it skips.
+        /// Kept because serde_json limits the depth only of values that it does not skip.
         #[serde(flatten)]
         _rest: HashMap<String, Value>,
     }
@@ -91,11 +91,11 @@ pub(crate) fn refresh_token(headers: &HeaderMap, body: &[u8]) -> Result<Option<S
 pin_project! {
     /// Reads a body of at most [`MAX_BODY`] bytes within [`BODY_TIMEOUT`].
     ///
-    /// One buffer grows with what has arrived, whatever the size of the frames it arrives in.
+    /// Copies the frames into one buffer: a list of many small frames would take far more memory than their bytes.
     pub(super) struct ReadBody<B> {
         #[pin]
         body: Limited<B>,
-        // Set by the first poll: a service may be called outside of the runtime that polls its future.
+        // Set by the first poll, because a service may be called outside of the runtime that polls its future.
         #[pin]
         deadline: Option<Sleep>,
         buffer: Vec<u8>,
@@ -118,7 +118,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if this.deadline.is_none() {
-            // Tokio panics where it has no runtime.
+            // `sleep` panics outside of a runtime.
             runtime().map_err(|error| error.kind())?;
             this.deadline.set(Some(sleep(BODY_TIMEOUT)));
         }
@@ -140,7 +140,7 @@ where
 
 const MAX_BODY: usize = 16 << 10;
 
-/// Long enough for slow networks; a client that sends nothing holds a connection no longer.
+/// Long enough for slow networks. It limits how long a client that sends nothing occupies a connection.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The service that the layer makes.
+//! The service that the layer creates.
 
 use std::{
     error::Error,
@@ -22,15 +22,11 @@ use crate::{auth::CrossmintAuth, authorize::Decision, csrf::RequestHead};
 /// The service that [`CrossmintAuthLayer`](crate::CrossmintAuthLayer) wraps around another one.
 #[derive(Clone, Debug)]
 pub struct CrossmintAuthService<S> {
-    inner: S,
-    auth: CrossmintAuth,
+    pub(super) inner: S,
+    pub(super) auth: CrossmintAuth,
 }
 
 impl<S> CrossmintAuthService<S> {
-    pub(super) fn new(inner: S, auth: CrossmintAuth) -> Self {
-        Self { inner, auth }
-    }
-
     /// Gets a reference to the underlying service.
     pub fn get_ref(&self) -> &S {
         &self.inner
