@@ -12,6 +12,7 @@ use futures_util::{future::BoxFuture, ready};
 use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tower::util::ReadyOneshot;
 use tower_service::Service;
 
 use super::{
@@ -47,15 +48,19 @@ pin_project! {
         // The inner service has been called.
         Forwarding { #[pin] response: S::Future, set_cookie: SetCookie },
         // Crossmint has been called. `held` is what to call if the request is granted.
-        Pending { outcome: BoxFuture<'static, Result<Grant, Rejection>>, held: Option<Box<(S, Request<ReqBody>)>> },
+        Pending { outcome: BoxFuture<'static, Result<Grant, Rejection>>, held: Option<Held<S, ReqBody>> },
         // The inner service is being polled ready.
-        Readying { held: Option<Box<(S, Request<ReqBody>)>>, set_cookie: SetCookie },
+        Readying { held: Option<Held<S, ReqBody>>, set_cookie: SetCookie },
         // The body of a request for the refresh route is being read.
         Reading { body: Pin<Box<ReadBody<ReqBody>>>, route: Option<Box<(RefreshRequest, HeaderMap)>> },
         // The layer responds itself.
         Responding { response: BoxFuture<'static, Response<Bytes>> },
+        Rejected { response: Option<Box<Response<Bytes>>> },
     }
 }
+
+/// The inner service, which has to be polled ready, and the request to call it with.
+type Held<S, ReqBody> = Box<(ReadyOneshot<S, Request<ReqBody>>, Request<ReqBody>)>;
 
 impl<S, ReqBody, ResBody> Future for ResponseFuture<S, ReqBody>
 where
@@ -93,8 +98,8 @@ where
                 }
                 StateProj::Readying { held, set_cookie } => {
                     let (inner, _) = held.as_deref_mut().expect(POLLED_AFTER_READY);
-                    ready!(inner.poll_ready(cx))?;
-                    let (mut inner, request) = *held.take().expect(POLLED_AFTER_READY);
+                    let mut inner = ready!(Pin::new(inner).poll(cx))?;
+                    let (_, request) = *held.take().expect(POLLED_AFTER_READY);
                     State::Forwarding { response: inner.call(request), set_cookie: std::mem::take(set_cookie) }
                 }
                 StateProj::Reading { body, route } => {
@@ -104,6 +109,10 @@ where
                 }
                 StateProj::Responding { response } => {
                     return Poll::Ready(Ok(ready!(response.as_mut().poll(cx)).map(ResponseBody::own)));
+                }
+                StateProj::Rejected { response } => {
+                    let response = response.take().expect(POLLED_AFTER_READY);
+                    return Poll::Ready(Ok(response.map(ResponseBody::own)));
                 }
             };
             state.set(next);

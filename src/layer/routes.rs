@@ -99,12 +99,15 @@ pin_project! {
         #[pin]
         deadline: Option<Sleep>,
         buffer: Vec<u8>,
+        // Declared by the client, in `Content-Length` for instance: there is no need to wait for the bytes.
+        is_too_large: bool,
     }
 }
 
-impl<B> ReadBody<B> {
+impl<B: Body> ReadBody<B> {
     pub(super) fn new(body: B) -> Self {
-        Self { body: Limited::new(body, MAX_BODY), deadline: None, buffer: Vec::new() }
+        let is_too_large = body.size_hint().lower() > MAX_BODY as u64;
+        Self { body: Limited::new(body, MAX_BODY), deadline: None, buffer: Vec::new(), is_too_large }
     }
 }
 
@@ -117,6 +120,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        if *this.is_too_large {
+            return Poll::Ready(Err(AuthErrorKind::BodyTooLarge));
+        }
         if this.deadline.is_none() {
             // `sleep` panics outside of a runtime.
             runtime().map_err(|error| error.kind())?;

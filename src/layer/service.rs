@@ -2,13 +2,13 @@
 
 use std::{
     error::Error,
-    future::ready,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
+use tower::ServiceExt as _;
 use tower_service::Service;
 
 use super::{
@@ -78,7 +78,7 @@ where
                 State::Forwarding { response: self.inner.call(request), set_cookie }
             }
             Decision::Pending(outcome) => {
-                State::Pending { outcome, held: Some(Box::new((self.inner.clone(), request))) }
+                State::Pending { outcome, held: Some(Box::new((self.inner.clone().ready_oneshot(), request))) }
             }
             Decision::Refresh(refresh) => {
                 let (parts, body) = request.into_parts();
@@ -89,8 +89,7 @@ where
                 State::Responding { response: Box::pin(async { respond(StatusCode::OK, Bytes::new(), &logout.await) }) }
             }
             Decision::Reject(rejection) => {
-                let response = rejected(rejection, request.headers());
-                State::Responding { response: Box::pin(ready(response)) }
+                State::Rejected { response: Some(Box::new(rejected(rejection, request.headers()))) }
             }
         };
         ResponseFuture { state }

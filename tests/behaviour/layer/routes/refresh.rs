@@ -328,6 +328,19 @@ async fn a_client_that_expects_100_continue_gets_it_unless_it_is_rejected_at_onc
 }
 
 #[tokio::test]
+async fn a_declared_length_above_the_limit_is_rejected_before_the_body_arrives() {
+    let mock = MockCrossmint::start().await;
+    let app = App::serve(&mock).await;
+    let mut connection = TcpStream::connect(app.address).await.unwrap();
+    let head = format!("POST {REFRESH_ROUTE} HTTP/1.1\r\nhost: app\r\ncontent-length: {}\r\n\r\n", (16 << 10) + 1);
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let expected = "HTTP/1.1 413 Payload Too Large\r\n";
+    let mut first = vec![0; expected.len()];
+    connection.read_exact(&mut first).await.unwrap();
+    assert_eq!(String::from_utf8(first).unwrap(), expected);
+}
+
+#[tokio::test]
 async fn a_one_time_secret_can_be_sent_again_after_an_outage() {
     let mock = MockCrossmint::start().await;
     let app = App::serve(&mock).await;
