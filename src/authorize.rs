@@ -217,7 +217,7 @@ impl Authorizer {
         }
         // A copy, because the token shares an allocation with the JWT, which need not be kept during the refresh.
         let delivery = self.refresher.refresh((&*refresh_token).into()).await?;
-        Ok((delivery.session.clone(), SetCookie::Delivery(delivery)))
+        Ok((delivery.refreshed.session.clone(), SetCookie::Delivery(delivery)))
     }
 
     /// Revokes the session and deletes the cookies, whether or not Crossmint answers within the time limit.

@@ -1,11 +1,11 @@
 //! Back-pressure: how many calls to Crossmint are under way at once, and when none is made at all.
 //!
-//! 1. A fixed number of permits. Beyond them, eight times as many refreshes queue; beyond these, there is an error at once.
-//! 2. Where all permits are taken and none is returned for [a while](RefreshLimit::new), Crossmint hangs, and the circuit
-//!    breaker opens: the queue is cleared, and later refreshes fail at once.
-//! 3. While it is open, one refresh is let through in half of that while, until Crossmint has answered one, or ten such
-//!    whiles have passed: what was so long ago says nothing of now.
-//! 4. After [`MAX_CONSECUTIVE_429S`], no refresh at all is started for as long as Crossmint has asked for.
+//! 1. The number of permits is fixed. Eight times as many refreshes may queue for them; any more fail at once.
+//! 2. If all permits are taken and none is returned for [some time](RefreshLimit::new), Crossmint hangs, and the circuit
+//!    breaker opens: all queued refreshes fail, and later ones fail at once.
+//! 3. While it is open, one refresh is let through per half of that time, until Crossmint has answered one. The breaker
+//!    closes by itself after ten times as long.
+//! 4. After [`MAX_CONSECUTIVE_429S`], no refresh is started before the time that Crossmint has asked for.
 
 use std::{
     pin::pin,
@@ -21,7 +21,6 @@ use tokio::{
 use crate::error::{AuthError, AuthErrorKind};
 
 /// Limits the refreshes.
-#[derive(Debug)]
 pub(crate) struct RefreshLimit {
     queue: Arc<Semaphore>,
     permits: Semaphore,
@@ -29,16 +28,15 @@ pub(crate) struct RefreshLimit {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
 struct State {
     breaker: CircuitBreaker,
     consecutive_429s: u32,
-    /// Since the last of too many 429s: until when no refresh is started.
+    /// After too many 429s: the last of them, and until when no refresh is started.
     paused: Option<(AuthError, Instant)>,
 }
 
 impl RefreshLimit {
-    /// Creates a limit. The while that opens the circuit breaker is a tenth of what a refresh may take: one second by default.
+    /// Creates a limit. The circuit breaker opens after a tenth of the time that a refresh may take: one second by default.
     pub(crate) fn new(permits: usize, timeout: Duration) -> Self {
         let breaker = CircuitBreaker {
             stall: (timeout / 10).clamp(MIN_STALL, MAX_STALL),
@@ -46,7 +44,7 @@ impl RefreshLimit {
             is_open: false,
         };
         Self {
-            queue: Arc::new(Semaphore::new(queue_size(permits))),
+            queue: Arc::new(queue(permits)),
             permits: Semaphore::new(permits),
             timeout,
             state: Mutex::new(State { breaker, consecutive_429s: 0, paused: None }),
@@ -54,40 +52,43 @@ impl RefreshLimit {
     }
 
     /// Enters the queue for a refresh, until the result is dropped.
-    pub(crate) fn enqueue(&self) -> Result<OwnedSemaphorePermit, LimitError> {
+    pub(crate) fn enqueue(&self) -> Result<OwnedSemaphorePermit, AuthError> {
         let now = Instant::now();
         let mut state = self.state();
         state.paused.take_if(|(_, until)| *until <= now);
         if let Some((error, until)) = &state.paused {
-            return Err(LimitError::RateLimited(error.clone().with_retry_after(Some(*until - now))));
+            return Err(error.clone().with_retry_after(Some(*until - now)));
         }
-        Arc::clone(&self.queue).try_acquire_owned().map_err(|_| LimitError::QueueFull)
+        Arc::clone(&self.queue).try_acquire_owned().map_err(|_| queue_full())
     }
 
     /// Waits for a permit to send one token.
-    pub(crate) async fn acquire(&self) -> Result<Permit<'_>, LimitError> {
-        timeout(self.timeout, self.wait()).await.unwrap_or(Err(LimitError::CircuitOpen))
+    pub(crate) async fn acquire(&self) -> Result<Permit<'_>, AuthError> {
+        let permit = timeout(self.timeout, self.wait()).await.ok().flatten();
+        permit.ok_or_else(|| AuthError::new(AuthErrorKind::Unavailable, "Crossmint has stopped answering"))
     }
 
-    async fn wait(&self) -> Result<Permit<'_>, LimitError> {
-        // Kept from one round to the next: the semaphore is fair, and the turn is not to be lost.
+    async fn wait(&self) -> Option<Permit<'_>> {
+        // Pinned across the rounds: the semaphore is fair, and a new future would lose its place in the queue.
         let mut turn = pin!(self.permits.acquire());
         let mut is_queued = false;
         loop {
             let deadline = {
                 let mut state = self.state();
                 let (breaker, now) = (&mut state.breaker, Instant::now());
-                breaker.check(now)?;
+                if breaker.is_rejecting(now) {
+                    return None;
+                }
                 if !is_queued && let Ok(permit) = self.permits.try_acquire() {
                     breaker.last_progress = now;
-                    return Ok(Permit { limit: self, _permit: permit });
+                    return Some(Permit { limit: self, _permit: permit });
                 }
                 breaker.trip(now)?
             };
             is_queued = true;
             if let Ok(Ok(permit)) = timeout_at(deadline, turn.as_mut()).await {
                 self.state().breaker.last_progress = Instant::now();
-                return Ok(Permit { limit: self, _permit: permit });
+                return Some(Permit { limit: self, _permit: permit });
             }
         }
     }
@@ -99,7 +100,6 @@ impl RefreshLimit {
 }
 
 /// Detects that Crossmint hangs.
-#[derive(Debug)]
 struct CircuitBreaker {
     /// Without progress for so long, Crossmint hangs.
     stall: Duration,
@@ -109,17 +109,18 @@ struct CircuitBreaker {
 }
 
 impl CircuitBreaker {
-    /// Fails while the breaker is open and no probe is due.
-    fn check(&mut self, now: Instant) -> Result<(), LimitError> {
+    /// Returns whether the breaker is open and no probe is due.
+    fn is_rejecting(&mut self, now: Instant) -> bool {
+        // An old outage says nothing about the present.
         self.is_open &= now < self.last_progress + self.stall * 10;
-        if self.is_open && now < self.last_progress + self.stall / 2 { Err(LimitError::CircuitOpen) } else { Ok(()) }
+        self.is_open && now < self.last_progress + self.stall / 2
     }
 
-    /// Opens the breaker where there was no progress. Returns until when to wait for some.
-    fn trip(&mut self, now: Instant) -> Result<Instant, LimitError> {
+    /// Opens the breaker if there was no progress. Returns until when to wait for some, unless it is open.
+    fn trip(&mut self, now: Instant) -> Option<Instant> {
         let deadline = self.last_progress + self.stall;
         self.is_open |= now >= deadline;
-        if self.is_open { Err(LimitError::CircuitOpen) } else { Ok(deadline) }
+        (!self.is_open).then_some(deadline)
     }
 
     fn record_success(&mut self, now: Instant) {
@@ -128,8 +129,7 @@ impl CircuitBreaker {
     }
 }
 
-/// Leave to send one token, until it is dropped.
-#[derive(Debug)]
+/// Permits sending one token, until it is dropped.
 pub(crate) struct Permit<'a> {
     limit: &'a RefreshLimit,
     _permit: SemaphorePermit<'a>,
@@ -143,20 +143,15 @@ impl Permit<'_> {
         if error.is_none_or(|error| error.kind() != AuthErrorKind::Unavailable) {
             state.breaker.record_success(now);
         }
-        match error.filter(|error| error.kind() == AuthErrorKind::RateLimited) {
-            Some(error) => {
-                state.consecutive_429s = state.consecutive_429s.saturating_add(1);
-                if state.consecutive_429s >= MAX_CONSECUTIVE_429S {
-                    state.paused = Some((error.clone(), now + error.retry_after()));
-                }
-            }
-            None => state.consecutive_429s = 0,
+        let limited = error.filter(|error| error.kind() == AuthErrorKind::RateLimited);
+        state.consecutive_429s = limited.map_or(0, |_| state.consecutive_429s.saturating_add(1));
+        if let Some(error) = limited.filter(|_| state.consecutive_429s >= MAX_CONSECUTIVE_429S) {
+            state.paused = Some((error.clone(), now + error.retry_after()));
         }
     }
 }
 
 /// Limits the logouts: each holds memory on behalf of a client that may be gone.
-#[derive(Debug)]
 pub(crate) struct LogoutLimit {
     queue: Semaphore,
     permits: Semaphore,
@@ -164,38 +159,24 @@ pub(crate) struct LogoutLimit {
 
 impl LogoutLimit {
     pub(crate) fn new(permits: usize) -> Self {
-        Self { queue: Semaphore::new(queue_size(permits)), permits: Semaphore::new(permits) }
+        Self { queue: queue(permits), permits: Semaphore::new(permits) }
     }
 
-    /// Waits for a permit to end one session. Fails at once where the queue is full.
-    pub(crate) async fn acquire(&self) -> Result<[SemaphorePermit<'_>; 2], LimitError> {
-        let queued = self.queue.try_acquire().map_err(|_| LimitError::QueueFull)?;
-        let permit = self.permits.acquire().await.map_err(|_| LimitError::QueueFull)?;
+    /// Waits for a permit to revoke one token. Fails at once if the queue is full.
+    pub(crate) async fn acquire(&self) -> Result<[SemaphorePermit<'_>; 2], AuthError> {
+        let queued = self.queue.try_acquire().map_err(|_| queue_full())?;
+        let permit = self.permits.acquire().await.map_err(|_| queue_full())?;
         Ok([queued, permit])
     }
 }
 
-/// Why no call is made to Crossmint.
-#[derive(Clone, Debug)]
-pub(crate) enum LimitError {
-    QueueFull,
-    CircuitOpen,
-    RateLimited(AuthError),
+/// Creates a queue, whose places are for the calls that have a permit, too.
+fn queue(permits: usize) -> Semaphore {
+    Semaphore::new(permits.saturating_mul(1 + QUEUED_PER_PERMIT))
 }
 
-impl From<LimitError> for AuthError {
-    fn from(error: LimitError) -> Self {
-        match error {
-            LimitError::QueueFull => Self::new(AuthErrorKind::Unavailable, "too many calls to Crossmint are waiting"),
-            LimitError::CircuitOpen => Self::new(AuthErrorKind::Unavailable, "Crossmint has stopped answering"),
-            LimitError::RateLimited(error) => error,
-        }
-    }
-}
-
-/// Returns how many calls there may be at once, those that wait for a permit included.
-fn queue_size(permits: usize) -> usize {
-    permits.saturating_mul(1 + QUEUED_PER_PERMIT)
+fn queue_full() -> AuthError {
+    AuthError::new(AuthErrorKind::Unavailable, "too many calls to Crossmint are waiting")
 }
 
 const QUEUED_PER_PERMIT: usize = 8;
@@ -207,6 +188,8 @@ const MAX_STALL: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use futures_util::{FutureExt, future::join_all};
     use tokio::time::advance;
 
@@ -301,7 +284,9 @@ mod tests {
     async fn the_queue_is_bounded() {
         let limit = RefreshLimit::new(2, STALL * 10);
         let queued: Vec<_> = (0..18).map(|_| limit.enqueue().unwrap()).collect();
-        assert!(matches!(limit.enqueue(), Err(LimitError::QueueFull)));
+        let error = limit.enqueue().unwrap_err();
+        let reason = error.source().map(ToString::to_string);
+        assert_eq!(reason.as_deref(), Some("too many calls to Crossmint are waiting"));
         drop(queued);
         assert!(limit.enqueue().is_ok());
     }
@@ -318,7 +303,7 @@ mod tests {
             assert!(limit.enqueue().is_ok());
             answer(Some(&limited));
         }
-        let error = AuthError::from(limit.enqueue().unwrap_err());
+        let error = limit.enqueue().unwrap_err();
         assert_eq!((error.kind(), error.retry_after()), (AuthErrorKind::RateLimited, delay));
         advance(delay).await;
         assert!(limit.enqueue().is_ok());

@@ -1,8 +1,8 @@
-//! The story of a refresh.
+//! The course of a refresh.
 //!
-//! [`Refresher::refresh`] is the way of one request: it joins the refresh of its token, finds that the token was rotated a
-//! moment ago, or leads a refresh of its own. [`Refresher::lead`] is the task that does so: it sends the token, verifies the
-//! answer, and remembers it. [`Refresher::revoke`] is the way of a logout.
+//! [`Refresher::refresh`] is the path of one request: it joins the refresh of its token, finds that the token was rotated a
+//! moment ago, or starts a refresh. [`Refresher::lead`] is the task of that refresh: it sends the token, verifies the
+//! answer, and remembers it. [`Refresher::revoke`] is the path of a logout.
 
 mod digest;
 mod grace;
@@ -20,7 +20,7 @@ use self::{
     digest::digest_of,
     limit::{LogoutLimit, RefreshLimit},
     refusal_run::RefusalRun,
-    single_flight::{Joined, Leader, Outcome, Revocation, Revoked, SingleFlight},
+    single_flight::{Joined, Leader, Outcome, Revocation, SingleFlight},
 };
 pub(crate) use self::{
     outcome::{Failure, Refreshed, Rescued},
@@ -52,7 +52,6 @@ pub(crate) struct Refresher {
     tasks: TaskTracker,
     counters: Arc<Counters>,
     refusal_run: RefusalRun,
-    refusals: usize,
     outage_log: Throttle,
     refusal_log: Throttle,
     eviction_log: Throttle,
@@ -79,7 +78,6 @@ impl Refresher {
             tasks,
             counters,
             refusal_run: RefusalRun::new(settings.refusal_warning),
-            refusals: settings.refusal_warning,
             outage_log: Throttle::default(),
             refusal_log: Throttle::default(),
             eviction_log: Throttle::default(),
@@ -90,15 +88,13 @@ impl Refresher {
     pub(crate) async fn refresh(self: &Arc<Self>, token: Secret) -> Outcome {
         let mut expired = None;
         let waiter = loop {
-            let enqueue = || self.limit.enqueue().map_err(Into::into);
-            match self.flights.join(token.clone(), expired.as_ref(), enqueue) {
-                Joined::Remembered(delivery) if self.verifier.still_holds(&delivery.session) => {
+            match self.flights.join(token.clone(), expired.as_ref(), || self.limit.enqueue())? {
+                Joined::Remembered(delivery) if self.verifier.still_holds(&delivery.refreshed.session) => {
                     self.counters.grace_hits.count();
                     return Ok(delivery);
                 }
-                // Once more: its successor is the token to refresh.
+                // The second round refreshes the successor in its place.
                 Joined::Remembered(delivery) => expired = Some(delivery),
-                Joined::Rejected(error) => return Err(error.into()),
                 Joined::Waiter(waiter) => {
                     self.counters.joined.count();
                     tracing::trace!("joined a refresh");
@@ -117,49 +113,46 @@ impl Refresher {
 
     async fn lead(self: Arc<Self>, leader: Leader, queued: OwnedSemaphorePermit) {
         let outcome = {
-            let mut exchange = pin!(self.exchange(leader.token()));
+            let mut exchange = pin!(self.exchange(&leader.token));
             match timeout(self.refresh_timeout, &mut exchange).await {
                 Ok(outcome) => outcome,
                 Err(_) => {
-                    // The answer may still come, and contains the only copy of the successor.
-                    leader.dismiss_waiters(AuthError::new(
-                        AuthErrorKind::Unavailable,
-                        "Crossmint did not answer in time",
-                    ));
+                    // A late answer contains the only copy of the successor.
+                    leader.dismiss_waiters(timed_out());
                     exchange.await
                 }
             }
         };
-        self.report(leader.token(), &outcome);
+        self.report(&leader.token, &outcome);
         let session = outcome.as_ref().ok().map(|refreshed| {
             let session = &refreshed.session;
             self.verifier.remember(session.verified().clone(), session.material().clone())
         });
-        // In this order: a logout that comes in between finds the token.
-        let finished = leader.finish(outcome);
+        // Not before `remember`: a logout in between would leave the JWT in the cache.
+        let (revoked, evicted) = leader.finish(outcome);
         drop(queued);
-        if finished.evicted > 0 {
-            self.counters.grace_evictions.add(finished.evicted);
+        if evicted > 0 {
+            self.counters.grace_evictions.add(evicted);
             if self.eviction_log.is_due() {
                 tracing::warn!(
                     "rotated tokens are evicted before their grace period ends: raise `rotation_grace_bytes`"
                 );
             }
         }
-        if let Some(revoked) = finished.revoked {
+        if let Some(revoked) = revoked {
             if let Some(session) = session {
                 self.verifier.forget(session.jwt());
             }
-            // The cookies are gone already: a failure changes nothing for the user.
+            // The response to the logout has cleared the cookies: a failure changes nothing for the user.
             let _ = self.send_logout(&revoked).await;
         }
     }
 
-    /// Exchanges a refresh token at Crossmint, and trusts nothing of the answer before it has been checked.
+    /// Exchanges a refresh token at Crossmint, and checks the whole answer before it is used.
     ///
-    /// Once Crossmint has answered, the token is rotated: whatever is wrong with the rest, the successor is not lost.
+    /// Once Crossmint has answered, the token is rotated: whatever is wrong with the rest, the successor must be kept.
     async fn exchange(&self, token: &Secret) -> Result<Refreshed, Failure> {
-        let permit = self.limit.acquire().await.map_err(AuthError::from)?;
+        let permit = self.limit.acquire().await?;
         self.counters.refreshes.count();
         let answer = self.upstream.refresh(token).await;
         permit.record(answer.as_ref().err());
@@ -167,30 +160,27 @@ impl Refresher {
         drop(permit);
         let RefreshAnswer { jwt, secret, expires_at, user, bytes } = answer?;
         let token = secret.clone();
-        let rescued = |error, set_cookie| Failure { error, rescued: Some(Arc::new(Rescued { token, set_cookie })) };
-        let unusable = |why: Box<dyn Error + Send + Sync>| AuthError::new(AuthErrorKind::UnusableAnswer, why);
-        let Some(jwt) = jwt else {
-            return Err(rescued(unusable("Crossmint's answer has no JWT".into()), None));
+        let rescue = |error, set_cookie| {
+            let token = token.clone();
+            Failure { error, rescued: Some(Arc::new(Rescued { token, set_cookie })) }
         };
+        let unusable =
+            |why: Box<dyn Error + Send + Sync>| rescue(AuthError::new(AuthErrorKind::UnusableAnswer, why), None);
+        let jwt = jwt.ok_or_else(|| unusable("Crossmint's answer has no JWT".into()))?;
         let verified = match self.verifier.verify_issued(jwt.as_bytes()).await {
-            Err(error) if error.kind() == AuthErrorKind::InvalidToken => {
-                return Err(rescued(unusable(error.into()), None));
-            }
+            Err(error) if error.kind() == AuthErrorKind::InvalidToken => return Err(unusable(error.into())),
             verified => verified,
         };
         let user = user.or_else(|| Some(User::with_id(&verified.as_ref().ok()?.user_id)));
         let material = AuthMaterial::from_parts(jwt, RefreshToken::from_parts(secret, expires_at), user);
-        let set_cookie = match self.cookies.store(&material) {
-            Ok(set_cookie) => set_cookie,
-            Err(why) => return Err(rescued(unusable(why.into()), None)),
-        };
+        let set_cookie = self.cookies.store(&material).map_err(|why| unusable(why.into()))?;
         match verified {
             Ok(verified) if material.user().is_some_and(|user| *user.id != *verified.user_id) => {
-                Err(rescued(unusable("the JWT and the user have different IDs".into()), None))
+                Err(unusable("the JWT and the user have different IDs".into()))
             }
-            Ok(verified) => Ok(Refreshed::new(Session::refreshed(verified, material), set_cookie, bytes)),
-            // No key can be loaded just now: the pair is as good as any.
-            Err(error) => Err(rescued(error, Some(set_cookie))),
+            Ok(verified) => Ok(Refreshed { session: Session::refreshed(verified, material), set_cookie, bytes }),
+            // No key can be loaded now. The browser gets the pair all the same: it has no other copy.
+            Err(error) => Err(rescue(error, Some(set_cookie))),
         }
     }
 
@@ -209,7 +199,7 @@ impl Refresher {
             self.counters.refusal_runs.count();
             if self.refusal_log.is_due() {
                 tracing::warn!(
-                    refusals = self.refusals,
+                    refusals = self.refusal_run.threshold,
                     "Crossmint refuses all refresh tokens: check that the API key is valid and belongs to this project; \
                      made-up tokens in large numbers look the same"
                 );
@@ -221,23 +211,21 @@ impl Refresher {
     ///
     /// # Errors
     ///
-    /// When Crossmint could not be told in time. There is nothing left to do then.
+    /// When the call to Crossmint failed or timed out. It is not repeated.
     pub(crate) async fn revoke(self: &Arc<Self>, token: Secret) -> Result<(), AuthError> {
         tracing::debug!(reason = "logout", "a session has ended");
-        let Revoked { jwts, upstream } = self.flights.revoke(token);
-        for jwt in jwts {
-            self.verifier.forget(&jwt);
-        }
-        match upstream {
+        let (jwts, revocation) = self.flights.revoke(token);
+        jwts.iter().for_each(|jwt| self.verifier.forget(jwt));
+        match revocation {
             Revocation::Now(token) => {
-                // In a task of its own: a client that hangs up wants to sign out all the same.
+                // In a task of its own: a client that hangs up must be signed out, too.
                 let refresher = Arc::clone(self);
                 let call = self.tasks.spawn(async move { refresher.send_logout(&token).await })?;
                 call.await.unwrap_or_else(|panic| Err(AuthError::new(AuthErrorKind::Unavailable, panic)))
             }
             Revocation::AfterRefresh(waiter) => {
                 runtime()?;
-                // The task of the refresh tells Crossmint.
+                // The task of the refresh revokes the successor.
                 let _ = timeout(self.logout_timeout, waiter.outcome()).await;
                 Ok(())
             }
@@ -250,22 +238,21 @@ impl Refresher {
             let _permit = self.logout_limit.acquire().await?;
             self.upstream.logout(token).await
         };
-        match timeout(self.logout_timeout, call).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(AuthError::new(AuthErrorKind::Unavailable, "Crossmint did not answer in time")),
-        }
+        timeout(self.logout_timeout, call).await.unwrap_or_else(|_| Err(timed_out()))
     }
 }
 
-/// Checks that a refresh token can be one before it goes anywhere.
+fn timed_out() -> AuthError {
+    AuthError::new(AuthErrorKind::Unavailable, "Crossmint did not answer in time")
+}
+
+/// Checks that a string can be a refresh token, before it is sent to Crossmint.
 ///
 /// # Errors
 ///
-/// When it cannot: it is not sent to Crossmint then.
+/// When it cannot.
 pub(crate) fn check_token(token: &[u8]) -> Result<&str, AuthError> {
     let is_usable = !token.is_empty() && token.len() <= MAX_COOKIE && is_cookie_value(token);
-    match std::str::from_utf8(token) {
-        Ok(token) if is_usable => Ok(token),
-        _ => Err(AuthError::of(AuthErrorKind::InvalidCredentials)),
-    }
+    let token = std::str::from_utf8(token).ok().filter(|_| is_usable);
+    token.ok_or_else(|| AuthError::of(AuthErrorKind::InvalidCredentials))
 }

@@ -1,6 +1,6 @@
 //! Refresh tokens that are not sent again for a while, and why.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use lru::LruCache;
 use tokio::time::Instant;
@@ -20,7 +20,10 @@ struct Entry {
 
 impl NegativeCache {
     pub(crate) fn new() -> Self {
-        Self(LruCache::unbounded())
+        // Grows as needed: a cache that is created with a bound allocates all of it.
+        let mut entries = LruCache::unbounded();
+        entries.resize(MAX_ENTRIES);
+        Self(entries)
     }
 
     /// Returns why a token is not sent now, and for how long.
@@ -29,23 +32,24 @@ impl NegativeCache {
         Some(entry.error.clone().with_retry_after(Some(entry.until - now)))
     }
 
-    /// Records what a failure says about the next attempt to send `next`, where `digest` was sent. Returns for how long
-    /// that has to wait, if the answer was unusable.
-    pub(crate) fn insert(&mut self, digest: Digest, next: Digest, error: &AuthError, now: Instant) -> Option<Duration> {
+    /// Records a failure to refresh `digest`, which delays the next attempt to send `next`. Returns the error, with
+    /// the delay if the answer was unusable.
+    pub(crate) fn insert(&mut self, digest: Digest, next: Digest, error: AuthError, now: Instant) -> AuthError {
         let before = self.remove(&digest);
         let (pause, unusable_answers) = match error.kind() {
             AuthErrorKind::Refused => (MIN_REFUSAL, 0),
             AuthErrorKind::UnusableAnswer => (pause(before), before.saturating_add(1)),
             AuthErrorKind::RateLimited => (error.retry_after(), 0),
-            _ => return None,
+            _ => return error,
         };
-        self.put(next, Entry { error: error.clone(), until: now + pause, unusable_answers });
-        (error.kind() == AuthErrorKind::UnusableAnswer).then_some(pause)
+        let error = if unusable_answers > 0 { error.with_retry_after(Some(pause)) } else { error };
+        self.0.put(next, Entry { error: error.clone(), until: now + pause, unusable_answers });
+        error
     }
 
-    /// Refuses a token until then.
+    /// Refuses a token until `until`.
     pub(crate) fn refuse(&mut self, digest: Digest, until: Instant) {
-        self.put(digest, Entry { error: AuthError::of(AuthErrorKind::Refused), until, unusable_answers: 0 });
+        self.0.put(digest, Entry { error: AuthError::of(AuthErrorKind::Refused), until, unusable_answers: 0 });
     }
 
     /// Removes a token, and returns how many unusable answers in a row it has had.
@@ -56,24 +60,15 @@ impl NegativeCache {
     /// Evicts entries whose time has passed: as many as one operation adds, and one more.
     pub(crate) fn evict_expired(&mut self, now: Instant) {
         for _ in 0..2 {
-            // The number of unusable answers is worth remembering beyond the pause.
-            let is_old = |entry: &Entry| entry.until + pause(entry.unusable_answers) <= now;
-            if self.0.peek_lru().is_some_and(|(_, entry)| is_old(entry)) {
+            // The next pause depends on the number of unusable answers, which is kept for some time after this one.
+            if self.0.peek_lru().is_some_and(|(_, entry)| entry.until + pause(entry.unusable_answers) <= now) {
                 self.0.pop_lru();
             }
         }
     }
-
-    fn put(&mut self, digest: Digest, entry: Entry) {
-        self.0.put(digest, entry);
-        // Anonymous clients can fill the cache with tokens that Crossmint refuses.
-        if self.0.len() > MAX_ENTRIES {
-            self.0.pop_lru();
-        }
-    }
 }
 
-/// Returns for how long a token is not sent after so many unusable answers, and one more.
+/// Returns the pause after another unusable answer.
 fn pause(unusable_answers: u32) -> Duration {
     MIN_PAUSE.saturating_mul(1 << unusable_answers.min(5)).min(MAX_PAUSE)
 }
@@ -83,7 +78,9 @@ pub(crate) const MIN_REFUSAL: Duration = Duration::from_secs(30);
 
 pub(crate) const MIN_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(30);
-const MAX_ENTRIES: usize = 10_000;
+
+/// Anonymous clients can fill the cache with tokens that Crossmint refuses.
+const MAX_ENTRIES: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not zero");
 
 #[cfg(test)]
 mod tests {
@@ -103,11 +100,11 @@ mod tests {
     fn it_is_bounded() {
         let mut cache = NegativeCache::new();
         let until = Instant::now() + MIN_REFUSAL;
-        for number in 0..=MAX_ENTRIES {
+        for number in 0..=MAX_ENTRIES.get() {
             let mut digest = [0; 32];
             digest[..8].copy_from_slice(&number.to_le_bytes());
             cache.refuse(digest, until);
         }
-        assert_eq!(cache.len(), MAX_ENTRIES);
+        assert_eq!(cache.len(), MAX_ENTRIES.get());
     }
 }

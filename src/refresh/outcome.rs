@@ -15,15 +15,11 @@ use crate::{
 pub(crate) struct Refreshed {
     pub(crate) session: Session,
     pub(crate) set_cookie: [HeaderValue; 2],
-    /// The size of Crossmint's answer, of which the session holds some.
-    bytes: usize,
+    /// The size of Crossmint's answer, parts of which the session keeps.
+    pub(crate) bytes: usize,
 }
 
 impl Refreshed {
-    pub(crate) fn new(session: Session, set_cookie: [HeaderValue; 2], bytes: usize) -> Self {
-        Self { session, set_cookie, bytes }
-    }
-
     /// Returns about how many bytes this holds.
     pub(crate) fn cost(&self) -> usize {
         // The session's strings occur in the `Set-Cookie` fields once more.
@@ -43,7 +39,7 @@ pub(crate) struct Failure {
 #[derive(Debug)]
 pub(crate) struct Rescued {
     pub(crate) token: Secret,
-    /// Delivers a pair that only lacks a key to verify it. Without these fields, the JWT or the token cannot be used.
+    /// Delivers a pair that only lacks a key to verify it. `None` if the JWT or the token cannot be used.
     pub(crate) set_cookie: Option<[HeaderValue; 2]>,
 }
 

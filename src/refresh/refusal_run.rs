@@ -1,4 +1,4 @@
-//! A suspicion: Crossmint answers a revoked API key as it answers a dead session.
+//! Detects a wrong API key: Crossmint's answer to it is the same as to a session that has ended.
 
 use std::{
     collections::HashSet,
@@ -8,9 +8,8 @@ use std::{
 use super::digest::Digest;
 
 /// Counts the refresh tokens that Crossmint has refused since it last accepted one.
-#[derive(Debug)]
 pub(crate) struct RefusalRun {
-    threshold: usize,
+    pub(crate) threshold: usize,
     refused: Mutex<HashSet<Digest>>,
 }
 
@@ -19,8 +18,8 @@ impl RefusalRun {
         Self { threshold, refused: Mutex::default() }
     }
 
-    /// Records a refusal, and returns whether it completes a run. One token counts once; the next run starts with the next
-    /// refusal.
+    /// Records a refusal, and returns whether it completes a run. A token counts once; the next refusal starts the
+    /// next run.
     pub(crate) fn completes_with(&self, token: Digest) -> bool {
         let mut refused = self.refused();
         refused.insert(token);
@@ -36,7 +35,7 @@ impl RefusalRun {
         self.refused().clear();
     }
 
-    /// Locked once for each answer of Crossmint's, for one hash operation.
+    /// Locked once per answer of Crossmint's, for one operation on the set.
     fn refused(&self) -> MutexGuard<'_, HashSet<Digest>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,25 +11,25 @@ impl Grace {
     pub(crate) fn check(&self) -> usize {
         let mut bytes = 0_usize;
         for (id, family) in &self.families {
-            assert_eq!(family.rotated_bytes, family.rotated.iter().map(Rotated::size).sum::<usize>());
-            assert_eq!(family.bytes, family.size());
-            assert!(self.deadlines.contains(&(family.deadline, *id)));
-            assert_eq!(family.deadline, family.next_deadline(self.period));
-            assert_eq!(self.with_session.contains(id), family.refreshed.is_some());
-            let is_delivered = family.rotated.back().is_some_and(|last| last.rotation.delivered_at.is_some());
-            assert_eq!(self.delivered.contains(id), is_delivered);
-            for rotated in &family.rotated {
+            let jwts = family.rotated.iter().filter_map(|rotated| rotated.jwt.as_ref());
+            assert_eq!(family.jwt_bytes, jwts.map(|jwt| jwt.len()).sum::<usize>());
+            assert!(self.deadlines.contains(&(family.deadline(self.period), *id)));
+            assert!(self.evictions.contains(&family.eviction(*id)));
+            assert!((1..=MAX_ROTATED).contains(&family.rotated.len()));
+            for (number, rotated) in (family.first..).zip(&family.rotated) {
                 let member = self.members.get(&rotated.digest);
-                let is_later = |member: &Member| {
-                    member.family != *id || member.rotated.is_none_or(|it| it.at >= rotated.rotation.at)
-                };
-                // Where tokens come back, another family may have had it, and gone.
-                assert!(member.is_none_or(|member| member.rotated == Some(rotated.rotation) || is_later(member)));
+                // Where tokens come back, another family may have had it, and expired.
+                assert!(member.is_none_or(|member| member.family != *id || member.number >= number));
             }
-            bytes += family.bytes;
+            bytes += family.size();
         }
-        assert_eq!((self.bytes, self.deadlines.len()), (bytes, self.families.len()));
-        assert!(self.members.values().all(|member| self.families.contains(&member.family)));
+        let sets = [self.deadlines.len(), self.evictions.len()];
+        assert_eq!((self.bytes, sets), (bytes, [self.families.len(); 2]));
+        for (digest, member) in &self.members {
+            let family = &self.families[&member.family];
+            let rotated = family.rotated.get(member.number - family.first);
+            assert_eq!(rotated.map_or(family.current, |rotated| rotated.digest), *digest);
+        }
         assert!(self.bytes <= self.max_bytes);
         self.families.len()
     }
@@ -44,13 +44,14 @@ fn digest(number: usize) -> Digest {
 fn refreshed(token: &str) -> Option<Arc<Refreshed>> {
     let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
     let session = Session::new(verified, AuthMaterial::new("j".repeat(700), RefreshToken::new(token)));
-    Some(Arc::new(Refreshed::new(session, [HeaderValue::from_static("c"), HeaderValue::from_static("c")], 1000)))
+    let set_cookie = [HeaderValue::from_static("c"), HeaderValue::from_static("c")];
+    Some(Arc::new(Refreshed { session, set_cookie, bytes: 1000 }))
 }
 
 /// Rotates `from`, and returns how many families had to go for it.
 fn rotate(grace: &mut Grace, from: usize, to: usize, now: Instant) -> usize {
-    let evicted = grace.rotate(digest(from), (digest(to), "token".into()), refreshed("token"), now).evicted;
-    assert!(matches!(grace.deliver(&digest(to), now), Latest::Same | Latest::Superseded));
+    let evicted = grace.rotate(digest(from), (digest(to), "token".into()), refreshed("token"), now).1;
+    assert!(matches!(grace.deliver(&digest(to), now), Ok(None) | Err(AuthErrorKind::Unavailable)));
     evicted
 }
 
@@ -146,8 +147,8 @@ fn a_family_of_any_length_takes_one_look_up() {
     assert_eq!(grace.check(), 1);
     assert!((0..300).all(|number| find(&grace, number, now) == Some((digest(300), true))));
     assert_eq!(find(&grace, 300, now), Some((digest(300), false)), "the current token has replaced nothing");
-    let ended = grace.revoke(&digest(7), now + PERIOD, now).unwrap();
-    assert_eq!((ended.current, ended.jwts.len()), (digest(300), 300));
+    let (current, _, jwts) = grace.revoke(&digest(7), now + PERIOD, now).unwrap();
+    assert_eq!((current, jwts.len()), (digest(300), 300));
     assert!(grace.find(&digest(299), now).unwrap().is_revoked);
     grace.sweep(now + PERIOD);
     assert_eq!(grace.check(), 0);

@@ -82,7 +82,7 @@ mod scenarios {
     /// A refresh whose task dies, while two others come.
     pub(super) fn a_refresh_that_dies_is_taken_over() {
         let site = Site::new();
-        let Joined::Leader(leader, waiter, queued) = site.enter("a") else { panic!("not ours") };
+        let Ok(Joined::Leader(leader, waiter, queued)) = site.enter("a") else { panic!("not ours") };
         let death = thread::spawn(move || drop((leader, queued)));
         let request = site.in_thread(|site| site.request("a"));
         assert_eq!(outcome(waiter), Err(AuthErrorKind::Unavailable));
@@ -101,7 +101,7 @@ mod scenarios {
     /// A refresh that comes after those who wait have been sent away, while another request comes.
     pub(super) fn a_late_answer_is_kept() {
         let site = Site::new();
-        let Joined::Leader(leader, waiter, queued) = site.enter("a") else { panic!("not ours") };
+        let Ok(Joined::Leader(leader, waiter, queued)) = site.enter("a") else { panic!("not ours") };
         let refresh = site.in_thread(move |site| {
             leader.dismiss_waiters(AuthError::of(AuthErrorKind::Unavailable));
             site.refresh(leader);
@@ -146,9 +146,9 @@ mod scenarios {
     /// A logout during a refresh whose successor could not be verified.
     pub(super) fn a_logout_meets_a_rescue() {
         let site = Site::new();
-        let Joined::Leader(leader, waiter, queued) = site.enter("a") else { panic!("not ours") };
+        let Ok(Joined::Leader(leader, waiter, queued)) = site.enter("a") else { panic!("not ours") };
         let refresh = site.in_thread(move |site| {
-            let token = site.exchange(leader.token()).as_str().into();
+            let token = site.exchange(&leader.token).as_str().into();
             let rescued = Arc::new(Rescued { token, set_cookie: Some(set_cookie()) });
             let failure = Failure { rescued: Some(rescued), ..AuthErrorKind::Unavailable.into() };
             site.finish(leader, Err(failure));
@@ -164,9 +164,9 @@ mod scenarios {
     /// A logout, and two requests, after an answer whose JWT cannot be used.
     pub(super) fn a_logout_meets_a_successor_that_cannot_be_used() {
         let site = Site::new();
-        let Joined::Leader(leader, _, queued) = site.enter("a") else { panic!("not ours") };
+        let Ok(Joined::Leader(leader, _, queued)) = site.enter("a") else { panic!("not ours") };
         let refresh = site.in_thread(move |site| {
-            let token = site.exchange(leader.token()).as_str().into();
+            let token = site.exchange(&leader.token).as_str().into();
             let rescued = Some(Arc::new(Rescued { token, set_cookie: None }));
             site.finish(leader, Err(Failure { rescued, ..AuthErrorKind::UnusableAnswer.into() }));
             drop(queued);
@@ -259,7 +259,7 @@ impl Site {
         thread::spawn(move || work(&site))
     }
 
-    fn enter(&self, token: &str) -> Joined<Arc<()>> {
+    fn enter(&self, token: &str) -> Result<Joined<Arc<()>>, AuthError> {
         self.flights.join(token.into(), None, || {
             // Besides the queue's own.
             let is_free = Arc::strong_count(&self.queue) <= ROOM;
@@ -269,7 +269,7 @@ impl Site {
 
     /// A request, up to where its handler is called. Returns the session's refresh token.
     fn request(&self, token: &str) -> Result<String, AuthErrorKind> {
-        self.ask(token).map(|delivery| delivery.session.refresh_token().secret().to_owned())
+        self.ask(token).map(|delivery| delivery.refreshed.session.refresh_token().secret().to_owned())
     }
 
     /// A request, and its response.
@@ -282,10 +282,10 @@ impl Site {
 
     fn ask(&self, token: &str) -> Result<Delivery, AuthErrorKind> {
         let waiter = match self.enter(token) {
-            Joined::Remembered(delivery) => return Ok(delivery),
-            Joined::Rejected(error) => return Err(error.kind()),
-            Joined::Waiter(waiter) => waiter,
-            Joined::Leader(leader, waiter, _queued) => {
+            Ok(Joined::Remembered(delivery)) => return Ok(delivery),
+            Err(error) => return Err(error.kind()),
+            Ok(Joined::Waiter(waiter)) => waiter,
+            Ok(Joined::Leader(leader, waiter, _queued)) => {
                 self.refresh(leader);
                 waiter
             }
@@ -294,10 +294,10 @@ impl Site {
     }
 
     fn refresh(&self, leader: Leader) {
-        let token = self.exchange(leader.token());
+        let token = self.exchange(&leader.token);
         let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
         let session = Session::new(verified, AuthMaterial::new("jwt", RefreshToken::new(token)));
-        self.finish(leader, Ok(Refreshed::new(session, set_cookie(), 0)));
+        self.finish(leader, Ok(Refreshed { session, set_cookie: set_cookie(), bytes: 0 }));
     }
 
     /// A call to Crossmint, which takes each token once.
@@ -315,13 +315,13 @@ impl Site {
     }
 
     fn finish(&self, leader: Leader, outcome: Result<Refreshed, Failure>) {
-        if let Some(token) = leader.finish(outcome).revoked {
+        if let Some(token) = leader.finish(outcome).0 {
             self.crossmint().revoked.insert(token.to_string());
         }
     }
 
     fn log_out(&self, token: &str) {
-        match self.flights.revoke(token.into()).upstream {
+        match self.flights.revoke(token.into()).1 {
             Revocation::Now(token) => {
                 let mut crossmint = self.crossmint();
                 crossmint.revoked.insert(token.to_string());
@@ -353,8 +353,8 @@ impl Site {
 
     /// Asserts that there is as much room as in the beginning.
     fn is_at_rest(&self) {
-        let entries: [Joined<_>; ROOM] = std::array::from_fn(|number| self.enter(&format!("new-{number}")));
-        assert!(entries.iter().all(|entry| matches!(entry, Joined::Leader(..))), "a refresh is under way for ever");
+        let entries: [_; ROOM] = std::array::from_fn(|number| self.enter(&format!("new-{number}")));
+        assert!(entries.iter().all(|entry| matches!(entry, Ok(Joined::Leader(..)))), "a refresh is under way for ever");
     }
 
     fn crossmint(&self) -> MutexGuard<'_, Crossmint> {
@@ -364,7 +364,7 @@ impl Site {
 
 fn outcome(waiter: Waiter) -> Result<String, AuthErrorKind> {
     match block_on(waiter.outcome()) {
-        Ok(delivery) => Ok(delivery.session.refresh_token().secret().to_owned()),
+        Ok(delivery) => Ok(delivery.refreshed.session.refresh_token().secret().to_owned()),
         Err(failure) => Err(failure.error.kind()),
     }
 }

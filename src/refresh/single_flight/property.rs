@@ -189,12 +189,12 @@ impl World {
         self.users.push(user);
     }
 
-    fn join(&self, token: usize, expired: Option<&Delivery>) -> Joined<()> {
+    fn join(&self, token: usize, expired: Option<&Delivery>) -> Result<Joined<()>, AuthError> {
         self.flights.join(name(token).as_str().into(), expired, || {
             if self.tasks.len() >= MAX_UNDER_WAY {
                 return Err(AuthError::of(AuthErrorKind::Unavailable));
             }
-            self.limit.enqueue().map(drop).map_err(Into::into)
+            self.limit.enqueue().map(drop)
         })
     }
 
@@ -203,22 +203,22 @@ impl World {
         let (presented, user, now) = (token, self.user_of(token), self.now());
         let could_be_served = self.leads_to_a_valid_session(token);
         let mut entry = self.join(token, None);
-        if let Joined::Remembered(expired) = &entry
-            && now >= expired.session.exp()
+        if let Ok(Joined::Remembered(expired)) = &entry
+            && now >= expired.refreshed.session.exp()
         {
             self.seen.count("has expired");
             entry = self.join(token, Some(expired));
         }
         match entry {
-            Joined::Remembered(refreshed) => {
+            Ok(Joined::Remembered(delivery)) => {
                 self.seen.count("served from memory");
                 assert!(!user.logged_out, "{token} was logged out");
-                assert!(now < refreshed.session.exp(), "{token} leads to a session that has expired");
-                let latest = number(refreshed.session.refresh_token().secret());
+                assert!(now < delivery.refreshed.session.exp(), "{token} leads to a session that has expired");
+                let latest = number(delivery.refreshed.session.refresh_token().secret());
                 assert!(!self.is_superseded(latest), "{token} leads to {latest}, which is not the latest");
-                self.handle(refreshed);
+                self.handle(delivery);
             }
-            Joined::Waiter(waiter) => {
+            Ok(Joined::Waiter(waiter)) => {
                 self.seen.count("waits");
                 let task = self.task_of(&waiter);
                 let task = &mut self.tasks[task];
@@ -228,11 +228,11 @@ impl World {
                     task.waiting.push(waiter);
                 }
             }
-            Joined::Rejected(error) if error.kind() == AuthErrorKind::Unavailable => {
+            Err(error) if error.kind() == AuthErrorKind::Unavailable => {
                 self.seen.count("full");
                 assert_eq!(self.tasks.len(), MAX_UNDER_WAY);
             }
-            Joined::Rejected(error) => {
+            Err(error) => {
                 self.seen.count("refused from memory");
                 let is_due = match error.kind() {
                     AuthErrorKind::Refused => user.refused,
@@ -246,9 +246,9 @@ impl World {
                     "{token} could be served: {error}"
                 );
             }
-            Joined::Leader(leader, waiter, ()) => {
+            Ok(Joined::Leader(leader, waiter, ())) => {
                 self.seen.count("sends");
-                let token = number(leader.token());
+                let token = number(&leader.token);
                 assert!(self.tasks.len() < MAX_UNDER_WAY);
                 let is_paused = user.pause.is_some_and(|(paused, until)| paused == token && Instant::now() < until);
                 assert!(!is_paused, "{token} is sent again at once");
@@ -318,7 +318,7 @@ impl World {
                 }
                 if logged_out {
                     let again = self.join(token, None);
-                    assert!(matches!(again, Joined::Rejected(error) if error.kind() == AuthErrorKind::Refused));
+                    assert!(matches!(again, Err(error) if error.kind() == AuthErrorKind::Refused));
                     // Nobody has told Crossmint, and what went before is about to be forgotten.
                     self.users[user].logged_out = false;
                     self.users[user].logout_is_lost = true;
@@ -381,7 +381,7 @@ impl World {
         let error = outcome.as_ref().err().map(|failure| &failure.error);
         self.limit.acquire().now_or_never().expect("there are permits").unwrap().record(error);
         let expected = outcome.as_ref().map(|_| ()).map_err(|failure| failure.error.kind());
-        let Finished { revoked, evicted } = leader.finish(outcome);
+        let (revoked, evicted) = leader.finish(outcome);
         assert_eq!(evicted, 0, "there is room for all tokens");
         if logged_out {
             let is_over = expected == Err(AuthErrorKind::Refused);
@@ -423,7 +423,7 @@ impl World {
 
     /// A handler gets to work.
     fn handle(&mut self, delivery: Delivery) {
-        let token = number(delivery.session.refresh_token().secret());
+        let token = number(delivery.refreshed.session.refresh_token().secret());
         let parent = self.tokens.iter().rev().find_map(|parent| parent.successor.filter(|next| next.token == token));
         // After a logout that was lost, nothing is known of it.
         let since = parent.map_or_else(Instant::now, |parent| parent.since);
@@ -496,7 +496,7 @@ impl World {
         };
         self.users[user].refused = true;
         self.users[user].logged_out |= is_understood;
-        match self.flights.revoke(name(token).as_str().into()).upstream {
+        match self.flights.revoke(name(token).as_str().into()).1 {
             Revocation::Now(token) => {
                 self.seen.count("logs out");
                 if is_understood && self.users[user].rotation == Rotation::Single {
@@ -613,7 +613,7 @@ impl World {
         let verified = Verified { user_id: "alice".into(), expires_at: valid_until, generation: 0 };
         let session = Session::new(verified, AuthMaterial::new("jwt", RefreshToken::new(name(token))));
         let bytes = self.random.index(if self.is_short_of_memory { 2 * MEMORY } else { 4096 }).unwrap_or_default();
-        Refreshed::new(session, set_cookie(), bytes)
+        Refreshed { session, set_cookie: set_cookie(), bytes }
     }
 
     fn now(&self) -> u64 {

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use futures_util::FutureExt as _;
 use http::HeaderValue;
 use tokio::time::advance;
@@ -7,6 +9,31 @@ use crate::{
     refresh::{negative_cache::MIN_PAUSE, outcome::Rescued},
     session::{AuthMaterial, RefreshToken, Session, Verified},
 };
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Delivery").field(&self.refreshed).finish()
+    }
+}
+
+impl<Q> fmt::Debug for Joined<Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Remembered(delivery) => delivery.fmt(f),
+            Self::Waiter(_) => f.write_str("Waiter"),
+            Self::Leader(..) => f.write_str("Leader"),
+        }
+    }
+}
+
+impl fmt::Debug for Revocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Now(_) => "Now",
+            Self::AfterRefresh(_) => "AfterRefresh",
+        })
+    }
+}
 
 const PERIOD: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -23,7 +50,7 @@ fn refreshed_to(token: &str) -> Result<Refreshed, Failure> {
     let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
     let session = Session::new(verified, AuthMaterial::new("jwt", RefreshToken::new(token)));
     let cookie = HeaderValue::from_static("c");
-    Ok(Refreshed::new(session, [cookie.clone(), cookie], 0))
+    Ok(Refreshed { session, set_cookie: [cookie.clone(), cookie], bytes: 0 })
 }
 
 fn refused() -> Result<Refreshed, Failure> {
@@ -43,13 +70,13 @@ fn unverified_to(token: &str, kind: AuthErrorKind) -> Result<Refreshed, Failure>
     Err(Failure { rescued, ..kind.into() })
 }
 
-fn join(flights: &Arc<SingleFlight>, token: &str, expired: Option<&Delivery>) -> Joined<()> {
+fn join(flights: &Arc<SingleFlight>, token: &str, expired: Option<&Delivery>) -> Result<Joined<()>, AuthError> {
     flights.join(token.into(), expired, || Ok(()))
 }
 
 fn start(flights: &Arc<SingleFlight>, token: &str) -> (Leader, Waiter) {
     match join(flights, token, None) {
-        Joined::Leader(leader, waiter, ()) => (leader, waiter),
+        Ok(Joined::Leader(leader, waiter, ())) => (leader, waiter),
         other => panic!("{token}: {other:?}"),
     }
 }
@@ -60,7 +87,7 @@ fn leader(flights: &Arc<SingleFlight>, token: &str) -> Leader {
 
 /// Ends a refresh that no logout has overtaken.
 fn finish(leader: Leader, outcome: Result<Refreshed, Failure>) {
-    assert!(leader.finish(outcome).revoked.is_none());
+    assert!(leader.finish(outcome).0.is_none());
 }
 
 /// Refreshes a token for a client that gets its response at once.
@@ -85,9 +112,9 @@ async fn slowly(flights: &Arc<SingleFlight>, token: &str, successor: &str) -> De
 
 /// Refreshes the latest successor of a token, whose session has expired.
 fn refresh_expired(flights: &Arc<SingleFlight>, token: &str) -> Leader {
-    let Joined::Remembered(expired) = join(flights, token, None) else { panic!("{token} is not known") };
+    let Ok(Joined::Remembered(expired)) = join(flights, token, None) else { panic!("{token} is not known") };
     match join(flights, token, Some(&expired)) {
-        Joined::Leader(leader, _, ()) => leader,
+        Ok(Joined::Leader(leader, _, ())) => leader,
         other => panic!("{token}: {other:?}"),
     }
 }
@@ -95,10 +122,10 @@ fn refresh_expired(flights: &Arc<SingleFlight>, token: &str) -> Leader {
 /// Says in a word what a request with this token gets.
 fn outcome(flights: &Arc<SingleFlight>, token: &str) -> String {
     match join(flights, token, None) {
-        Joined::Remembered(refreshed) => refreshed.session.refresh_token().secret().to_owned(),
-        Joined::Waiter(_) => "under way".into(),
-        Joined::Rejected(error) => format!("{:?}", error.kind()),
-        Joined::Leader(leader, _, ()) => format!("sends {}", &**leader.token()),
+        Ok(Joined::Remembered(delivery)) => delivery.refreshed.session.refresh_token().secret().to_owned(),
+        Ok(Joined::Waiter(_)) => "under way".into(),
+        Err(error) => format!("{:?}", error.kind()),
+        Ok(Joined::Leader(leader, _, ())) => format!("sends {}", &*leader.token),
     }
 }
 
@@ -118,7 +145,7 @@ async fn a_rotated_token_resolves_to_the_latest_of_its_family_during_the_grace_p
 async fn an_expired_successor_is_refreshed_in_place_of_the_rotated_token() {
     let flights = flights();
     refresh(&flights, "a", "b");
-    assert_eq!(&**refresh_expired(&flights, "a").token(), "b");
+    assert_eq!(&*refresh_expired(&flights, "a").token, "b");
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +157,7 @@ async fn tokens_that_are_not_rotated_and_circles_end() {
     refresh(&flights, "b", "c");
     refresh(&flights, "c", "b");
     let _ = outcome(&flights, "b");
-    assert!(matches!(flights.revoke("b".into()).upstream, Revocation::Now(_)));
+    assert!(matches!(flights.revoke("b".into()).1, Revocation::Now(_)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,7 +182,7 @@ async fn the_pause_after_an_unusable_answer_doubles_until_one_can_be_used() {
         finish(leader, Err(AuthErrorKind::UnusableAnswer.into()));
         assert_eq!(waiter.outcome().await.unwrap_err().error.retry_after(), pause);
         advance(pause - Duration::from_millis(1)).await;
-        let Joined::Rejected(error) = join(&flights, "a", None) else { panic!("{pause:?} are not over") };
+        let Err(error) = join(&flights, "a", None) else { panic!("{pause:?} are not over") };
         assert_eq!((error.kind(), error.retry_after()), (AuthErrorKind::UnusableAnswer, Duration::from_secs(1)));
         advance(Duration::from_millis(1)).await;
     }
@@ -181,7 +208,7 @@ async fn a_logout_revokes_the_whole_family() {
     refresh(&flights, "a", "b");
     refresh(&flights, "b", "c");
     match flights.revoke("b".into()) {
-        Revoked { jwts, upstream: Revocation::Now(latest) } => {
+        (jwts, Revocation::Now(latest)) => {
             assert_eq!((&*latest, jwts.len()), ("c", 2));
         }
         other => panic!("{other:?}"),
@@ -222,8 +249,8 @@ async fn a_logout_overtakes_the_refresh_under_way() {
     for (name, result, revoked) in cases {
         let flights = flights();
         let (leader, waiting) = start(&flights, "a");
-        assert!(matches!(flights.revoke("a".into()).upstream, Revocation::AfterRefresh(_)), "{name}");
-        assert_eq!(leader.finish(result).revoked.as_deref(), revoked, "{name}");
+        assert!(matches!(flights.revoke("a".into()).1, Revocation::AfterRefresh(_)), "{name}");
+        assert_eq!(leader.finish(result).0.as_deref(), revoked, "{name}");
         let outcome_of_waiting = waiting.outcome().await;
         assert_eq!(outcome_of_waiting.unwrap_err().error.kind(), AuthErrorKind::Refused, "{name}");
         assert_eq!(outcome(&flights, "a"), "Refused", "{name}");
@@ -234,10 +261,10 @@ async fn a_logout_overtakes_the_refresh_under_way() {
 async fn a_leader_that_finds_the_queue_full_leaves_its_token_free() {
     let flights = flights();
     let full = || Err::<(), _>(AuthError::of(AuthErrorKind::Unavailable));
-    let Joined::Rejected(error) = flights.join("a".into(), None, full) else { panic!("the queue is full") };
+    let Err(error) = flights.join("a".into(), None, full) else { panic!("the queue is full") };
     assert_eq!(error.kind(), AuthErrorKind::Unavailable);
     let (_leader, _waiter) = start(&flights, "a");
-    assert!(matches!(flights.join("a".into(), None, full), Joined::Waiter(_)), "it needs no place in the queue");
+    assert!(matches!(flights.join("a".into(), None, full), Ok(Joined::Waiter(_))), "it needs no place in the queue");
 }
 
 /// Nobody asks in between: it is the response that starts the grace period, when it is delivered or dropped.
@@ -248,7 +275,7 @@ async fn the_grace_period_starts_when_the_last_response_is_delivered() {
         let [first, last] = [
             slowly(&flights, "a", "b").await,
             match join(&flights, "a", None) {
-                Joined::Remembered(delivery) => delivery,
+                Ok(Joined::Remembered(delivery)) => delivery,
                 other => panic!("{other:?}"),
             },
         ];
@@ -303,7 +330,7 @@ async fn a_handler_that_never_ends_keeps_a_successor_for_five_minutes() {
     let flights = flights();
     let delivery = slowly(&flights, "a", "b").await;
     // Another response was quicker.
-    let Joined::Remembered(other) = join(&flights, "a", None) else { panic!("it is not known") };
+    let Ok(Joined::Remembered(other)) = join(&flights, "a", None) else { panic!("it is not known") };
     assert_eq!(token_of(other.latest()), "b");
     drop(other);
     advance(5 * MINUTE).await;
@@ -355,7 +382,7 @@ async fn an_unusable_successor_is_sent_after_the_pause_in_place_of_the_rotated_t
     // However long it takes until somebody comes again.
     advance(30 * MINUTE).await;
     let (leader, waiter) = start(&flights, "a");
-    assert_eq!(&**leader.token(), "c");
+    assert_eq!(&*leader.token, "c");
     finish(leader, refreshed_to("d"));
     advance(MINUTE).await;
     assert_eq!(["a", "b", "c"].map(|token| outcome(&flights, token)), ["d"; 3], "the response is not delivered yet");
@@ -368,7 +395,7 @@ async fn an_unusable_successor_is_sent_after_the_pause_in_place_of_the_rotated_t
 async fn a_logout_revokes_an_unusable_successor() {
     let flights = flights();
     finish(leader(&flights, "a"), unusable_to("b"));
-    let Revocation::Now(token) = flights.revoke("a".into()).upstream else { panic!("nothing is under way") };
+    let Revocation::Now(token) = flights.revoke("a".into()).1 else { panic!("nothing is under way") };
     assert_eq!(&*token, "b");
     advance(PERIOD / 2).await;
     assert_eq!(outcome(&flights, "a"), "Refused");
@@ -417,7 +444,7 @@ async fn a_slow_response_holds_the_whole_family() {
 async fn a_logout_outlasts_a_dropped_refresh() {
     let flights = flights();
     let leader = leader(&flights, "a");
-    assert!(matches!(flights.revoke("a".into()).upstream, Revocation::AfterRefresh(_)));
+    assert!(matches!(flights.revoke("a".into()).1, Revocation::AfterRefresh(_)));
     drop(leader);
     assert_eq!(outcome(&flights, "a"), "Refused");
 }
@@ -455,7 +482,7 @@ async fn a_logout_during_a_refresh_is_remembered_for_the_grace_period() {
     let window = 4 * MIN_REFUSAL;
     let flights = with_period(window);
     let leader = leader(&flights, "a");
-    assert!(matches!(flights.revoke("a".into()).upstream, Revocation::AfterRefresh(_)));
+    assert!(matches!(flights.revoke("a".into()).1, Revocation::AfterRefresh(_)));
     finish(leader, refused());
     advance(window - Duration::from_secs(1)).await;
     assert_eq!(outcome(&flights, "a"), "Refused");
