@@ -201,6 +201,7 @@ impl Grace {
     ) -> Option<(Digest, Secret, Vec<Secret>)> {
         let id = self.find(digest, now)?.family;
         self.change(id, |family| {
+            // Pairs with the `Acquire` of pending responses, which outlive the family.
             family.is_revoked.store(true, Ordering::Release);
             family.revoked_until = Some(until);
             (family.current, family.token.clone(), family.take_jwts())
@@ -278,6 +279,7 @@ impl Grace {
             && let Some(&(_, _, id)) = self.evictions.first()
             && let Some(mut family) = self.take(id)
         {
+            // The token is small, and is all that a refresh needs.
             if family.refreshed.is_some() {
                 family.take_jwts();
                 self.put(id, family);

@@ -74,6 +74,7 @@ impl RefreshLimit {
         let mut is_queued = false;
         loop {
             let deadline = {
+                // A free permit is taken under the lock: two refreshes must not be the same probe.
                 let mut state = self.state();
                 let (breaker, now) = (&mut state.breaker, Instant::now());
                 if breaker.is_rejecting(now) {
@@ -93,8 +94,8 @@ impl RefreshLimit {
         }
     }
 
-    /// Locked for a few comparisons, never while waiting.
     fn state(&self) -> MutexGuard<'_, State> {
+        // Held for a few comparisons, never while waiting for a permit.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

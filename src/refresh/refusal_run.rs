@@ -35,8 +35,8 @@ impl RefusalRun {
         self.refused().clear();
     }
 
-    /// Locked once per answer of Crossmint's, for one operation on the set.
     fn refused(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        // Held once per answer of Crossmint's, for one operation on the set.
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,8 +8,8 @@
 //! 3. A token that was refused, limited or answered with something unusable is not sent again for a while (see
 //!    [`negative_cache`](super::negative_cache)).
 //! 4. A successor whose JWT cannot be used or verified is not lost: it is the token that is sent next.
-//! 5. A logout revokes the whole family of a token: responses that still have to deliver a successor no longer do, and a
-//!    refresh that is under way delivers nothing.
+//! 5. A logout revokes the whole family of a token: pending responses no longer deliver a successor, and neither does a
+//!    refresh that is under way.
 //!
 //! Tokens are looked up by their SHA-256 digest. Nothing slower than such a look-up happens under the lock.
 
@@ -33,7 +33,7 @@ use crate::{
     sync::{AtomicBool, Mutex, MutexGuard},
 };
 
-/// All refreshes under way, and what became of the recent ones.
+/// All refreshes under way, and the results of recent ones.
 pub(crate) struct SingleFlight(Mutex<State>);
 
 struct State {
@@ -71,6 +71,7 @@ impl SingleFlight {
         let now = Instant::now();
         let mut state = self.state();
         state.evict_expired(now);
+        // The lock is held from here to the new flight: two requests must not lead refreshes of one token.
         let known = state.grace.find(&presented, now);
         if known.as_ref().is_some_and(|known| known.is_revoked) {
             return Err(AuthError::of(AuthErrorKind::Refused));
@@ -87,8 +88,8 @@ impl SingleFlight {
             && !expired.is_some_and(|expired| Arc::ptr_eq(&expired.refreshed, refreshed))
         {
             let (refreshed, family) = (Arc::clone(refreshed), known.family);
-            let hold = Some(self.hold(&mut state, family, digest, now));
-            return Ok(Joined::Remembered(Delivery { refreshed, hold }));
+            let hold = self.hold(&mut state, family, digest, now);
+            return Ok(Joined::Remembered(Delivery { refreshed, hold: Some(Arc::new(hold)) }));
         }
         if let Some(error) = negative {
             return Err(error);
@@ -123,13 +124,13 @@ impl SingleFlight {
         (jwts, Revocation::Now(token))
     }
 
-    fn hold(self: &Arc<Self>, state: &mut State, family: FamilyId, digest: Digest, now: Instant) -> Arc<GraceHold> {
+    fn hold(self: &Arc<Self>, state: &mut State, family: FamilyId, digest: Digest, now: Instant) -> GraceHold {
         let is_revoked = state.grace.hold(family, now).unwrap_or_default();
-        Arc::new(GraceHold { flights: Arc::clone(self), family, digest, is_revoked })
+        GraceHold { flights: Arc::clone(self), family, digest, is_revoked }
     }
 
-    /// Locked for look-ups and for the eviction of a few entries, never across an `await`.
     fn state(&self) -> MutexGuard<'_, State> {
+        // Held for look-ups and the eviction of a few entries. One lock, so that a flight and its family change together.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -140,13 +141,13 @@ impl State {
         now + MIN_REFUSAL.max(self.grace.period)
     }
 
-    /// A little at each operation, so that none waits long for the lock, and no timer is needed.
     fn evict_expired(&mut self, now: Instant) {
+        // A few entries per operation: no request waits long for the lock, and no timer is needed.
         self.grace.sweep(now);
         self.negative.evict_expired(now);
     }
 
-    /// Ends a flight. Returns whether there was a logout meanwhile: the token is refused for a while then.
+    /// Ends a flight. Returns whether there was a logout meanwhile, after which the token is refused for a while.
     fn land(&mut self, digest: Digest, now: Instant) -> bool {
         let is_revoked = self.flights.remove(&digest).is_some_and(|flight| flight.is_revoked);
         if is_revoked {
@@ -174,7 +175,7 @@ pub(crate) enum Revocation {
     AfterRefresh(Waiter),
 }
 
-/// Waits for a refresh that another task carries out.
+/// Waits for the refresh of another task.
 #[derive(Clone)]
 pub(crate) struct Waiter(watch::Receiver<Option<Outcome>>);
 
@@ -195,11 +196,11 @@ pub(crate) struct Leader {
     pub(crate) token: Secret,
     sender: Option<watch::Sender<Option<Outcome>>>,
     /// All requests that wait for this refresh still have a rotated token.
-    _hold: Option<Arc<GraceHold>>,
+    _hold: Option<GraceHold>,
 }
 
 impl Leader {
-    /// Sends the waiters away with an error, while the refresh goes on.
+    /// Fails the waiters, while the refresh continues.
     pub(crate) fn dismiss_waiters(&self, error: AuthError) {
         if let Some(sender) = &self.sender {
             sender.send_replace(Some(Err(error.into())));
@@ -217,7 +218,7 @@ impl Leader {
         let now = Instant::now();
         let flights = Arc::clone(&self.flights);
         let mut state = flights.state();
-        let (mut revoked, mut rotation) = (None, None);
+        let (mut revoked, mut evicted) = (None, 0);
         let outcome = if state.land(self.digest, now) {
             let is_over = outcome.is_err_and(|failure| failure.error.kind() == AuthErrorKind::Refused);
             revoked = (!is_over).then(|| successor.map_or_else(|| self.token.clone(), |(_, token)| token));
@@ -225,31 +226,34 @@ impl Leader {
         } else {
             let outcome = outcome.map(Arc::new);
             // Without a grace period, nothing is remembered of a token.
-            rotation = successor.filter(|_| !state.grace.period.is_zero()).map(|successor| {
-                let refreshed = outcome.as_ref().ok().cloned();
-                (successor.0, state.grace.rotate(self.digest, successor, refreshed, now))
+            let rotation = successor.filter(|_| !state.grace.period.is_zero()).map(|successor| {
+                let (digest, refreshed) = (successor.0, outcome.as_ref().ok().cloned());
+                let family;
+                (family, evicted) = state.grace.rotate(self.digest, successor, refreshed, now);
+                (family, digest)
             });
             match outcome {
                 Ok(refreshed) => {
                     state.negative.remove(&self.digest);
-                    let hold = rotation.map(|(digest, (family, _))| flights.hold(&mut state, family, digest, now));
-                    Ok(Delivery { refreshed, hold })
+                    let hold = rotation.map(|(family, digest)| flights.hold(&mut state, family, digest, now));
+                    Ok(Delivery { refreshed, hold: hold.map(Arc::new) })
                 }
                 Err(mut failure) => {
                     // If the pair only lacks a key to verify it, the key set has failed, not the token.
                     if failure.rescued.as_ref().is_none_or(|rescued| rescued.set_cookie.is_none()) {
-                        let next = rotation.map_or(self.digest, |(digest, _)| digest);
+                        let next = rotation.map_or(self.digest, |(_, digest)| digest);
                         failure.error = state.negative.insert(self.digest, next, failure.error, now);
                     }
                     Err(failure)
                 }
             }
         };
+        // Waiters that wake up take the lock when they drop a delivery.
         drop(state);
         if let Some(sender) = self.sender.take() {
             sender.send_replace(Some(outcome));
         }
-        (revoked, rotation.map_or(0, |(_, (_, evicted))| evicted))
+        (revoked, evicted)
     }
 }
 

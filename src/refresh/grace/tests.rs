@@ -48,7 +48,7 @@ fn refreshed(token: &str) -> Option<Arc<Refreshed>> {
     Some(Arc::new(Refreshed { session, set_cookie, bytes: 1000 }))
 }
 
-/// Rotates `from`, and returns how many families had to go for it.
+/// Rotates `from`, and returns how many families were evicted for it.
 fn rotate(grace: &mut Grace, from: usize, to: usize, now: Instant) -> usize {
     let evicted = grace.rotate(digest(from), (digest(to), "token".into()), refreshed("token"), now).1;
     assert!(matches!(grace.deliver(&digest(to), now), Ok(None) | Err(AuthErrorKind::Unavailable)));

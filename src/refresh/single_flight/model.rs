@@ -79,7 +79,7 @@ mod scenarios {
         site.is_at_rest();
     }
 
-    /// A refresh whose task dies, while two others come.
+    /// A refresh whose task dies, while two other requests arrive.
     pub(super) fn a_refresh_that_dies_is_taken_over() {
         let site = Site::new();
         let Ok(Joined::Leader(leader, waiter, queued)) = site.enter("a") else { panic!("not ours") };
@@ -88,7 +88,7 @@ mod scenarios {
         assert_eq!(outcome(waiter), Err(AuthErrorKind::Unavailable));
         let (late, early) = (site.request("a"), request.join().unwrap());
         death.join().unwrap();
-        // Who has joined the one that dies is sent away; nobody else is.
+        // Only requests that have joined the dead refresh may fail.
         for outcome in [&late, &early] {
             assert!([Ok("a'".into()), Err(AuthErrorKind::Unavailable)].contains(outcome), "{outcome:?}");
         }
@@ -98,7 +98,7 @@ mod scenarios {
         site.is_at_rest();
     }
 
-    /// A refresh that comes after those who wait have been sent away, while another request comes.
+    /// A refresh that ends after its waiters have failed, while another request arrives.
     pub(super) fn a_late_answer_is_kept() {
         let site = Site::new();
         let Ok(Joined::Leader(leader, waiter, queued)) = site.enter("a") else { panic!("not ours") };
@@ -178,7 +178,7 @@ mod scenarios {
         site.is_logged_out("a");
     }
 
-    /// Responses that let go of a successor, while others ask for it and refresh it.
+    /// Responses that release a successor, while other requests carry it and refresh it.
     pub(super) fn responses_are_dropped_while_others_ask() {
         let site = Site::new();
         let held = site.ask("a").unwrap();
@@ -192,7 +192,7 @@ mod scenarios {
         site.is_at_rest();
     }
 
-    /// Requests with rotated tokens whose sessions had to give way to others.
+    /// Requests with rotated tokens whose sessions were evicted.
     pub(super) fn sessions_are_evicted_and_tokens_stay() {
         let site = Site::with_memory(1 << 11);
         assert_eq!(site.request("a"), Ok("a'".into()));

@@ -22,12 +22,12 @@ async fn any_series_of_events_loses_no_session_and_brings_none_back() {
     let steps: usize = std::env::var("STEPS").map_or(100_000, |steps| steps.parse().unwrap());
     let mut seen = Seen::default();
     for seed in 1..=steps.div_ceil(STEPS_PER_WORLD) as u64 {
-        // In every other world, sessions have to give way to others.
+        // In every other world, sessions are evicted.
         let mut world = World::new(seed, seed % 2 == 0);
         for step in 0..STEPS_PER_WORLD {
             world.step = step;
             world.happen().await;
-            world.let_go();
+            world.update_holds();
             world.check_memory();
         }
         world.come_to_rest().await;
@@ -37,7 +37,7 @@ async fn any_series_of_events_loses_no_session_and_brings_none_back() {
     assert_eq!(seen.0.len(), EVENTS, "{seen:?}");
 }
 
-/// Everybody but the machine: browsers, slow handlers, the tasks of the flights, and Crossmint.
+/// Everything around the layer: browsers, slow handlers, the tasks of the flights, and Crossmint.
 struct World {
     seed: u64,
     step: usize,
@@ -49,7 +49,7 @@ struct World {
     tokens: Vec<Token>,
     tasks: Vec<Task>,
     responses: Vec<Response>,
-    /// Outcomes that nobody has taken yet.
+    /// Outcomes that no client has taken yet.
     untaken: Vec<(Waiter, usize)>,
     is_short_of_memory: bool,
     limited_until: Instant,
@@ -66,14 +66,14 @@ struct User {
     revoked: bool,
     /// Crossmint has said so, or there was a logout.
     refused: bool,
-    /// There was a logout that the machine must have understood.
+    /// There was a logout with a token that the layer must know.
     logged_out: bool,
     /// There was one that Crossmint does not know of: its responses hold a family that has ended.
     logout_is_lost: bool,
     mishap_until: Instant,
     /// The token that is not to be sent before then: its last answer was of no use.
     pause: Option<(usize, Instant)>,
-    /// When the last one let go who still had to get a successor.
+    /// When the last task, response or outcome that held the family ended.
     released_at: Instant,
     was_held: bool,
 }
@@ -96,7 +96,7 @@ struct Token {
     successor: Option<Successor>,
 }
 
-/// What the machine has been told of.
+/// A successor that the layer has received.
 #[derive(Clone, Copy)]
 struct Successor {
     token: usize,
@@ -201,7 +201,7 @@ impl World {
     fn request(&mut self) {
         let Some(token) = self.some_token() else { return };
         let (presented, user, now) = (token, self.user_of(token), self.now());
-        let could_be_served = self.leads_to_a_valid_session(token);
+        let could_be_served = self.resolves_to_a_valid_session(token);
         let mut entry = self.join(token, None);
         if let Ok(Joined::Remembered(expired)) = &entry
             && now >= expired.refreshed.session.exp()
@@ -213,9 +213,9 @@ impl World {
             Ok(Joined::Remembered(delivery)) => {
                 self.seen.count("served from memory");
                 assert!(!user.logged_out, "{token} was logged out");
-                assert!(now < delivery.refreshed.session.exp(), "{token} leads to a session that has expired");
+                assert!(now < delivery.refreshed.session.exp(), "{token} resolves to a session that has expired");
                 let latest = number(delivery.refreshed.session.refresh_token().secret());
-                assert!(!self.is_superseded(latest), "{token} leads to {latest}, which is not the latest");
+                assert!(!self.is_superseded(latest), "{token} resolves to {latest}, which is not the latest");
                 self.handle(delivery);
             }
             Ok(Joined::Waiter(waiter)) => {
@@ -252,9 +252,9 @@ impl World {
                 assert!(self.tasks.len() < MAX_UNDER_WAY);
                 let is_paused = user.pause.is_some_and(|(paused, until)| paused == token && Instant::now() < until);
                 assert!(!is_paused, "{token} is sent again at once");
-                assert!(self.tasks.iter().all(|task| task.token != token), "{token} is being renewed");
+                assert!(self.tasks.iter().all(|task| task.token != token), "{token} is being refreshed");
                 if could_be_served && !user.refused {
-                    self.seen.count("finds that the session had to give way");
+                    self.seen.count("finds that the session was evicted");
                     assert!(self.is_short_of_memory, "{presented} could be served");
                 }
                 assert!(!self.is_superseded(token), "{token} was spent, and its successor was to be remembered");
@@ -302,7 +302,7 @@ impl World {
         self.tasks[task].verdict = Some(verdict);
     }
 
-    /// A refreshed ends, in one of the ways in which it can.
+    /// A refresh ends in one of the possible ways.
     fn answer(&mut self) {
         let Some(index) = self.random.index(self.tasks.len()) else { return };
         let Task { leader, waiting, token, verdict, logged_out, .. } = self.tasks.swap_remove(index);
@@ -319,7 +319,7 @@ impl World {
                 if logged_out {
                     let again = self.join(token, None);
                     assert!(matches!(again, Err(error) if error.kind() == AuthErrorKind::Refused));
-                    // Nobody has told Crossmint, and what went before is about to be forgotten.
+                    // Crossmint does not know of the logout, and the rotations before it are about to be forgotten.
                     self.users[user].logged_out = false;
                     self.users[user].logout_is_lost = true;
                     for token in self.tokens.iter_mut().filter(|token| token.user == user) {
@@ -355,7 +355,7 @@ impl World {
                 Err(Failure { rescued: Some(Arc::new(rescued)), ..AuthErrorKind::Unavailable.into() })
             }
             (_, Some(Ok(child))) => {
-                self.seen.count("is renewed");
+                self.seen.count("is refreshed");
                 let valid_until = self.now() + self.random.below(90);
                 successor = Some(Successor {
                     token: child,
@@ -401,7 +401,7 @@ impl World {
                 self.untaken.push((waiting, user));
                 continue;
             }
-            match waiting.outcome().now_or_never().expect("nobody is left waiting") {
+            match waiting.outcome().now_or_never().expect("all waiters have an outcome") {
                 Ok(refreshed) => {
                     assert_eq!(expected, Ok(()));
                     self.handle(refreshed);
@@ -411,7 +411,7 @@ impl World {
         }
     }
 
-    /// A client that was not scheduled for a while takes its outcome, or goes without it.
+    /// A client that was not scheduled for a while takes its outcome, or hangs up.
     fn take_outcome(&mut self) {
         let Some(index) = self.random.index(self.untaken.len()) else { return };
         let (waiter, _) = self.untaken.swap_remove(index);
@@ -456,7 +456,7 @@ impl World {
         }
     }
 
-    /// A client goes, while it waits for a refreshed or for a handler.
+    /// A client hangs up, while it waits for a refresh or for a handler.
     fn hang_up(&mut self) {
         if self.random.below(2) == 0 {
             if let Some(index) = self.random.index(self.responses.len()) {
@@ -469,7 +469,7 @@ impl World {
         }
     }
 
-    /// Those who wait for a refreshed are sent away, and it goes on.
+    /// The waiters of a refresh fail, and it continues.
     fn time_out(&mut self) {
         let Some(task) = self.random.index(self.tasks.len()) else { return };
         let task = &mut self.tasks[task];
@@ -529,8 +529,8 @@ impl World {
         state.grace.check();
     }
 
-    /// Notes who holds which tokens, and which of them are held no longer.
-    fn let_go(&mut self) {
+    /// Records which families are held, and since when the others are not.
+    fn update_holds(&mut self) {
         let now = Instant::now();
         let mut is_held = vec![false; self.users.len()];
         // A browser that comes with a token from before its grace period is on its own.
@@ -572,7 +572,7 @@ impl World {
         assert!(state.flights.is_empty() && self.limit.enqueue().is_ok());
     }
 
-    /// Returns whether the machine must know of a token's successor.
+    /// Returns whether the layer must know of a token's successor.
     fn is_superseded(&self, token: usize) -> bool {
         let user = self.user_of(token);
         let Some(successor) = self.tokens[token].successor else { return false };
@@ -582,7 +582,7 @@ impl World {
         user.rotation == Rotation::Single && !is_over && !successor.is_over
     }
 
-    fn leads_to_a_valid_session(&self, token: usize) -> bool {
+    fn resolves_to_a_valid_session(&self, token: usize) -> bool {
         let mut latest = (token, None);
         while let Some(successor) = self.tokens[latest.0].successor.filter(|_| self.is_superseded(latest.0)) {
             latest = (successor.token, successor.valid_until);
@@ -606,7 +606,7 @@ impl World {
 
     fn task_of(&self, waiter: &Waiter) -> usize {
         let is_same = |task: &Task| task.waiter.0.same_channel(&waiter.0);
-        self.tasks.iter().position(is_same).expect("somebody sees to it")
+        self.tasks.iter().position(is_same).expect("it has a task")
     }
 
     fn refreshed(&mut self, token: usize, valid_until: u64) -> Refreshed {
@@ -662,7 +662,7 @@ impl Random {
 }
 
 fn failure(waiter: Waiter) -> AuthErrorKind {
-    waiter.outcome().now_or_never().expect("nobody is left waiting").unwrap_err().error.kind()
+    waiter.outcome().now_or_never().expect("all waiters have an outcome").unwrap_err().error.kind()
 }
 
 fn name(token: usize) -> String {

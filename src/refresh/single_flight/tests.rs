@@ -231,7 +231,7 @@ async fn a_flood_of_logouts_does_not_bring_a_session_back() {
 async fn a_failed_refresh_of_the_successor_does_not_reject_latecomers() {
     let flights = flights();
     refresh(&flights, "a", "b");
-    // A browser that renews ahead of time, by the refresh route.
+    // A browser that refreshes ahead of time, by the refresh route.
     let leader = leader(&flights, "b");
     assert_eq!(outcome(&flights, "a"), "under way");
     finish(leader, Err(AuthErrorKind::UnusableAnswer.into()));
@@ -244,7 +244,7 @@ async fn a_logout_overtakes_the_refresh_under_way() {
     let cases = [
         ("it succeeds", refreshed_to("b"), Some("b")),
         ("it is refused", refused(), None),
-        ("nobody knows", Err(AuthErrorKind::Unavailable.into()), Some("a")),
+        ("it fails", Err(AuthErrorKind::Unavailable.into()), Some("a")),
     ];
     for (name, result, revoked) in cases {
         let flights = flights();
@@ -267,7 +267,7 @@ async fn a_leader_that_finds_the_queue_full_leaves_its_token_free() {
     assert!(matches!(flights.join("a".into(), None, full), Ok(Joined::Waiter(_))), "it needs no place in the queue");
 }
 
-/// Nobody asks in between: it is the response that starts the grace period, when it is delivered or dropped.
+/// No request arrives in between: the response starts the grace period when it is delivered or dropped.
 #[tokio::test(start_paused = true)]
 async fn the_grace_period_starts_when_the_last_response_is_delivered() {
     for (held, known_for) in [(31, 30), (59, 30), (61, 30), (270, 30), (299, 30), (400, 30)] {
@@ -379,7 +379,7 @@ async fn an_unusable_successor_is_sent_after_the_pause_in_place_of_the_rotated_t
     advance(Duration::from_secs(1)).await;
     assert_eq!(outcome(&flights, "a"), "UnusableAnswer", "the second pause is longer");
     advance(Duration::from_secs(1)).await;
-    // However long it takes until somebody comes again.
+    // However long it takes until the next request.
     advance(30 * MINUTE).await;
     let (leader, waiter) = start(&flights, "a");
     assert_eq!(&*leader.token, "c");
