@@ -62,7 +62,7 @@ impl Authorizer {
         let checked = config.checked();
         let (tasks, counters) = (TaskTracker::new(owner), Arc::new(Counters::default()));
         let cookies = Arc::new(Cookies::new(checked.names.clone(), checked.settings.cookies.clone()));
-        let upstream = Arc::new(Upstream::new(checked));
+        let upstream = Arc::new(Upstream::new(config.clone()));
         let fetch = {
             let upstream = Arc::clone(&upstream);
             move || Box::pin(Arc::clone(&upstream).keys()) as _
@@ -223,7 +223,9 @@ impl Authorizer {
     /// Revokes the session and deletes the cookies, whether or not Crossmint answers within the time limit.
     fn authorize_logout(self: &Arc<Self>, credentials: &CookieCredentials<'_>, head: &RequestHead<'_>) -> Decision {
         // The route is protected against other sites, so the request may delete cookies that it does not carry.
-        let cleared = self.cookies.clear(&ClearScope::new(credentials, head.uri, head.headers).for_logout());
+        let mut scope = ClearScope::new(credentials, head.uri, head.headers);
+        scope.is_logout = true;
+        let cleared = self.cookies.clear(&scope);
         let (authorizer, jwt, token) = (Arc::clone(self), credentials.jwt.text(), credentials.refresh_token.text());
         Decision::Logout(Box::pin(async move {
             if let Err(error) = authorizer.log_out(jwt, token).await {
@@ -261,8 +263,9 @@ impl Authorizer {
     }
 
     fn clear_scope(&self, credentials: &CookieCredentials<'_>, head: &RequestHead<'_>) -> ClearScope {
-        let scope = ClearScope::new(credentials, head.uri, head.headers);
-        if head.is_from_elsewhere(&self.site()) { scope.partial() } else { scope }
+        let mut scope = ClearScope::new(credentials, head.uri, head.headers);
+        scope.is_partial |= head.is_from_elsewhere(&self.site());
+        scope
     }
 
     fn site(&self) -> Site<'_> {

@@ -72,32 +72,28 @@ impl RequestHead<'_> {
         match (single(self.headers, &SEC_FETCH_SITE), single(self.headers, &ORIGIN)) {
             (Err(Repeated), _) | (_, Err(Repeated)) => true,
             (Ok(Some(relation)), _) => relation != "same-origin" && relation != "none",
-            (Ok(None), Ok(Some(origin))) => !self.is_own(origin, site),
+            (Ok(None), Ok(Some(origin))) => self.is_own(origin, site) != Some(true),
             (Ok(None), Ok(None)) => false,
         }
     }
 
-    /// Compares an `Origin` with the host that the request was sent to.
+    /// Compares an `Origin` with the host that the request was sent to. `None` if there is nothing to compare.
     ///
     /// The scheme of the request is not known behind a proxy that terminates TLS, so a default port may be written or
     /// not. But a site whose cookies are `Secure` has no pages over plain HTTP: there, whoever controls the network does.
-    fn is_own(&self, origin: &HeaderValue, site: &Site<'_>) -> bool {
-        let Some((scheme, authority)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else {
-            return false;
+    fn is_own(&self, origin: &HeaderValue, site: &Site<'_>) -> Option<bool> {
+        let (scheme, authority) = origin.to_str().ok()?.split_once("://")?;
+        let host = match single(self.headers, &HOST).ok()? {
+            Some(host) => host.to_str().ok()?,
+            None => self.uri.authority()?.as_str(),
         };
-        let host = match single(self.headers, &HOST) {
-            Ok(Some(host)) => host.to_str().ok(),
-            Ok(None) => self.uri.authority().map(Authority::as_str),
-            Err(Repeated) => None,
-        };
-        let Some(host) = host else { return false };
         let default_port = match scheme {
             "https" => ":443",
             "http" if !site.is_https || is_loopback(authority) => ":80",
-            _ => return false,
+            _ => return None,
         };
         let bare = |authority: &str| authority.strip_suffix(default_port).unwrap_or(authority).to_ascii_lowercase();
-        bare(authority) == bare(host)
+        Some(bare(authority) == bare(host))
     }
 }
 

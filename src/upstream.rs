@@ -3,15 +3,15 @@
 //! An answer is read up to a limit and within a time limit, whatever Crossmint (or who poses as it) sends. 400 and 401
 //! with a JSON body are the API's verdict on a token; every other failure says nothing about it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use reqwest::{Client, RequestBuilder, Response, Url};
-use serde::{Deserialize, Serialize};
+use reqwest::{RequestBuilder, Response, Url};
+use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
-    config::Checked,
+    config::{Checked, CrossmintAuthConfig},
     error::{AuthError, AuthErrorKind},
     json,
     secret::Secret,
@@ -21,13 +21,9 @@ use crate::{
 /// Crossmint's API, as one project sees it.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    client: Client,
-    base_url: String,
+    config: CrossmintAuthConfig,
     jwks_uri: String,
     headers: HeaderMap,
-    keys_timeout: Duration,
-    refresh_timeout: Duration,
-    logout_timeout: Duration,
 }
 
 /// What a refresh brings.
@@ -61,26 +57,19 @@ impl RefreshAnswer {
 }
 
 impl Upstream {
-    pub(crate) fn new(config: &Checked) -> Self {
+    pub(crate) fn new(config: CrossmintAuthConfig) -> Self {
+        let settings = &config.checked().settings;
+        let jwks_uri = format!("{}/.well-known/jwks.json", settings.base_url);
         let mut headers = HeaderMap::new();
         // Keys are printable ASCII: `ApiKey` and `build` have checked that.
-        if let Ok(mut key) = HeaderValue::from_str(config.settings.api_key.expose()) {
+        if let Ok(mut key) = HeaderValue::from_str(settings.api_key.expose()) {
             key.set_sensitive(true);
             headers.insert("x-api-key", key);
         }
         headers.insert("x-client-name", HeaderValue::from_static(env!("CARGO_PKG_NAME")));
         headers.insert("x-client-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let (base_url, settings) = (config.settings.base_url.clone(), &config.settings);
-        Self {
-            client: config.client.clone(),
-            jwks_uri: format!("{base_url}/.well-known/jwks.json"),
-            base_url,
-            headers,
-            keys_timeout: settings.keys_timeout,
-            refresh_timeout: settings.refresh_timeout,
-            logout_timeout: settings.logout_timeout,
-        }
+        Self { config, jwks_uri, headers }
     }
 
     pub(crate) fn jwks_uri(&self) -> &str {
@@ -89,41 +78,42 @@ impl Upstream {
 
     /// Loads the key set's document. The API key stays out of it.
     pub(crate) async fn keys(self: Arc<Self>) -> Result<Vec<u8>, AuthError> {
-        let answer = send(self.client.get(&self.jwks_uri), self.keys_timeout).await?;
+        let Checked { client, settings, .. } = self.config.checked();
+        let answer = send(client.get(&self.jwks_uri), settings.keys_timeout).await?;
         match answer.status() {
             StatusCode::OK => read(answer, MAX_KEYS_BYTES).await,
-            status => Err(unexpected(status, &answer)),
+            _ => Err(unexpected(&answer)),
         }
     }
 
     /// Exchanges a refresh token, or a one-time secret, for new material. Never tries twice: the token may be spent.
     /// Takes an answer that comes a little late.
     pub(crate) async fn refresh(&self, token: &Secret) -> Result<RefreshAnswer, AuthError> {
-        let limit = self.refresh_timeout;
+        let limit = self.config.checked().settings.refresh_timeout;
         let answer = send(self.post("refresh", token), limit.saturating_add(limit / 4)).await?;
-        let body = match answer.status() {
-            status if status.is_success() => read(answer, MAX_ANSWER_BYTES).await?,
+        match answer.status() {
+            status if status.is_success() => RefreshAnswer::parse(&read(answer, MAX_ANSWER_BYTES).await?),
             status @ (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) if is_json(answer.headers()) => {
-                return Err(AuthError::new(AuthErrorKind::Refused, format!("Crossmint answered {status}")));
+                Err(AuthError::new(AuthErrorKind::Refused, format!("Crossmint answered {status}")))
             }
-            status => return Err(unexpected(status, &answer)),
-        };
-        RefreshAnswer::parse(&body)
+            _ => Err(unexpected(&answer)),
+        }
     }
 
     /// Ends a session. Crossmint that knows no such session has none to end: that is no failure, whatever the body.
     pub(crate) async fn logout(&self, token: &Secret) -> Result<(), AuthError> {
-        let answer = send(self.post("logout", token), self.logout_timeout).await?;
+        let answer = send(self.post("logout", token), self.config.checked().settings.logout_timeout).await?;
         match answer.status() {
             status if status.is_success() => Ok(()),
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND => Ok(()),
-            status => Err(unexpected(status, &answer)),
+            _ => Err(unexpected(&answer)),
         }
     }
 
     /// Looks a user up.
     pub(crate) async fn user(&self, id: &str) -> Result<User, AuthError> {
-        let mut url = Url::parse(&self.base_url).map_err(|error| AuthError::new(UNUSABLE, error))?;
+        let Checked { client, settings, .. } = self.config.checked();
+        let mut url = Url::parse(&settings.base_url).map_err(|error| AuthError::new(UNUSABLE, error))?;
         // URLs drop control characters, and dot segments name another resource.
         if let Ok(mut segments) = url.path_segments_mut()
             && !matches!(id, "" | "." | "..")
@@ -133,8 +123,7 @@ impl Upstream {
         } else {
             return Err(AuthError::new(AuthErrorKind::UserUnavailable, "no user has this ID"));
         }
-        let request = self.client.get(url).headers(self.headers.clone());
-        let answer = send(request, self.refresh_timeout).await?;
+        let answer = send(client.get(url).headers(self.headers.clone()), settings.refresh_timeout).await?;
         match answer.status() {
             status if status.is_success() => object(&read(answer, MAX_ANSWER_BYTES).await?),
             status if status.is_client_error() && is_json(answer.headers()) => {
@@ -142,20 +131,16 @@ impl Upstream {
                     format!("Crossmint answered {status}: the user must exist, and the API key needs `users.read`");
                 Err(AuthError::new(AuthErrorKind::UserUnavailable, why))
             }
-            status => Err(unexpected(status, &answer)),
+            _ => Err(unexpected(&answer)),
         }
     }
 
     fn post(&self, endpoint: &str, refresh: &Secret) -> RequestBuilder {
-        let url = format!("{}/api/{API_VERSION}/session/sdk/auth/{endpoint}", self.base_url);
-        let body = serde_json::to_vec(&RefreshRequest { refresh }).unwrap_or_default();
-        self.client.post(url).headers(self.headers.clone()).body(body)
+        let Checked { client, settings, .. } = self.config.checked();
+        let url = format!("{}/api/{API_VERSION}/session/sdk/auth/{endpoint}", settings.base_url);
+        let body = serde_json::to_vec(&BTreeMap::from([("refresh", &**refresh)])).unwrap_or_default();
+        client.post(url).headers(self.headers.clone()).body(body)
     }
-}
-
-#[derive(Serialize)]
-struct RefreshRequest<'a> {
-    refresh: &'a str,
 }
 
 /// Members that may be odd are not parsed beyond their grammar: they must not cost the refresh token beside them.
@@ -211,7 +196,8 @@ fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, AuthError> {
     json::object(body).ok_or_else(|| AuthError::new(UNUSABLE, "Crossmint's answer does not have the expected members"))
 }
 
-fn unexpected(status: StatusCode, answer: &Response) -> AuthError {
+fn unexpected(answer: &Response) -> AuthError {
+    let status = answer.status();
     let kind = if status == StatusCode::TOO_MANY_REQUESTS { AuthErrorKind::RateLimited } else { UNAVAILABLE };
     AuthError::new(kind, format!("Crossmint answered {status}")).with_retry_after(retry_after(answer.headers()))
 }

@@ -13,7 +13,7 @@ use cookie::{Cookie, time::OffsetDateTime};
 use http::{HeaderMap, HeaderValue, Uri, header::HOST, uri::Authority};
 
 use super::{
-    read::{CookieCredentials, Found, Slot},
+    read::{CookieCredentials, Slot},
     store::{CONTRADICTED, Cookies, field},
 };
 use crate::config::{check_domain, has_prefix};
@@ -21,60 +21,48 @@ use crate::config::{check_domain, has_prefix};
 impl Cookies {
     /// Builds the `Set-Cookie` fields that delete the cookies.
     pub(crate) fn clear(&self, scope: &ClearScope) -> Vec<HeaderValue> {
-        let [jwt, refresh_token, other_jwt, other_refresh_token] = scope.occurrences;
-        let is_overwritten = self.options.secure && [jwt, refresh_token].contains(&Occurrence::Differing);
-        let names = &self.names.written;
-        let configured = [(self.cookie(&names.jwt, ""), jwt), (self.refresh_cookie(names, ""), refresh_token)];
-        let others = self.names.other.iter().flat_map(|names| {
-            [(self.cookie(&names.jwt, ""), other_jwt), (self.refresh_cookie(names, ""), other_refresh_token)]
-        });
-        let is_cleared = |(_, occurrence): &(_, Occurrence)| *occurrence != Occurrence::None;
-        let configured = configured.into_iter().filter(|cookie| !scope.is_partial || is_cleared(cookie));
-        let mut cleared: Vec<_> = configured.chain(others.filter(is_cleared)).collect();
+        let written = &self.names.written;
+        let pairs = [Some(written), self.names.other.as_ref()].into_iter().flatten();
+        let cookies = pairs.flat_map(|names| self.pair(names, "", "")).zip(scope.slots).enumerate();
+        let mut cleared: Vec<_> = cookies
+            .filter(|(index, (_, slot))| *slot != Slot::Absent || (*index < 2 && !scope.is_partial))
+            .map(|(_, cookie)| cookie)
+            .collect();
         cleared.iter_mut().for_each(|(cookie, _)| cookie.set_expires(OffsetDateTime::UNIX_EPOCH));
         let mut fields: Vec<_> = cleared.iter().filter_map(|(cookie, _)| field(cookie).ok()).collect();
-        let is_complete = match &scope.reach {
-            Reach::Configured => true,
-            Reach::Wide { domains, paths } => self.widen(&cleared, domains, paths, &mut fields),
-            Reach::TooWide => false,
-        };
+        let is_complete = !scope.slots.contains(&Slot::Ambiguous)
+            || scope.reach.as_ref().is_some_and(|reach| self.widen(&cleared, reach, &mut fields));
+        let is_overwritten = self.options.secure && scope.slots[..2].contains(&Slot::Ambiguous);
         if is_overwritten {
             // Behind the deletions: some clients take a cookie for the host as a domain for the same one.
-            fields.extend(field(&self.refresh_cookie(names, CONTRADICTED)));
+            let [_, contradicted] = self.pair(written, "", CONTRADICTED);
+            fields.extend(field(&contradicted));
         }
         if is_complete || is_overwritten || scope.is_logout { fields } else { Vec::new() }
     }
 
     /// Adds deletions for other domains and paths that a cookie of the request may have. Returns whether all of them fit.
-    fn widen(
-        &self,
-        cleared: &[(Cookie<'_>, Occurrence)],
-        domains: &[String],
-        paths: &[String],
-        fields: &mut Vec<HeaderValue>,
-    ) -> bool {
+    fn widen(&self, cleared: &[(Cookie<'_>, Slot<()>)], reach: &Reach, fields: &mut Vec<HeaderValue>) -> bool {
         let configured = self.options.domain.as_deref().map(|domain| domain.trim_start_matches('.'));
-        let others = domains
-            .iter()
-            .map(String::as_str)
-            .filter(|domain| configured.is_none_or(|configured| !configured.eq_ignore_ascii_case(domain)));
-        let domains = || std::iter::once(None).chain(configured.map(Some)).chain(others.clone().map(Some));
-        let paths = std::iter::once("/").chain(paths.iter().map(String::as_str));
+        let is_other = |domain: &&str| configured.is_none_or(|configured| !configured.eq_ignore_ascii_case(domain));
+        let others = reach.domains.iter().map(String::as_str).filter(is_other);
+        let domains = || [None].into_iter().chain(configured.into_iter().chain(others.clone()).map(Some));
+        let paths = std::iter::once("/").chain(reach.paths.iter().map(String::as_str));
         let places = paths.flat_map(|path| domains().map(move |domain| (path, domain)));
         let mut bytes = 0;
         for (path, domain) in places.filter(|place| *place != ("/", configured)) {
             // An earlier configuration may have set all of them for this host, at `/`.
             let is_own = (path, domain) == ("/", None);
-            for (cookie, occurrence) in cleared {
+            for (cookie, slot) in cleared {
                 // Browsers keep no cookies of such names elsewhere.
-                if has_prefix(cookie.name(), "__Host-") || !(is_own || *occurrence == Occurrence::Differing) {
+                if has_prefix(cookie.name(), "__Host-") || !(is_own || *slot == Slot::Ambiguous) {
                     continue;
                 }
                 let mut cookie = cookie.clone();
-                cookie.set_path(path.to_owned());
-                match domain {
-                    Some(domain) => cookie.set_domain(domain.to_owned()),
-                    None => cookie.unset_domain(),
+                cookie.set_path(path);
+                cookie.unset_domain();
+                if let Some(domain) = domain {
+                    cookie.set_domain(domain);
                 }
                 let Ok(deletion) = field(&cookie) else { continue };
                 bytes += deletion.len();
@@ -89,88 +77,59 @@ impl Cookies {
 }
 
 /// Which cookies to delete, and where.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct ClearScope {
     /// The JWT and the refresh token under the names that are written, then under the other names.
-    occurrences: [Occurrence; 4],
-    reach: Reach,
+    slots: [Slot<()>; 4],
+    /// Where cookies that contradict each other may be. `None` if a response cannot name all of these places.
+    reach: Option<Reach>,
     /// Leaves the configured pair alone unless the request has it.
-    is_partial: bool,
-    /// Deletes the configured pair even if cookies are left over.
-    is_logout: bool,
+    ///
+    /// Browsers withhold SameSite cookies from a request that another site causes, and accept `Set-Cookie` in its response
+    /// (RFC 6265bis section 5.7). Deleting more than it has would let any site end a session that it cannot use.
+    pub(crate) is_partial: bool,
+    /// Deletes the configured pair even if cookies are left over: the user wants to sign out.
+    pub(crate) is_logout: bool,
 }
 
-/// How many values the cookies of one name have in a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Occurrence {
-    #[default]
-    None,
-    One,
-    Differing,
-}
-
-/// The domains and paths that cookies are deleted for.
-#[derive(Debug, Default)]
-enum Reach {
-    /// Where this configuration sets them.
-    #[default]
-    Configured,
-    /// For each of these domains, and for `/` and each of these paths.
-    Wide { domains: Vec<String>, paths: Vec<String> },
-    /// There may be more of them than a response can name.
-    TooWide,
+/// The domains that cookies are deleted for, and the paths, apart from `/`.
+struct Reach {
+    domains: Vec<String>,
+    paths: Vec<String>,
 }
 
 impl ClearScope {
     /// Covers the cookies of a request.
     pub(crate) fn new(credentials: &CookieCredentials<'_>, uri: &Uri, headers: &HeaderMap) -> Self {
         let CookieCredentials { written, other, has_foreign, .. } = credentials;
-        let slots = [written, other].map(|Found { jwt, refresh_token }| [*jwt, *refresh_token]);
-        let occurrences = slots.as_flattened().iter().map(|slot| match slot {
-            Slot::Absent => Occurrence::None,
-            Slot::One(_) => Occurrence::One,
-            Slot::Ambiguous => Occurrence::Differing,
+        let slots = [written.jwt, written.refresh_token, other.jwt, other.refresh_token].map(|slot| match slot {
+            Slot::Absent => Slot::Absent,
+            Slot::One(_) => Slot::One(()),
+            Slot::Ambiguous => Slot::Ambiguous,
         });
-        let mut scope = Self { is_partial: *has_foreign, ..Self::default() };
-        scope.occurrences.iter_mut().zip(occurrences).for_each(|(place, occurrence)| *place = occurrence);
-        if scope.occurrences.contains(&Occurrence::Differing) {
-            scope.reach = Reach::of(uri, headers);
-        }
-        scope
-    }
-
-    /// Deletes the configured pair in any case: the user wants to sign out.
-    pub(crate) fn for_logout(self) -> Self {
-        Self { is_logout: true, ..self }
-    }
-
-    /// Leaves out what a request from another site does not have.
-    ///
-    /// Browsers withhold SameSite cookies from it, and accept `Set-Cookie` in its response (RFC 6265bis section 5.7).
-    /// Deleting more than it has would let any site end a session that it cannot use.
-    pub(crate) fn partial(self) -> Self {
-        Self { is_partial: true, ..self }
+        let reach = if slots.contains(&Slot::Ambiguous) { Reach::of(uri, headers) } else { None };
+        Self { slots, reach, is_partial: *has_foreign, is_logout: false }
     }
 }
 
 impl Reach {
     /// Finds all domains and paths of cookies that browsers send with this request (RFC 6265bis sections 5.1.3, 5.1.4).
-    fn of(uri: &Uri, headers: &HeaderMap) -> Self {
+    fn of(uri: &Uri, headers: &HeaderMap) -> Option<Self> {
         let domains = parent_domains(uri, headers);
         if domains.is_empty() {
             // No sibling can have set them: an earlier configuration of the domain has.
-            return Self::Wide { domains, paths: Vec::new() };
+            return Some(Self { domains, paths: Vec::new() });
         }
         let path = uri.path();
         let slashes = || memchr::memchr_iter(b'/', path.as_bytes()).skip(1);
         if slashes().count() >= MAX_SEGMENTS {
-            return Self::TooWide;
+            return None;
         }
         let prefixes = slashes().flat_map(|slash| [&path[..slash], &path[..=slash]]);
         let whole = (!path.ends_with('/')).then_some(path);
         // An attribute's value ends at a semicolon, and browsers ignore one of more than 1 KiB (RFC 6265bis section 5.6).
         let is_kept = |path: &&str| path.starts_with('/') && !path.contains(';') && path.len() <= MAX_ATTRIBUTE;
-        Self::Wide { domains, paths: prefixes.chain(whole).filter(is_kept).map(ToOwned::to_owned).collect() }
+        Some(Self { domains, paths: prefixes.chain(whole).filter(is_kept).map(ToOwned::to_owned).collect() })
     }
 }
 
@@ -188,9 +147,8 @@ fn parent_domains(uri: &Uri, headers: &HeaderMap) -> Vec<String> {
     if host.starts_with('.') || check_domain(&host).is_err() {
         return Vec::new();
     }
-    let labels = memchr::memchr_iter(b'.', host.as_bytes()).map(|dot| dot + 1);
-    let suffixes = std::iter::once(0).chain(labels).map(|start| &host[start..]);
-    suffixes.filter(|domain| domain.contains('.')).take(MAX_DOMAINS).map(ToOwned::to_owned).collect()
+    let domains = std::iter::successors(Some(host.as_str()), |domain| Some(domain.split_once('.')?.1));
+    domains.filter(|domain| domain.contains('.')).take(MAX_DOMAINS).map(ToOwned::to_owned).collect()
 }
 
 /// Proxies do not accept response heads of any size: where cookies contradict each other, this many bytes are added at most.

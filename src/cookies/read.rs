@@ -3,8 +3,6 @@
 //! Reading follows RFC 6265bis section 5.4 with as little interpretation as possible: pairs end at `;`, only space and
 //! tab are trimmed, names match byte by byte, the value is all that follows the first `=`.
 
-use std::fmt;
-
 use http::{HeaderMap, header::COOKIE};
 
 use super::store::{CONTRADICTED, Cookies};
@@ -21,12 +19,9 @@ impl Cookies {
         for field in headers.get_all(COOKIE) {
             let mut rest = Some(field.as_bytes());
             while let Some(field) = rest {
-                let pair;
-                (pair, rest) = match memchr::memchr(b';', field) {
-                    Some(end) => (&field[..end], Some(&field[end + 1..])),
-                    None => (field, None),
-                };
-                let pair = trim(pair);
+                let end = memchr::memchr(b';', field);
+                rest = end.map(|end| &field[end + 1..]);
+                let pair = trim(&field[..end.unwrap_or(field.len())]);
                 // Foreign cookies, which may be many, cost no more than this.
                 if !pair.first().is_some_and(|first| self.initials.contains(first)) {
                     continue;
@@ -79,10 +74,10 @@ impl Cookies {
 }
 
 /// The credentials of one request, and the cookies that they were chosen from.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct CookieCredentials<'a> {
-    pub(crate) jwt: Slot<'a>,
-    pub(crate) refresh_token: Slot<'a>,
+    pub(crate) jwt: Slot<&'a [u8]>,
+    pub(crate) refresh_token: Slot<&'a [u8]>,
     /// Under the names that this configuration writes.
     pub(super) written: Found<'a>,
     /// Under the other names that Crossmint's SDKs use.
@@ -114,38 +109,26 @@ impl<'a> CookieCredentials<'a> {
 
 /// The values of all cookies of one name.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Slot<'a> {
+pub(crate) enum Slot<V> {
     #[default]
     Absent,
-    One(&'a [u8]),
+    One(V),
     Ambiguous,
 }
 
-impl Slot<'_> {
+impl Slot<&[u8]> {
     /// Copies the value, if there is exactly one and it is text.
     pub(crate) fn text(self) -> Option<Secret> {
-        match self {
-            Slot::One(value) => std::str::from_utf8(value).ok().map(Into::into),
-            Slot::Absent | Slot::Ambiguous => None,
-        }
-    }
-}
-
-impl fmt::Debug for Slot<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Slot::Absent => "Absent",
-            Slot::One(_) => "One(***)",
-            Slot::Ambiguous => "Ambiguous",
-        })
+        let Self::One(value) = self else { return None };
+        std::str::from_utf8(value).ok().map(Into::into)
     }
 }
 
 /// The cookies of one pair of names.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Found<'a> {
-    pub(super) jwt: Slot<'a>,
-    pub(super) refresh_token: Slot<'a>,
+    pub(super) jwt: Slot<&'a [u8]>,
+    pub(super) refresh_token: Slot<&'a [u8]>,
 }
 
 impl<'a> Found<'a> {

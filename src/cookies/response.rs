@@ -7,10 +7,8 @@ use http::{
 
 /// Adds cookies to a response, except where the application has set a cookie of that name itself.
 pub(crate) fn add_to_response(headers: &mut HeaderMap, set_cookie: &[HeaderValue]) {
-    let is_free = |cookie: &&HeaderValue| {
-        !headers.get_all(SET_COOKIE).iter().any(|present| cookie_name(present) == cookie_name(cookie))
-    };
     // Before the first is added: two that are cleared may differ in nothing but the domain.
+    let is_free = |cookie: &&HeaderValue| !is_among(cookie, headers.get_all(SET_COOKIE));
     let added: Vec<&HeaderValue> = set_cookie.iter().filter(is_free).collect();
     for cookie in added {
         headers.append(SET_COOKIE, cookie.clone());
@@ -34,12 +32,11 @@ fn forbid_caching(headers: &mut HeaderMap) {
 
 /// Sets cookies on a response, in place of those of the same names.
 pub(crate) fn replace_in_response(headers: &mut HeaderMap, set_cookie: &[HeaderValue]) {
-    let present: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
+    let present = headers.get_all(SET_COOKIE).iter();
+    let kept: Vec<HeaderValue> = present.filter(|cookie| !is_among(cookie, set_cookie)).cloned().collect();
     headers.remove(SET_COOKIE);
-    for cookie in
-        present.iter().filter(|present| !set_cookie.iter().any(|new| cookie_name(present) == cookie_name(new)))
-    {
-        headers.append(SET_COOKIE, cookie.clone());
+    for cookie in kept {
+        headers.append(SET_COOKIE, cookie);
     }
     add_to_response(headers, set_cookie);
 }
@@ -55,6 +52,11 @@ pub(crate) fn vary_by_cookie(headers: &mut HeaderMap) {
     if !headers.get_all(VARY).iter().any(covers_cookie) {
         headers.append(VARY, HeaderValue::from_static("cookie"));
     }
+}
+
+/// Returns whether one of these fields sets a cookie of the same name.
+fn is_among<'a>(cookie: &HeaderValue, fields: impl IntoIterator<Item = &'a HeaderValue>) -> bool {
+    fields.into_iter().any(|other| cookie_name(other) == cookie_name(cookie))
 }
 
 fn cookie_name(set_cookie: &HeaderValue) -> &[u8] {

@@ -36,39 +36,37 @@ impl Cookies {
     /// When a value is not made of cookie-octets (RFC 6265bis section 4.1.1) or too long for browsers to keep: written
     /// anyway, it could add attributes, or vanish.
     pub(crate) fn store(&self, material: &AuthMaterial) -> Result<[HeaderValue; 2], &'static str> {
-        let NamePair { jwt, refresh_token } = &self.names.written;
-        let secret = material.refresh_token().secret();
-        for (name, value) in [(jwt, material.jwt()), (refresh_token, secret)] {
+        let token = material.refresh_token();
+        let [jwt, mut refresh_token] = self.pair(&self.names.written, material.jwt(), token.secret());
+        for (name, value) in [jwt.name_value(), refresh_token.name_value()] {
             if value.is_empty() || !is_cookie_value(value.as_bytes()) || name.len() + value.len() > MAX_COOKIE {
                 return Err(UNWRITABLE);
             }
         }
-        let mut refresh_cookie = self.refresh_cookie(&self.names.written, secret);
-        if let Some(expires_at) = material.refresh_token().expires_at().and_then(parse_date) {
-            refresh_cookie.set_expires(expires_at);
+        if let Some(expires_at) = token.expires_at().and_then(parse_date) {
+            refresh_token.set_expires(expires_at);
         }
-        Ok([field(&self.cookie(jwt, material.jwt()))?, field(&refresh_cookie)?])
+        Ok([field(&jwt)?, field(&refresh_token)?])
     }
 
-    pub(super) fn refresh_cookie<'c>(&self, names: &'c NamePair, value: &'c str) -> Cookie<'c> {
-        let mut cookie = self.cookie(&names.refresh_token, value);
-        cookie.set_http_only(self.options.http_only);
-        cookie
-    }
-
-    pub(super) fn cookie<'c>(&self, name: &'c str, value: &'c str) -> Cookie<'c> {
-        let mut cookie = Cookie::new(name, value);
-        cookie.set_path("/");
-        cookie.set_secure(self.options.secure);
-        cookie.set_same_site(match self.options.same_site {
+    /// Builds the cookies of one pair of names, as session cookies.
+    pub(super) fn pair<'c>(&'c self, names: &'c NamePair, jwt: &'c str, refresh_token: &'c str) -> [Cookie<'c>; 2] {
+        let same_site = match self.options.same_site {
             SameSite::Strict => cookie::SameSite::Strict,
             SameSite::Lax => cookie::SameSite::Lax,
             SameSite::None => cookie::SameSite::None,
-        });
-        if let Some(domain) = &self.options.domain {
-            cookie.set_domain(domain.clone());
+        };
+        let mut pair = [Cookie::new(&names.jwt, jwt), Cookie::new(&names.refresh_token, refresh_token)];
+        for cookie in &mut pair {
+            cookie.set_path("/");
+            cookie.set_secure(self.options.secure);
+            cookie.set_same_site(same_site);
+            if let Some(domain) = &self.options.domain {
+                cookie.set_domain(domain);
+            }
         }
-        cookie
+        pair[1].set_http_only(self.options.http_only);
+        pair
     }
 }
 

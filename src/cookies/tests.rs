@@ -37,7 +37,7 @@ fn cookies_are_read_as_they_are() {
         assert_eq!(headers.is_err(), not_a_header.contains(&id), "{id}");
         let Ok(headers) = headers else { continue };
         let credentials = cookies(&names, CookieOptions::hardened()).read(&headers);
-        let usable = |slot: Slot<'_>, limit: usize| match slot {
+        let usable = |slot: Slot<&[u8]>, limit: usize| match slot {
             Slot::One(value) if value.len() <= limit && is_cookie_value(value) => {
                 Some(String::from_utf8(value.to_vec()).unwrap())
             }
@@ -51,8 +51,8 @@ fn cookies_are_read_as_they_are() {
         );
         match flag {
             None | Some("config:host_prefix") => {}
-            Some("ambiguous_jwt") => assert_eq!(credentials.jwt, Slot::Ambiguous, "{id}"),
-            Some("ambiguous_refresh") => assert_eq!(credentials.refresh_token, Slot::Ambiguous, "{id}"),
+            Some("ambiguous_jwt") => assert!(credentials.jwt == Slot::Ambiguous, "{id}"),
+            Some("ambiguous_refresh") => assert!(credentials.refresh_token == Slot::Ambiguous, "{id}"),
             Some("invalid_jwt") => assert!(matches!(credentials.jwt, Slot::One(_)) && jwt.is_none(), "{id}"),
             Some("invalid_refresh") => {
                 assert!(matches!(credentials.refresh_token, Slot::One(_)) && refresh_token.is_none(), "{id}");

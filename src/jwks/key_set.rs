@@ -1,6 +1,6 @@
 //! A parsed key set.
 
-use std::{collections::HashMap, ops::RangeInclusive, sync::Arc};
+use std::{ops::RangeInclusive, sync::Arc};
 
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -27,16 +27,12 @@ impl KeySet {
         if document.keys.len() > MAX_KEYS {
             return Err("the key set has too many keys");
         }
-        let mut by_id: HashMap<Option<String>, Option<Key>> = HashMap::new();
-        // Two different keys under one ID: neither is used.
-        for (id, key) in document.keys.into_iter().filter_map(usable_key) {
-            by_id
-                .entry(id)
-                .and_modify(|known| *known = known.take().filter(|known| *known == key))
-                .or_insert(Some(key.clone()));
-        }
-        let mut keys: Vec<Key> = by_id.into_values().flatten().collect();
+        let mut keys: Vec<Key> = document.keys.into_iter().filter_map(usable_key).collect();
         keys.sort_by(|a, b| a.id.cmp(&b.id));
+        keys.dedup();
+        // Two different keys under one ID: neither is used.
+        let by_id = keys.chunk_by(|a, b| a.id == b.id);
+        let keys: Vec<Key> = by_id.filter(|keys| keys.len() == 1).flatten().cloned().collect();
         if keys.is_empty() { Err("the key set has no usable key") } else { Ok(Self { keys }) }
     }
 
@@ -89,7 +85,7 @@ struct Document<'a> {
 }
 
 /// Parses one JWK, unless it is not meant for RS256 signatures, too weak, or too large to be verified in good time.
-fn usable_key(json: &RawValue) -> Option<(Option<String>, Key)> {
+fn usable_key(json: &RawValue) -> Option<Key> {
     let jwk: Jwk = serde_json::from_str(json.get()).ok()?;
     let common = jwk.common;
     let signs = common.public_key_use.is_none_or(|intent| intent == PublicKeyUse::Signature)
@@ -107,8 +103,7 @@ fn usable_key(json: &RawValue) -> Option<(Option<String>, Key)> {
         return None;
     }
     let public = RsaPublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).ok()?;
-    let key = Key { id: common.key_id.clone(), public: Arc::new(public) };
-    Some((common.key_id, key))
+    Some(Key { id: common.key_id, public: Arc::new(public) })
 }
 
 /// Decodes a Base64urlUInt (RFC 7518 section 2), without leading zeros.

@@ -41,19 +41,28 @@ pub(crate) struct JwksCache {
     current: RwLock<Option<Arc<KeySet>>>,
     /// Changes whenever the set does: what an older one has verified must be verified again.
     generation: AtomicU64,
-    /// When the set was loaded, in milliseconds since `epoch`; `u64::MAX` without a set.
-    loaded_at: AtomicU64,
-    /// The same in seconds of the clock that tokens are issued by.
-    loaded_at_unix: AtomicU64,
     epoch: Instant,
+    /// When the set becomes too old to be used, in milliseconds since `epoch`. Zero without a set.
+    usable_until: AtomicU64,
+    /// When the set may be reloaded in the background, in milliseconds since `epoch`. Atomic, so that requests that are too
+    /// early do not lock.
+    reload_at: AtomicU64,
     reload: Mutex<Reload>,
-    /// When a stale set may be reloaded, in milliseconds since `epoch`: most requests learn without the lock that it is too
-    /// soon.
-    stale_until: AtomicU64,
 }
 
 /// Loads the document.
 type Fetch = dyn Fn() -> BoxFuture<'static, Result<Vec<u8>, AuthError>> + Send + Sync;
+
+/// What reloads are decided by.
+#[derive(Default)]
+struct Reload {
+    last_attempt: Option<Instant>,
+    failures: u32,
+    last_failure: Option<AuthError>,
+    under_way: Option<watch::Sender<()>>,
+    /// When the set was loaded, in seconds of the clock that tokens are issued by.
+    loaded_at: u64,
+}
 
 impl JwksCache {
     pub(crate) fn new(
@@ -68,11 +77,10 @@ impl JwksCache {
             failure_log: Throttle::default(),
             current: RwLock::default(),
             generation: AtomicU64::new(0),
-            loaded_at: AtomicU64::new(u64::MAX),
-            loaded_at_unix: AtomicU64::new(0),
             epoch: Instant::now(),
+            usable_until: AtomicU64::new(0),
+            reload_at: AtomicU64::new(0),
             reload: Mutex::default(),
-            stale_until: AtomicU64::new(0),
         }
     }
 
@@ -80,17 +88,20 @@ impl JwksCache {
     ///
     /// A stale set is reloaded in the background when that is due.
     pub(crate) fn generation(self: &Arc<Self>) -> Option<u64> {
-        match self.freshness() {
-            Freshness::Unusable => return None,
-            Freshness::Stale if self.is_due() => self.reload_in_background(),
-            Freshness::Fresh | Freshness::Stale => {}
+        let now = self.millis(Duration::ZERO);
+        if now >= self.usable_until.load(Ordering::Acquire) {
+            return None;
+        }
+        if now >= self.reload_at.load(Ordering::Acquire) {
+            // Without a runtime there is no reload, and the set serves for as long as it is usable.
+            self.reload_in_background();
         }
         Some(self.generation.load(Ordering::Acquire))
     }
 
     /// Returns the set and its generation, unless there is none or it is too old.
     pub(crate) fn current(&self) -> Option<(Arc<KeySet>, u64)> {
-        if self.freshness() == Freshness::Unusable {
+        if !self.is_usable() {
             return None;
         }
         // Held for a reference count. Under the lock, the generation is that of the set.
@@ -98,10 +109,9 @@ impl JwksCache {
         Some((current.clone()?, self.generation.load(Ordering::Acquire)))
     }
 
-    /// Returns whether a token was issued after the set was loaded, so that its key may be a new one. Tokens that are not
-    /// verified say what they like.
+    /// Returns whether a token claims to have been issued after the set was loaded, so that its key may be a new one.
     pub(crate) fn is_older_than(&self, issued_at: u64) -> bool {
-        issued_at > self.loaded_at_unix.load(Ordering::Acquire)
+        issued_at > self.state().loaded_at
     }
 
     /// Loads a set if there is none that can be used.
@@ -110,19 +120,11 @@ impl JwksCache {
     ///
     /// Why there is none.
     pub(crate) async fn ensure_usable(self: &Arc<Self>) -> Result<(), AuthError> {
-        match self.freshness() {
-            Freshness::Fresh => return Ok(()),
-            Freshness::Stale => {
-                self.reload_in_background();
-                return Ok(());
-            }
-            Freshness::Unusable => {}
-        }
-        let reloaded = self.reload(ReloadReason::Missing).await;
-        if self.freshness() != Freshness::Unusable {
+        if self.generation().is_some() {
             return Ok(());
         }
-        reloaded.and(Err(AuthError::of(AuthErrorKind::Unavailable)))
+        let reloaded = self.reload(ReloadReason::Missing).await;
+        if self.is_usable() { Ok(()) } else { reloaded.and(Err(AuthError::of(AuthErrorKind::Unavailable))) }
     }
 
     /// Reloads the set, or waits for the reload that is under way, if the policy allows one now.
@@ -131,140 +133,137 @@ impl JwksCache {
     ///
     /// When the last reload failed, whichever request started it.
     pub(crate) async fn reload(self: &Arc<Self>, reason: ReloadReason) -> Result<Reloaded, AuthError> {
-        let (reloaded, done) = self.start_reload(reason)?;
-        if let Some(mut done) = done {
+        let mut reloaded = self.start_reload(reason)?;
+        if let Reloaded::Now(done) | Reloaded::Joined(done) = &mut reloaded {
             while done.changed().await.is_ok() {}
         }
-        match (self.state().last_failure.clone(), reloaded) {
-            (None, reloaded) => Ok(reloaded),
-            (Some(error), Reloaded::NotBefore(delay)) => Err(error.with_retry_after(Some(delay))),
+        match (self.state().last_failure.clone(), &reloaded) {
+            (None, _) => Ok(reloaded),
+            (Some(error), Reloaded::NotBefore(delay)) => Err(error.with_retry_after(Some(*delay))),
             (Some(error), _) => Err(error),
         }
     }
 
+    /// Out of line, to keep [`generation`](Self::generation) small.
+    #[cold]
     fn reload_in_background(self: &Arc<Self>) {
-        // Requests that need the outcome look at the set.
         let _ = self.start_reload(ReloadReason::Stale);
     }
 
-    /// Starts a reload in a task of its own: the requests that wait for it may be cancelled. The receiver closes when it has
-    /// ended.
-    fn start_reload(
-        self: &Arc<Self>,
-        reason: ReloadReason,
-    ) -> Result<(Reloaded, Option<watch::Receiver<()>>), AuthError> {
+    /// Starts a reload in a task of its own, because the requests that wait for it may be cancelled.
+    fn start_reload(self: &Arc<Self>, reason: ReloadReason) -> Result<Reloaded, AuthError> {
         // Before the attempt is recorded: a missing runtime is no failure of Crossmint's.
         runtime()?;
-        let (guard, done) = match self.decide_reload(reason) {
-            ReloadDecision::Start(guard, done) => (guard, done),
-            ReloadDecision::Join(done) => return Ok((Reloaded::Joined, Some(done))),
-            ReloadDecision::NotBefore(delay) => return Ok((Reloaded::NotBefore(delay), None)),
-        };
-        let cache = Arc::clone(self);
-        self.tasks.spawn(async move {
-            let set = (cache.fetch)().await.and_then(|document| {
-                KeySet::parse(&document).map_err(|why| AuthError::new(AuthErrorKind::UnusableAnswer, why))
-            });
-            match set {
-                Ok(set) => {
-                    cache.counters.reloads.count();
-                    tracing::debug!(keys = set.len(), "loaded the key set");
-                    guard.succeed(set);
-                }
-                Err(error) => {
-                    cache.counters.failed_reloads.count();
-                    if cache.failure_log.is_due() {
-                        let kind = error.kind();
-                        tracing::warn!(?kind, error = &error as &dyn Error, "the key set could not be loaded");
-                    }
-                    guard.fail(error);
-                }
-            }
-        })?;
-        Ok((Reloaded::Now, Some(done)))
+        let reloaded = self.decide_reload(reason);
+        if let Reloaded::Now(_) = reloaded {
+            let mut guard = ReloadGuard { cache: Arc::clone(self), outcome: None };
+            self.tasks.spawn(async move {
+                guard.outcome = Some(guard.cache.load().await);
+                drop(guard);
+            })?;
+        }
+        Ok(reloaded)
     }
 
-    /// Decides whether a reload may start now.
-    fn decide_reload(self: &Arc<Self>, reason: ReloadReason) -> ReloadDecision {
+    /// Decides whether a reload may start now. The caller carries it out.
+    fn decide_reload(&self, reason: ReloadReason) -> Reloaded {
         let mut state = self.state();
         // Another request may have been faster.
-        match (reason, self.freshness()) {
-            (ReloadReason::Stale, Freshness::Fresh) | (ReloadReason::Missing, Freshness::Fresh | Freshness::Stale) => {
-                return ReloadDecision::NotBefore(Duration::ZERO);
-            }
-            _ => {}
+        let is_wanted = match reason {
+            ReloadReason::Missing => !self.is_usable(),
+            ReloadReason::Stale => self.millis(Duration::ZERO) >= self.reload_at.load(Ordering::Acquire),
+            ReloadReason::UnknownKey | ReloadReason::Issued => true,
+        };
+        if !is_wanted {
+            return Reloaded::NotBefore(Duration::ZERO);
         }
         if let Some(under_way) = &state.under_way {
-            return ReloadDecision::Join(under_way.clone());
+            return Reloaded::Joined(under_way.subscribe());
         }
         let now = Instant::now();
         if let Some(last) = state.last_attempt
-            && let remaining = state.pause(reason).saturating_sub(now.saturating_duration_since(last))
+            && let remaining = (last + state.pause(reason)).saturating_duration_since(now)
             && !remaining.is_zero()
         {
-            return ReloadDecision::NotBefore(remaining);
+            return Reloaded::NotBefore(remaining);
         }
         // One second for the attempt itself, or as long as the next failure will ask for.
-        self.pause_stale_reloads(backoff(state.failures.saturating_add(1)));
-        let (sender, done) = watch::channel(());
+        self.pause_background_reloads(backoff(state.failures.saturating_add(1)));
         state.last_attempt = Some(now);
-        state.under_way = Some(done.clone());
-        ReloadDecision::Start(ReloadGuard { cache: Arc::clone(self), is_open: true, _done: sender }, done)
+        let (sender, done) = watch::channel(());
+        state.under_way = Some(sender);
+        Reloaded::Now(done)
     }
 
-    /// Returns whether a stale set may be reloaded. Does not lock.
-    fn is_due(&self) -> bool {
-        self.millis() >= self.stale_until.load(Ordering::Acquire)
+    async fn load(&self) -> Result<KeySet, AuthError> {
+        let set = (self.fetch)().await.and_then(|document| {
+            KeySet::parse(&document).map_err(|why| AuthError::new(AuthErrorKind::UnusableAnswer, why))
+        });
+        match &set {
+            Ok(set) => {
+                self.counters.reloads.count();
+                tracing::debug!(keys = set.len(), "loaded the key set");
+            }
+            Err(error) => {
+                self.counters.failed_reloads.count();
+                if self.failure_log.is_due() {
+                    let kind = error.kind();
+                    tracing::warn!(?kind, error = error as &dyn Error, "the key set could not be loaded");
+                }
+            }
+        }
+        set
     }
 
-    /// Returns how far the set can be trusted. Does not lock.
-    fn freshness(&self) -> Freshness {
-        let loaded_at = self.loaded_at.load(Ordering::Acquire);
-        let age = Duration::from_millis(self.millis().saturating_sub(loaded_at));
-        match age {
-            _ if loaded_at == u64::MAX => Freshness::Unusable,
-            age if age >= HARD_TTL => Freshness::Unusable,
-            age if age >= SOFT_TTL => Freshness::Stale,
-            _ => Freshness::Fresh,
+    /// Records the outcome of a reload, and wakes the requests that wait for it.
+    fn finish_reload(&self, outcome: Result<KeySet, AuthError>) {
+        let mut state = self.state();
+        state.under_way = None;
+        match outcome {
+            Ok(set) => {
+                let unix = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                *state = Reload { last_attempt: state.last_attempt, loaded_at: unix.as_secs(), ..Reload::default() };
+                self.install(set);
+            }
+            Err(error) => {
+                state.failures = state.failures.saturating_add(1);
+                state.last_failure = Some(error);
+                self.pause_background_reloads(state.pause(ReloadReason::Stale));
+            }
         }
     }
 
     fn install(&self, set: KeySet) {
-        {
-            // Held while two sets are compared and one is replaced: readers wait for no parsing and no network.
-            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            if current.as_deref() != Some(&set) {
-                *current = Some(Arc::new(set));
-                self.generation.fetch_add(1, Ordering::AcqRel);
-            }
+        // Held while two sets are compared and one is replaced: readers wait for no parsing and no network.
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.as_deref() != Some(&set) {
+            *current = Some(Arc::new(set));
+            self.generation.fetch_add(1, Ordering::AcqRel);
         }
-        let unix = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.loaded_at_unix.store(unix.as_secs(), Ordering::Release);
-        // Last, with `Release`: a reader that sees a fresh set sees the set, too.
-        self.loaded_at.store(self.millis(), Ordering::Release);
+        self.reload_at.store(self.millis(SOFT_TTL), Ordering::Release);
+        // Last, with `Release`: a reader that sees a usable set sees its generation, too.
+        self.usable_until.store(self.millis(HARD_TTL), Ordering::Release);
     }
 
-    fn pause_stale_reloads(&self, pause: Duration) {
-        let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX >> 1);
-        self.stale_until.store(self.millis() + pause, Ordering::Release);
+    /// Returns whether there is a set that is not too old. Does not lock.
+    fn is_usable(&self) -> bool {
+        self.millis(Duration::ZERO) < self.usable_until.load(Ordering::Acquire)
     }
 
-    fn millis(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    /// Puts off reloads in the background. Those of a fresh set are due later anyway.
+    fn pause_background_reloads(&self, pause: Duration) {
+        self.reload_at.fetch_max(self.millis(pause), Ordering::AcqRel);
+    }
+
+    /// Returns the time after a delay, in milliseconds since `epoch`.
+    fn millis(&self, delay: Duration) -> u64 {
+        u64::try_from((self.epoch.elapsed() + delay).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Locks what only reloads, and requests that want one, look at.
     fn state(&self) -> MutexGuard<'_, Reload> {
         self.reload.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-#[derive(Debug, Default)]
-struct Reload {
-    last_attempt: Option<Instant>,
-    failures: u32,
-    last_failure: Option<AuthError>,
-    under_way: Option<watch::Receiver<()>>,
 }
 
 impl Reload {
@@ -274,29 +273,18 @@ impl Reload {
         match reason {
             ReloadReason::Issued => Duration::ZERO,
             ReloadReason::UnknownKey => COOLDOWN.max(requested),
-            ReloadReason::Stale if self.failures == 0 => Duration::ZERO,
             ReloadReason::Missing | ReloadReason::Stale => backoff(self.failures).max(requested),
         }
     }
-
-    fn fail(&mut self, error: AuthError) {
-        self.failures = self.failures.saturating_add(1);
-        self.last_failure = Some(error);
-        self.under_way = None;
-    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Freshness {
-    Fresh,
-    /// Good enough, and due for a reload.
-    Stale,
-    /// Never loaded, or not for [`HARD_TTL`].
-    Unusable,
+/// Returns 0, 1, 2, 4, ... seconds.
+fn backoff(failures: u32) -> Duration {
+    Duration::from_secs((1 << failures.min(6)) / 2).min(MAX_BACKOFF)
 }
 
 /// Why a reload is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum ReloadReason {
     /// There is no usable set.
     Missing,
@@ -308,62 +296,25 @@ pub(crate) enum ReloadReason {
     Issued,
 }
 
-/// What has been done for a fresher key set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is done for a fresher key set. The receivers close when the reload has ended.
 pub(crate) enum Reloaded {
-    Now,
+    Now(watch::Receiver<()>),
     /// An earlier request had started it.
-    Joined,
-    /// Nothing: it is too soon.
+    Joined(watch::Receiver<()>),
+    /// Nothing, until this much time has passed.
     NotBefore(Duration),
 }
 
-enum ReloadDecision {
-    /// The caller carries the reload out.
-    Start(ReloadGuard, watch::Receiver<()>),
-    /// One is under way.
-    Join(watch::Receiver<()>),
-    /// Not before this much time has passed.
-    NotBefore(Duration),
-}
-
-/// A reload under way. Dropped unfinished (a panic, a runtime that shuts down), it has failed.
+/// A reload under way, which ends with this. Without an outcome (a panic, a runtime that shuts down), it has failed.
 struct ReloadGuard {
     cache: Arc<JwksCache>,
-    is_open: bool,
-    _done: watch::Sender<()>,
-}
-
-impl ReloadGuard {
-    fn succeed(mut self, set: KeySet) {
-        self.is_open = false;
-        let mut state = self.cache.state();
-        self.cache.install(set);
-        state.failures = 0;
-        state.last_failure = None;
-        state.under_way = None;
-    }
-
-    fn fail(mut self, error: AuthError) {
-        self.is_open = false;
-        let mut state = self.cache.state();
-        state.fail(error);
-        self.cache.pause_stale_reloads(state.pause(ReloadReason::Stale));
-    }
+    outcome: Option<Result<KeySet, AuthError>>,
 }
 
 impl Drop for ReloadGuard {
     fn drop(&mut self) {
-        if self.is_open {
-            self.cache.state().fail(AuthError::of(AuthErrorKind::Unavailable));
-        }
-    }
-}
-
-fn backoff(failures: u32) -> Duration {
-    match failures {
-        0 => Duration::ZERO,
-        failures => Duration::from_secs(1 << (failures - 1).min(5)).min(MAX_BACKOFF),
+        let interrupted = || Err(AuthError::of(AuthErrorKind::Unavailable));
+        self.cache.finish_reload(self.outcome.take().unwrap_or_else(interrupted));
     }
 }
 

@@ -19,26 +19,31 @@ pub(crate) fn loaded() -> Arc<JwksCache> {
 
 fn start(keys: &Arc<JwksCache>, reason: ReloadReason) -> Option<ReloadGuard> {
     match keys.decide_reload(reason) {
-        ReloadDecision::Start(attempt, _) => Some(attempt),
-        ReloadDecision::Join(_) | ReloadDecision::NotBefore(_) => None,
+        Reloaded::Now(_) => Some(ReloadGuard { cache: Arc::clone(keys), outcome: None }),
+        Reloaded::Joined(_) | Reloaded::NotBefore(_) => None,
     }
 }
 
 fn load(keys: &Arc<JwksCache>, set: KeySet) {
-    start(keys, ReloadReason::Issued).unwrap().succeed(set);
+    start(keys, ReloadReason::Issued).unwrap().outcome = Some(Ok(set));
+}
+
+fn fail(keys: &Arc<JwksCache>, reason: ReloadReason, error: AuthError) {
+    start(keys, reason).unwrap().outcome = Some(Err(error));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_set_is_fresh_then_stale_then_unusable() {
     let keys = keys();
-    assert_eq!(keys.freshness(), Freshness::Unusable);
+    assert!(!keys.is_usable() && keys.generation().is_none());
     load(&keys, set("a", 0xFF));
-    assert_eq!(keys.freshness(), Freshness::Fresh);
-    advance(SOFT_TTL).await;
-    assert_eq!(keys.freshness(), Freshness::Stale);
+    advance(SOFT_TTL - Duration::from_millis(1)).await;
+    assert!(keys.is_usable() && start(&keys, ReloadReason::Stale).is_none());
+    advance(Duration::from_millis(1)).await;
+    assert!(keys.is_usable() && start(&keys, ReloadReason::Stale).is_some());
     assert!(keys.current().is_some());
     advance(HARD_TTL - SOFT_TTL).await;
-    assert_eq!(keys.freshness(), Freshness::Unusable);
+    assert!(!keys.is_usable() && keys.generation().is_none());
     assert!(keys.current().is_none());
 }
 
@@ -48,7 +53,7 @@ async fn an_unknown_key_causes_one_reload_per_cooldown_whatever_comes_of_it() {
     load(&keys, set("a", 0xFF));
     assert!(start(&keys, ReloadReason::UnknownKey).is_none(), "the first load was an attempt");
     advance(COOLDOWN).await;
-    start(&keys, ReloadReason::UnknownKey).unwrap().fail(AuthError::of(AuthErrorKind::Unavailable));
+    fail(&keys, ReloadReason::UnknownKey, AuthError::of(AuthErrorKind::Unavailable));
     advance(COOLDOWN - Duration::from_millis(1)).await;
     assert!(start(&keys, ReloadReason::UnknownKey).is_none());
     assert!(start(&keys, ReloadReason::Issued).is_some(), "Crossmint's word counts at any time");
@@ -58,9 +63,9 @@ async fn an_unknown_key_causes_one_reload_per_cooldown_whatever_comes_of_it() {
 async fn without_a_set_attempts_back_off() {
     let keys = keys();
     for pause in [1, 2, 4, 8, 16, 30, 30] {
-        start(&keys, ReloadReason::Missing).unwrap().fail(AuthError::of(AuthErrorKind::Unavailable));
+        fail(&keys, ReloadReason::Missing, AuthError::of(AuthErrorKind::Unavailable));
         let pause = Duration::from_secs(pause);
-        let ReloadDecision::NotBefore(remaining) = keys.decide_reload(ReloadReason::Missing) else {
+        let Reloaded::NotBefore(remaining) = keys.decide_reload(ReloadReason::Missing) else {
             panic!("a reload within {pause:?}");
         };
         assert_eq!(remaining, pause);
@@ -76,12 +81,10 @@ async fn retry_after_is_respected_up_to_a_minute() {
     for (asked_for, pause) in [(0, 1), (7, 7), (86_400, 60)] {
         let keys = keys();
         let failure = AuthError::of(AuthErrorKind::RateLimited);
-        start(&keys, ReloadReason::Missing)
-            .unwrap()
-            .fail(failure.with_retry_after(Some(Duration::from_secs(asked_for))));
+        fail(&keys, ReloadReason::Missing, failure.with_retry_after(Some(Duration::from_secs(asked_for))));
         advance(Duration::from_secs(pause) - Duration::from_millis(1)).await;
         assert!(start(&keys, ReloadReason::Missing).is_none(), "{asked_for}");
-        assert!(!keys.is_due(), "{asked_for}");
+        assert!(start(&keys, ReloadReason::Stale).is_none(), "{asked_for}");
         assert!(start(&keys, ReloadReason::UnknownKey).is_none(), "{asked_for}");
         advance(Duration::from_millis(1)).await;
         assert!(start(&keys, ReloadReason::Missing).is_some(), "{asked_for}");
@@ -92,7 +95,7 @@ async fn retry_after_is_respected_up_to_a_minute() {
 async fn one_reload_serves_all_waiters_even_if_it_panics() {
     let keys = keys();
     let attempt = start(&keys, ReloadReason::Missing).unwrap();
-    let ReloadDecision::Join(mut waiting) = keys.decide_reload(ReloadReason::Stale) else { panic!("a second reload") };
+    let Reloaded::Joined(mut waiting) = keys.decide_reload(ReloadReason::Missing) else { panic!("a second reload") };
     drop(attempt);
     assert!(waiting.changed().await.is_err(), "the wait is over");
     assert!(keys.state().last_failure.is_some());

@@ -58,9 +58,7 @@ pub(crate) struct Signed<'t> {
 
 impl<'t> Signed<'t> {
     pub(crate) fn read(token: &'t [u8]) -> Result<Self, &'static str> {
-        if token.len() > MAX_TOKEN {
-            return Err("the token is too long");
-        }
+        require(token.len() <= MAX_TOKEN, "the token is too long")?;
         let mut dots = memchr::memchr_iter(b'.', token);
         let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
             return Err("the token does not have three parts");
@@ -72,9 +70,7 @@ impl<'t> Signed<'t> {
         };
         let payload = decode(&token[..first])?..decode(&token[first + 1..second])?;
         let end = decode(&token[second + 1..])?;
-        if payload.is_empty() || payload.end == end {
-            return Err("a part of the token is empty");
-        }
+        require(!payload.is_empty() && payload.end != end, "a part of the token is empty")?;
         let header: Header<'_> = json::object(&decoded[..payload.start]).ok_or("the header is not acceptable JSON")?;
         Ok(Self { message: &token[..second], key_id: header.check()?, decoded, payload })
     }
@@ -96,28 +92,16 @@ struct Header<'a> {
     kid: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "present")]
     typ: Option<Cow<'a, str>>,
-    #[serde(default, deserialize_with = "present")]
-    crit: Option<IgnoredAny>,
-    #[serde(default, deserialize_with = "present")]
-    b64: Option<IgnoredAny>,
-    #[serde(default, deserialize_with = "present")]
-    zip: Option<IgnoredAny>,
-    #[serde(default, deserialize_with = "present")]
-    cty: Option<IgnoredAny>,
+    #[serde(default, rename = "crit", alias = "b64", alias = "zip", alias = "cty", deserialize_with = "present")]
+    extension: Option<IgnoredAny>,
 }
 
 impl Header<'_> {
     fn check(self) -> Result<Option<Box<str>>, &'static str> {
-        if self.alg != "RS256" {
-            return Err("the algorithm is not RS256");
-        }
-        if self.crit.is_some() || self.b64.is_some() || self.zip.is_some() || self.cty.is_some() {
-            return Err("the header asks for an extension");
-        }
-        let is_jwt = |typ: &str| JWT_TYPES.iter().any(|known| typ.eq_ignore_ascii_case(known));
-        if self.typ.is_some_and(|typ| !is_jwt(&typ)) {
-            return Err("the token is of another type");
-        }
+        let is_jwt = |typ: Cow<'_, str>| JWT_TYPES.iter().any(|known| typ.eq_ignore_ascii_case(known));
+        require(self.alg == "RS256", "the algorithm is not RS256")?;
+        require(self.extension.is_none(), "the header asks for an extension")?;
+        require(self.typ.is_none_or(is_jwt), "the token is of another type")?;
         Ok(self.kid.map(Into::into))
     }
 }
@@ -139,31 +123,25 @@ struct Claims<'a> {
 
 impl Claims<'_> {
     fn check(&self, expected: &Expectations, now: u64) -> Result<(), &'static str> {
-        if self.sub.is_empty() {
-            return Err("`sub` is empty");
-        }
-        if [Some(self.exp), self.nbf, self.iat].into_iter().flatten().any(|date| date.abs() > MAX_DATE) {
-            return Err("a date is not one");
-        }
+        let is_date = |date: f64| date.abs() <= MAX_DATE;
         let (now, leeway) = (now as f64, expected.leeway.as_secs() as f64);
-        if now >= self.exp + leeway {
-            return Err("the token is expired");
+        require(!self.sub.is_empty(), "`sub` is empty")?;
+        require([Some(self.exp), self.nbf, self.iat].into_iter().flatten().all(is_date), "a date is not one")?;
+        require(now < self.exp + leeway, "the token is expired")?;
+        require(self.nbf.is_none_or(|not_before| now + leeway >= not_before), "the token is not valid yet")?;
+        if let Some(audience) = &expected.audience {
+            let is_ours = self.aud.and_then(|aud| names(aud, audience)) == Some(true);
+            require(is_ours, "the token is for another audience")?;
         }
-        if self.nbf.is_some_and(|not_before| now + leeway < not_before) {
-            return Err("the token is not valid yet");
-        }
-        if let Some(audience) = &expected.audience
-            && !self.aud.is_some_and(|aud| names(aud, audience))
-        {
-            return Err("the token is for another audience");
-        }
-        if let Some(issuer) = &expected.issuer
-            && self.iss.and_then(text).is_none_or(|iss| iss != issuer.as_str())
-        {
-            return Err("the token is from another issuer");
+        if let Some(issuer) = &expected.issuer {
+            require(self.iss.and_then(text).is_some_and(|iss| iss == *issuer), "the token is from another issuer")?;
         }
         Ok(())
     }
+}
+
+fn require(holds: bool, why: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(why) }
 }
 
 /// Returns whether a token, whoever has signed it and when, says that it is for others than `audience`.
@@ -174,20 +152,17 @@ pub(crate) fn is_for_another_audience(token: &[u8], audience: &str) -> bool {
         aud: &'a RawValue,
     }
     let Ok(signed) = Signed::read(token) else { return false };
-    json::object::<Audience<'_>>(signed.payload()).is_some_and(|Audience { aud }| {
-        let is_well_formed = text(aud).is_some() || serde_json::from_str::<Vec<Cow<'_, str>>>(aud.get()).is_ok();
-        is_well_formed && !names(aud, audience)
-    })
+    json::object::<Audience<'_>>(signed.payload()).is_some_and(|claims| names(claims.aud, audience) == Some(false))
 }
 
-/// Returns whether an `aud` claim, a string or an array of strings (RFC 7519 section 4.1.3), names `audience`.
-fn names(aud: &RawValue, audience: &str) -> bool {
-    match text(aud) {
-        Some(one) => one == audience,
-        None => {
-            serde_json::from_str::<Vec<Cow<'_, str>>>(aud.get()).is_ok_and(|all| all.iter().any(|one| one == audience))
-        }
+/// Returns whether an `aud` claim names `audience`. `None` if it is neither a string nor an array of strings (RFC 7519
+/// section 4.1.3).
+fn names(aud: &RawValue, audience: &str) -> Option<bool> {
+    if let Some(one) = text(aud) {
+        return Some(one == audience);
     }
+    let all: Vec<Cow<'_, str>> = serde_json::from_str(aud.get()).ok()?;
+    Some(all.iter().any(|one| one == audience))
 }
 
 fn text(value: &RawValue) -> Option<Cow<'_, str>> {

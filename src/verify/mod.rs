@@ -69,16 +69,16 @@ impl Verifier {
 
     /// Verifies a JWT that a request has presented, after a reload if its key is unknown and the policy allows one.
     pub(crate) async fn verify(&self, jwt: &[u8]) -> Result<Verified, AuthError> {
-        let issued_at = match self.check(jwt) {
-            Err(Unverifiable::UnknownKey { issued_at }) => issued_at,
-            outcome => return outcome.map_err(Into::into),
-        };
+        let mut outcome = self.check(jwt);
+        if !matches!(outcome, Err(Unverifiable::UnknownKey { .. })) {
+            return outcome.map_err(Into::into);
+        }
         let reloaded = self.jwks.reload(ReloadReason::UnknownKey).await?;
-        let outcome = self.check(jwt);
+        outcome = self.check(jwt);
         // A new key, while tokens of unknown keys use up the reloads: a refresh would spend a good refresh token on it.
         // Where the alternative is to end the session, that is the lesser evil.
-        if let (Err(Unverifiable::UnknownKey { .. }), Reloaded::NotBefore(delay)) = (&outcome, reloaded)
-            && self.jwks.is_older_than(issued_at)
+        if let (Err(Unverifiable::UnknownKey { issued_at }), Reloaded::NotBefore(delay)) = (&outcome, reloaded)
+            && self.jwks.is_older_than(*issued_at)
             && self.on_outage == OutagePolicy::KeepSession
         {
             let why = "the key set may be older than the token's key";
@@ -97,7 +97,7 @@ impl Verifier {
             }
             let reloaded = self.jwks.reload(ReloadReason::Issued).await?;
             outcome = self.check(jwt);
-            if reloaded != Reloaded::Joined {
+            if !matches!(reloaded, Reloaded::Joined(_)) {
                 break;
             }
         }
