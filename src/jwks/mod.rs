@@ -132,14 +132,14 @@ impl JwksCache {
     /// # Errors
     ///
     /// When the last reload failed, whichever request started it.
-    pub(crate) async fn reload(self: &Arc<Self>, reason: ReloadReason) -> Result<Reloaded, AuthError> {
+    pub(crate) async fn reload(self: &Arc<Self>, reason: ReloadReason) -> Result<ReloadDecision, AuthError> {
         let mut reloaded = self.start_reload(reason)?;
-        if let Reloaded::Now(done) | Reloaded::Joined(done) = &mut reloaded {
+        if let ReloadDecision::Start(done) | ReloadDecision::Join(done) = &mut reloaded {
             while done.changed().await.is_ok() {}
         }
         match (self.state().last_failure.clone(), &reloaded) {
             (None, _) => Ok(reloaded),
-            (Some(error), Reloaded::NotBefore(delay)) => Err(error.with_retry_after(Some(*delay))),
+            (Some(error), ReloadDecision::NotBefore(delay)) => Err(error.with_retry_after(Some(*delay))),
             (Some(error), _) => Err(error),
         }
     }
@@ -151,11 +151,11 @@ impl JwksCache {
     }
 
     /// Starts a reload in a task of its own, because the requests that wait for it may be cancelled.
-    fn start_reload(self: &Arc<Self>, reason: ReloadReason) -> Result<Reloaded, AuthError> {
+    fn start_reload(self: &Arc<Self>, reason: ReloadReason) -> Result<ReloadDecision, AuthError> {
         // Before the attempt is recorded: a missing runtime is no failure of Crossmint's.
         runtime()?;
         let reloaded = self.decide_reload(reason);
-        if let Reloaded::Now(_) = reloaded {
+        if let ReloadDecision::Start(_) = reloaded {
             let mut guard = ReloadGuard { cache: Arc::clone(self), outcome: None };
             self.tasks.spawn(async move {
                 guard.outcome = Some(guard.cache.load().await);
@@ -166,7 +166,7 @@ impl JwksCache {
     }
 
     /// Decides whether a reload may start now. The caller carries it out.
-    fn decide_reload(&self, reason: ReloadReason) -> Reloaded {
+    fn decide_reload(&self, reason: ReloadReason) -> ReloadDecision {
         let mut state = self.state();
         // Another request may have been faster.
         let is_wanted = match reason {
@@ -175,24 +175,24 @@ impl JwksCache {
             ReloadReason::UnknownKey | ReloadReason::Issued => true,
         };
         if !is_wanted {
-            return Reloaded::NotBefore(Duration::ZERO);
+            return ReloadDecision::NotBefore(Duration::ZERO);
         }
         if let Some(under_way) = &state.under_way {
-            return Reloaded::Joined(under_way.subscribe());
+            return ReloadDecision::Join(under_way.subscribe());
         }
         let now = Instant::now();
         if let Some(last) = state.last_attempt
             && let remaining = (last + state.pause(reason)).saturating_duration_since(now)
             && !remaining.is_zero()
         {
-            return Reloaded::NotBefore(remaining);
+            return ReloadDecision::NotBefore(remaining);
         }
         // One second for the attempt itself, or as long as the next failure will ask for.
         self.pause_background_reloads(backoff(state.failures.saturating_add(1)));
         state.last_attempt = Some(now);
         let (sender, done) = watch::channel(());
         state.under_way = Some(sender);
-        Reloaded::Now(done)
+        ReloadDecision::Start(done)
     }
 
     async fn load(&self) -> Result<KeySet, AuthError> {
@@ -297,11 +297,12 @@ pub(crate) enum ReloadReason {
 }
 
 /// What is done for a fresher key set. The receivers close when the reload has ended.
-pub(crate) enum Reloaded {
-    Now(watch::Receiver<()>),
-    /// An earlier request had started it.
-    Joined(watch::Receiver<()>),
-    /// Nothing, until this much time has passed.
+pub(crate) enum ReloadDecision {
+    /// A reload is started.
+    Start(watch::Receiver<()>),
+    /// One is under way already.
+    Join(watch::Receiver<()>),
+    /// None is started before this much time has passed.
     NotBefore(Duration),
 }
 

@@ -19,8 +19,8 @@ pub(crate) fn loaded() -> Arc<JwksCache> {
 
 fn start(keys: &Arc<JwksCache>, reason: ReloadReason) -> Option<ReloadGuard> {
     match keys.decide_reload(reason) {
-        Reloaded::Now(_) => Some(ReloadGuard { cache: Arc::clone(keys), outcome: None }),
-        Reloaded::Joined(_) | Reloaded::NotBefore(_) => None,
+        ReloadDecision::Start(_) => Some(ReloadGuard { cache: Arc::clone(keys), outcome: None }),
+        ReloadDecision::Join(_) | ReloadDecision::NotBefore(_) => None,
     }
 }
 
@@ -65,7 +65,7 @@ async fn without_a_set_attempts_back_off() {
     for pause in [1, 2, 4, 8, 16, 30, 30] {
         fail(&keys, ReloadReason::Missing, AuthError::of(AuthErrorKind::Unavailable));
         let pause = Duration::from_secs(pause);
-        let Reloaded::NotBefore(remaining) = keys.decide_reload(ReloadReason::Missing) else {
+        let ReloadDecision::NotBefore(remaining) = keys.decide_reload(ReloadReason::Missing) else {
             panic!("a reload within {pause:?}");
         };
         assert_eq!(remaining, pause);
@@ -95,7 +95,9 @@ async fn retry_after_is_respected_up_to_a_minute() {
 async fn one_reload_serves_all_waiters_even_if_it_panics() {
     let keys = keys();
     let attempt = start(&keys, ReloadReason::Missing).unwrap();
-    let Reloaded::Joined(mut waiting) = keys.decide_reload(ReloadReason::Missing) else { panic!("a second reload") };
+    let ReloadDecision::Join(mut waiting) = keys.decide_reload(ReloadReason::Missing) else {
+        panic!("a second reload")
+    };
     drop(attempt);
     assert!(waiting.changed().await.is_err(), "the wait is over");
     assert!(keys.state().last_failure.is_some());

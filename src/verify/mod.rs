@@ -13,7 +13,7 @@ use crate::{
     clock,
     config::{Checked, OutagePolicy},
     error::{AuthError, AuthErrorKind},
-    jwks::{JwksCache, ReloadReason, Reloaded},
+    jwks::{JwksCache, ReloadDecision, ReloadReason},
     session::{AuthMaterial, Session, Verified},
     stats::Counters,
 };
@@ -77,7 +77,7 @@ impl Verifier {
         outcome = self.check(jwt);
         // A new key, while tokens of unknown keys use up the reloads: a refresh would spend a good refresh token on it.
         // Where the alternative is to end the session, that is the lesser evil.
-        if let (Err(Unverifiable::UnknownKey { issued_at }), Reloaded::NotBefore(delay)) = (&outcome, reloaded)
+        if let (Err(Unverifiable::UnknownKey { issued_at }), ReloadDecision::NotBefore(delay)) = (&outcome, reloaded)
             && self.jwks.is_older_than(*issued_at)
             && self.on_outage == OutagePolicy::KeepSession
         {
@@ -97,7 +97,7 @@ impl Verifier {
             }
             let reloaded = self.jwks.reload(ReloadReason::Issued).await?;
             outcome = self.check(jwt);
-            if !matches!(reloaded, Reloaded::Joined(_)) {
+            if !matches!(reloaded, ReloadDecision::Join(_)) {
                 break;
             }
         }
