@@ -15,14 +15,14 @@ use crate::{
     cookies::{ClearScope, CookieCredentials, Cookies, Slot},
     csrf::{RequestHead, Site},
     error::{AuthError, AuthErrorKind},
+    handle_registry::Registration,
     jwks::JwksCache,
+    log_throttle::{Throttle, throttled},
     refresh::{Delivery, Failure, Refreshed, Refresher, check_token},
-    registration::Registration,
     secret::Secret,
     session::{AuthMaterial, RefreshToken, Session},
     stats::Counters,
     task_tracker::TaskTracker,
-    throttle::{Throttle, throttled},
     upstream::Upstream,
     verify::{Unverifiable, Verifier},
 };
@@ -89,7 +89,7 @@ impl Authorizer {
             return Decision::Forward(Grant::default());
         }
         if head.is_handshake() && !head.is_allowed(&self.site()) {
-            return self.reject(AuthErrorKind::CrossSite);
+            return self.reject_form(AuthErrorKind::CrossSite);
         }
         let path = head.uri.path();
         let is_refresh = path == settings.refresh_route;
@@ -97,10 +97,10 @@ impl Authorizer {
             return self.authorize_session(head);
         }
         if head.method != Method::POST {
-            return self.reject(AuthErrorKind::MethodNotAllowed);
+            return self.reject_form(AuthErrorKind::MethodNotAllowed);
         }
         if !head.is_allowed(&self.site()) {
-            return self.reject(AuthErrorKind::CrossSite);
+            return self.reject_form(AuthErrorKind::CrossSite);
         }
         let mut credentials = self.cookies.read(head.headers);
         self.ignore_foreign(&mut credentials);
@@ -121,7 +121,7 @@ impl Authorizer {
                 Decision::Pending(Box::pin(async move {
                     match authorizer.resolve(jwt, refresh_token).await {
                         Ok((session, set_cookie)) => Ok(Grant { session: Some(session), error: None, set_cookie }),
-                        Err(failure) => authorizer.refuse(failure, &scope),
+                        Err(failure) => authorizer.allow_or_reject(failure, &scope),
                     }
                 }))
             }
@@ -129,8 +129,8 @@ impl Authorizer {
                 Decision::Forward(Grant::default())
             }
             Err(failure) => {
-                let refused = self.refuse(failure, &self.clear_scope(&credentials, head));
-                refused.map_or_else(Decision::Reject, Decision::Forward)
+                let outcome = self.allow_or_reject(failure, &self.clear_scope(&credentials, head));
+                outcome.map_or_else(Decision::Reject, Decision::Forward)
             }
         }
     }
@@ -169,12 +169,13 @@ impl Authorizer {
         self.cookies.ignore_foreign(credentials, |jwt| self.verifier.is_foreign(jwt));
     }
 
-    /// Looks up the session of credentials without a call to Crossmint. Nearly all requests need no more than this.
+    /// Looks up the session of credentials without waiting for Crossmint. Nearly all requests need no more than this.
     fn look_up(&self, credentials: &mut CookieCredentials<'_>) -> Result<Lookup, Failure> {
         let without_jwt = |token: &str| Ok(Lookup::Pending { jwt: None, refresh_token: token.into() });
         if let (Slot::One(jwt), Slot::One(token)) = (credentials.jwt, credentials.refresh_token)
             && let Some(session) = self.verifier.recall(jwt)
         {
+            // Only verified JWTs are cached: this one is for our project, and so are the cookies beside it.
             if !self.verifier.is_live(&session) {
                 // Known to have expired: reading its claims again would change nothing.
                 return without_jwt(check_token(token)?);
@@ -211,6 +212,7 @@ impl Authorizer {
                     let material = AuthMaterial::from_parts(jwt, RefreshToken::from_parts(refresh_token, None), None);
                     return Ok((self.verifier.remember(verified, material), SetCookie::Nothing));
                 }
+                // Refreshed below, as if it had expired.
                 Err(error) if error.kind() == AuthErrorKind::InvalidToken => {}
                 Err(error) => return Err(error.into()),
             }
@@ -236,7 +238,8 @@ impl Authorizer {
         }))
     }
 
-    fn refuse(&self, failure: Failure, scope: &ClearScope) -> Result<Grant, Rejection> {
+    /// Forwards a request without a session if the policy allows that.
+    fn allow_or_reject(&self, failure: Failure, scope: &ClearScope) -> Result<Grant, Rejection> {
         let Rejection { error, set_cookie } = self.rejection(failure, scope);
         match self.settings().unauthenticated {
             Unauthenticated::Allow => {
@@ -247,7 +250,7 @@ impl Authorizer {
     }
 
     /// Rejects a request because of its form. Its cookies are not deleted.
-    fn reject(&self, kind: AuthErrorKind) -> Decision {
+    fn reject_form(&self, kind: AuthErrorKind) -> Decision {
         Decision::Reject(self.rejection(kind.into(), &ClearScope::default()))
     }
 
@@ -278,10 +281,15 @@ impl Authorizer {
     }
 }
 
-/// The result of a look-up without a call to Crossmint. A pending JWT is one that cannot be verified yet.
+/// The result of a look-up without a call to Crossmint.
 enum Lookup {
     Session(Session),
-    Pending { jwt: Option<Secret>, refresh_token: Secret },
+    /// The JWT is missing, expired or invalid (`None`), so that the session has to be refreshed; or the key that verifies it
+    /// is not loaded (`Some`).
+    Pending {
+        jwt: Option<Secret>,
+        refresh_token: Secret,
+    },
 }
 
 /// Permission to call the inner service, with the additions to the request's extensions and to the response's cookies.
@@ -321,7 +329,7 @@ pub(crate) struct NoSession;
 pub(crate) enum SetCookie {
     #[default]
     Nothing,
-    /// Held until the response is sent: the grace period of the rotated token starts then.
+    /// Held until the inner service has responded: the grace period of the rotated token starts then.
     Delivery(Delivery),
     Fields(Vec<HeaderValue>),
 }

@@ -1,8 +1,8 @@
-//! What a request's head tells of the page that caused it.
+//! Decides from a request's head whether a page of another site can have caused it.
 //!
 //! `Sec-Fetch-Site` decides where it is present: browsers write it, scripts cannot. Else `Origin` is compared with the
 //! host. A request with neither comes from no browser page, or from a browser that sends no Fetch Metadata: an old one,
-//! or any over plain HTTP, whose requests other than `POST`s and `fetch`es then tell nothing.
+//! or any over plain HTTP. Of the requests that those send, only `POST`s and `fetch`es carry `Origin`.
 
 use std::net::IpAddr;
 
@@ -70,6 +70,7 @@ impl RequestHead<'_> {
     /// A trusted one is another site, too: browsers withhold SameSite cookies from its requests.
     pub(crate) fn is_from_elsewhere(&self, site: &Site<'_>) -> bool {
         match (single(self.headers, &SEC_FETCH_SITE), single(self.headers, &ORIGIN)) {
+            // Which of two values counts is ambiguous, and no browser sends two.
             (Err(Repeated), _) | (_, Err(Repeated)) => true,
             (Ok(Some(relation)), _) => relation != "same-origin" && relation != "none",
             (Ok(None), Ok(Some(origin))) => self.is_own(origin, site) != Some(true),
@@ -80,7 +81,7 @@ impl RequestHead<'_> {
     /// Compares an `Origin` with the host that the request was sent to. `None` if there is nothing to compare.
     ///
     /// The scheme of the request is not known behind a proxy that terminates TLS, so a default port may be written or
-    /// not. But a site whose cookies are `Secure` has no pages over plain HTTP: there, whoever controls the network does.
+    /// not. But a site whose cookies are `Secure` has no pages over plain HTTP: there, an attacker on the network can serve pages.
     fn is_own(&self, origin: &HeaderValue, site: &Site<'_>) -> Option<bool> {
         let (scheme, authority) = origin.to_str().ok()?.split_once("://")?;
         let host = match single(self.headers, &HOST).ok()? {
@@ -92,6 +93,7 @@ impl RequestHead<'_> {
             "http" if !site.is_https || is_loopback(authority) => ":80",
             _ => return None,
         };
+        // Hosts are compared without regard to case (RFC 9110 section 4.2.3).
         let bare = |authority: &str| authority.strip_suffix(default_port).unwrap_or(authority).to_ascii_lowercase();
         Some(bare(authority) == bare(host))
     }

@@ -12,7 +12,7 @@ use crate::{
     layer,
     session::{AuthMaterial, RefreshToken},
     upstream::{self, RefreshAnswer},
-    verify::jwt::{Expectations, Unverified},
+    verify::claims::{Expectations, Unverified},
 };
 
 /// Reads the JWT and the refresh token from a request's cookies. Two values of one name are an error.

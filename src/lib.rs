@@ -92,30 +92,28 @@ mod authorize;
 mod clock;
 mod config;
 mod cookies;
-#[cfg(test)]
-mod corpus;
 mod csrf;
-#[cfg(test)]
-mod deep;
 pub mod docs;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handle_registry;
 mod json;
 mod jwks;
 mod layer;
+mod log_throttle;
 mod refresh;
-mod registration;
 mod secret;
 mod session;
 mod stats;
 mod sync;
 mod task_tracker;
+#[cfg(test)]
+mod test_support;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
-mod throttle;
 mod upstream;
 mod verify;
 

@@ -1,7 +1,7 @@
 //! The calls to Crossmint: one place where answers become errors.
 //!
-//! An answer is read up to a limit and within a time limit, whatever Crossmint (or who poses as it) sends. 400 and 401
-//! with a JSON body are the API's verdict on a token; every other failure says nothing about it.
+//! An answer is read up to a size limit and within a time limit, since a proxy or an impostor may have sent it. 400 and
+//! 401 with a JSON body are the API's verdict on a token; every other failure says nothing about it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -100,7 +100,7 @@ impl Upstream {
         }
     }
 
-    /// Ends a session. Crossmint that knows no such session has none to end: that is no failure, whatever the body.
+    /// Revokes a session. It is no failure if Crossmint does not know the session, whatever the body.
     pub(crate) async fn logout(&self, token: &Secret) -> Result<(), AuthError> {
         let answer = send(self.post("logout", token), self.config.checked().settings.logout_timeout).await?;
         match answer.status() {
@@ -110,7 +110,7 @@ impl Upstream {
         }
     }
 
-    /// Looks a user up.
+    /// Fetches a user by ID.
     pub(crate) async fn user(&self, id: &str) -> Result<User, AuthError> {
         let Checked { client, settings, .. } = self.config.checked();
         let mut url = Url::parse(&settings.base_url).map_err(|error| AuthError::new(UNUSABLE, error))?;
@@ -143,7 +143,7 @@ impl Upstream {
     }
 }
 
-/// Members that may be odd are not parsed beyond their grammar: they must not cost the refresh token beside them.
+/// Optional members are parsed leniently: an unexpected value must not cost the refresh token beside it.
 #[derive(Deserialize)]
 struct RefreshBody<'a> {
     #[serde(borrow, default)]
@@ -225,7 +225,7 @@ const UNUSABLE: AuthErrorKind = AuthErrorKind::UnusableAnswer;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deep;
+    use crate::test_support::deep;
 
     #[test]
     fn an_answer_is_made_of_objects() {

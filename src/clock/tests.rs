@@ -1,4 +1,6 @@
-//! The fault matrix, continued: the wall clock jumps while Crossmint fails. Crossmint's own clock is right.
+//! The wall clock jumps while Crossmint fails. Crossmint's own clock is right.
+//!
+//! These rows of the fault matrix (tests/behaviour/matrix) are here because only unit tests can shift the clock.
 
 use std::{
     cell::Cell,

@@ -6,8 +6,8 @@
 //!    other, they are deleted for every domain and path that they can have: one that is left over would be taken for the
 //!    user's own from then on.
 //! 4. Proxies and nested routers hide hosts and paths, and browsers partition cookies. So where cookies are `Secure`, the
-//!    user's refresh token is not deleted but overwritten: while a planted one is left, it goes on contradicting it. Where
-//!    they are not, nothing is deleted unless everything can be.
+//!    user's refresh token is not deleted but overwritten: while a planted one remains, the two differ and requests are
+//!    rejected. Where they are not, nothing is deleted unless everything can be.
 
 use cookie::{Cookie, time::OffsetDateTime};
 use http::{HeaderMap, HeaderValue, Uri, header::HOST, uri::Authority};
@@ -135,7 +135,7 @@ impl Reach {
 
 /// Returns the host that a request was sent to, and its parent domains of two labels at least.
 ///
-/// The field is the client's own: of what is no domain name, or none at all, nothing is made.
+/// The client chooses the field: an invalid or missing host has no domains.
 fn parent_domains(uri: &Uri, headers: &HeaderMap) -> Vec<String> {
     let mut fields = headers.get_all(HOST).iter();
     let host = match (fields.next(), fields.next()) {

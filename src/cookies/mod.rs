@@ -1,4 +1,4 @@
-//! The two cookies: no other module reads or writes one, or tells caches what to do with a response.
+//! The two cookies. No other module reads or writes a cookie or a caching header.
 
 mod clear;
 mod read;

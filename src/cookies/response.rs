@@ -16,7 +16,7 @@ pub(crate) fn add_to_response(headers: &mut HeaderMap, set_cookie: &[HeaderValue
     forbid_caching(headers);
 }
 
-/// Keeps caches from storing a response with somebody's cookies, whatever the application has said.
+/// Keeps caches from storing a response with a user's cookies, in spite of the application's caching headers.
 fn forbid_caching(headers: &mut HeaderMap) {
     // Fields for one kind of cache take precedence over `Cache-Control` there (RFC 9213 section 2.2).
     let is_targeted = |name: &&HeaderName| {

@@ -65,6 +65,7 @@ impl Cookies {
                 cookie.set_domain(domain);
             }
         }
+        // The refresh token only: the browser SDK reads the JWT.
         pair[1].set_http_only(self.options.http_only);
         pair
     }
@@ -82,7 +83,7 @@ pub(crate) fn is_cookie_value(value: &[u8]) -> bool {
     value.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x2B | 0x2D..=0x3A | 0x3C..=0x5B | 0x5D..=0x7E))
 }
 
-/// Parses Crossmint's date. An odd or past one is left out: a session cookie loses less than a lost token.
+/// Parses Crossmint's date. An invalid or past date is ignored: a session cookie is better than a lost refresh token.
 fn parse_date(text: &str) -> Option<OffsetDateTime> {
     let date = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     (date > OffsetDateTime::from(clock::now())).then_some(date)

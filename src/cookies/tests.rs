@@ -6,10 +6,10 @@ use serde_json::json;
 use super::*;
 use crate::{
     config::{CookieNames, CookieOptions},
-    corpus::{cases, text},
     session::{AuthMaterial, RefreshToken},
+    test_support::corpus::{cases, text},
     upstream::RefreshAnswer,
-    verify::jwt::MAX_TOKEN,
+    verify::claims::MAX_TOKEN,
 };
 
 fn cookies(names: &CookieNames, options: CookieOptions) -> Cookies {

@@ -39,8 +39,8 @@
 //! | `verify/` | `Verifier`: the grammar and the claims of JWTs, and `TokenCache`, the cache of verified tokens. |
 //! | `refresh/` | `Refresher`: the single flight, the limit on upstream calls with its circuit breaker, and the grace period of rotated tokens. |
 //! | `upstream.rs` | The HTTP calls to Crossmint. |
-//! | `stats.rs`, `task_tracker.rs`, `registration.rs` | Counters, tasks that outlive a client, and the warning about a second handle. |
-//! | `secret.rs`, `clock.rs`, `json.rs`, `throttle.rs` | Text that is never printed, the wall clock, strict JSON, and rate-limited log events. |
+//! | `stats.rs`, `task_tracker.rs`, `handle_registry.rs` | Counters, tasks that outlive a client, and the warning about a second handle. |
+//! | `secret.rs`, `clock.rs`, `json.rs`, `log_throttle.rs` | Text that is never printed, the wall clock, strict JSON, and rate-limited log events. |
 //! | `testing/` | The mock, behind the feature `testing`. |
 //!
 //! Imports point one way: `jwks` and `cookies` know no other owner, `verify` knows `jwks`, `refresh` knows `verify`,

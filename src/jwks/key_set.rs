@@ -17,7 +17,7 @@ pub(crate) struct KeySet {
 }
 
 impl KeySet {
-    /// Parses a JWK Set (RFC 7517 section 5), key by key: one odd key must not lose the others.
+    /// Parses a JWK Set (RFC 7517 section 5), key by key: an unusable key must not invalidate the others.
     ///
     /// # Errors
     ///
@@ -38,7 +38,7 @@ impl KeySet {
 
     /// Finds the one key that a token may have been signed with.
     ///
-    /// A token without `kid` is accepted only where there is nothing to choose.
+    /// A token without `kid` is accepted only if the set has a single key.
     pub(crate) fn find(&self, key_id: Option<&str>) -> Option<&Key> {
         match (key_id, self.keys.as_slice()) {
             (None, [only]) => Some(only),

@@ -2,7 +2,7 @@
 //!
 //! The terms are those of RFC 5861.
 //!
-//! 1. A set is fresh for [`SOFT_TTL`]; then one reload starts in the background, and the stale set goes on serving.
+//! 1. A set is fresh for [`SOFT_TTL`]; then one reload starts in the background, and the stale set remains in use.
 //! 2. A failed reload keeps the last good set, until it is [`HARD_TTL`] old.
 //! 3. A token that names an unknown key causes at most one reload per [`COOLDOWN`], counted from the last attempt.
 //! 4. A token that Crossmint has just issued may cause one at any time.
@@ -27,9 +27,9 @@ pub(crate) use self::key_set::KeySet;
 use crate::{
     clock,
     error::{AuthError, AuthErrorKind},
+    log_throttle::Throttle,
     stats::Counters,
     task_tracker::{TaskTracker, runtime},
-    throttle::Throttle,
 };
 
 /// The current key set, which reloads itself.
@@ -44,8 +44,8 @@ pub(crate) struct JwksCache {
     epoch: Instant,
     /// When the set becomes too old to be used, in milliseconds since `epoch`. Zero without a set.
     usable_until: AtomicU64,
-    /// When the set may be reloaded in the background, in milliseconds since `epoch`. Atomic, so that requests that are too
-    /// early do not lock.
+    /// When the set may be reloaded in the background, in milliseconds since `epoch`. Atomic, so that requests before that
+    /// time do not lock.
     reload_at: AtomicU64,
     reload: Mutex<Reload>,
 }
@@ -84,16 +84,16 @@ impl JwksCache {
         }
     }
 
-    /// Returns which set is in use, unless there is none or it is too old. Does not lock.
+    /// Returns which set is in use, unless there is none or it is too old. Does not wait.
     ///
-    /// A stale set is reloaded in the background when that is due.
+    /// Starts the reload of a stale set in the background when that is due ("stale-while-revalidate", RFC 5861 section 3),
+    /// and takes no lock otherwise.
     pub(crate) fn generation(self: &Arc<Self>) -> Option<u64> {
         let now = self.millis(Duration::ZERO);
         if now >= self.usable_until.load(Ordering::Acquire) {
             return None;
         }
         if now >= self.reload_at.load(Ordering::Acquire) {
-            // Without a runtime there is no reload, and the set serves for as long as it is usable.
             self.reload_in_background();
         }
         Some(self.generation.load(Ordering::Acquire))
@@ -144,9 +144,10 @@ impl JwksCache {
         }
     }
 
-    /// Out of line, to keep [`generation`](Self::generation) small.
+    // Out of line: inlined, it makes `generation` slower, which every request calls.
     #[cold]
     fn reload_in_background(self: &Arc<Self>) {
+        // Without a runtime there is no reload, and the set is used until it is too old.
         let _ = self.start_reload(ReloadReason::Stale);
     }
 

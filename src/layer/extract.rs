@@ -11,8 +11,8 @@ use super::rejection::rejected;
 use crate::{
     authorize::{NoSession, Rejection},
     error::{AuthError, AuthErrorKind},
+    log_throttle::{Throttle, throttled},
     session::Session,
-    throttle::{Throttle, throttled},
 };
 
 /// Extracts the session of the request.

@@ -9,8 +9,8 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes};
-use futures_util::ready;
-use http::{HeaderMap, Response, StatusCode};
+use futures_util::{future::BoxFuture, ready};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{LengthLimitError, Limited};
 use pin_project_lite::pin_project;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{Sleep, sleep};
 
-use super::rejection::{json, rejected};
+use super::rejection::{json, rejected, respond};
 use crate::{
     authorize::RefreshRequest,
     error::AuthErrorKind,
@@ -27,6 +27,11 @@ use crate::{
     session::User,
     task_tracker::runtime,
 };
+
+/// Answers the logout route, once Crossmint has answered or the time limit has passed.
+pub(super) async fn logout(cleared: BoxFuture<'static, Vec<HeaderValue>>) -> Response<Bytes> {
+    respond(StatusCode::OK, Bytes::new(), &cleared.await)
+}
 
 /// Answers the refresh route.
 pub(super) async fn refresh(
@@ -155,8 +160,8 @@ mod tests {
 
     use super::{super::body::ResponseBody, *};
     use crate::{
-        deep,
         session::{AuthMaterial, RefreshToken, Session, Verified},
+        test_support::deep,
     };
 
     fn parse(content_type: Option<&'static str>, body: &[u8]) -> Result<Option<String>, AuthErrorKind> {

@@ -5,8 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body::Body;
 use tower::ServiceExt as _;
 use tower_service::Service;
@@ -14,8 +13,8 @@ use tower_service::Service;
 use super::{
     body::ResponseBody,
     future::{ResponseFuture, State},
-    rejection::{rejected, respond},
-    routes::ReadBody,
+    rejection::rejected,
+    routes::{self, ReadBody},
 };
 use crate::{auth::CrossmintAuth, authorize::Decision, csrf::RequestHead};
 
@@ -67,9 +66,8 @@ where
         };
         let decision = self.auth.authorize(&head);
         if !matches!(decision, Decision::Forward(_)) {
-            // Gives up the readiness of the inner service, and with it any permit that it holds. The usual swap would move
-            // the ready service into the future. But it is called after Crossmint has answered, if at all: it is polled
-            // ready again before that.
+            // Drops the ready inner service, and with it any permit that it holds (of a concurrency limit, for instance):
+            // nothing must hold one while Crossmint answers. If the request is granted, a clone is polled ready then.
             self.inner = self.inner.clone();
         }
         let state = match decision {
@@ -85,9 +83,7 @@ where
                 let route = Some(Box::new((refresh, parts.headers)));
                 State::Reading { body: Box::pin(ReadBody::new(body)), route }
             }
-            Decision::Logout(logout) => {
-                State::Responding { response: Box::pin(async { respond(StatusCode::OK, Bytes::new(), &logout.await) }) }
-            }
+            Decision::Logout(logout) => State::Responding { response: Box::pin(routes::logout(logout)) },
             Decision::Reject(rejection) => {
                 State::Rejected { response: Some(Box::new(rejected(rejection, request.headers()))) }
             }

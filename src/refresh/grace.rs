@@ -21,7 +21,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{digest::Digest, outcome::Refreshed};
+use super::{digest::Digest, refreshed::Refreshed};
 use crate::{error::AuthErrorKind, secret::Secret, sync::AtomicBool};
 
 /// Identifies a family.
@@ -46,7 +46,8 @@ pub(crate) struct Grace {
 #[derive(Clone, Copy, PartialEq)]
 struct Member {
     family: FamilyId,
-    /// Counts the family's tokens. The current one's is one past the last rotated one's, unless it has replaced itself.
+    /// The position among all tokens that the family has had. The current token is behind the last rotated one, unless
+    /// Crossmint has returned the same token again.
     number: usize,
 }
 

@@ -1,7 +1,7 @@
 //! Back-pressure: how many calls to Crossmint are under way at once, and when none is made at all.
 //!
 //! 1. The number of permits is fixed. Eight times as many refreshes may queue for them; any more fail at once.
-//! 2. If all permits are taken and none is returned for [some time](RefreshLimit::new), Crossmint hangs, and the circuit
+//! 2. If all permits are taken and none is returned for a tenth of the refresh's time limit, Crossmint hangs, and the circuit
 //!    breaker opens: all queued refreshes fail, and later ones fail at once.
 //! 3. While it is open, one refresh is let through per half of that time, until Crossmint has answered one. The breaker
 //!    closes by itself after ten times as long.
@@ -84,7 +84,7 @@ impl RefreshLimit {
                     breaker.last_progress = now;
                     return Some(Permit { limit: self, _permit: permit });
                 }
-                breaker.trip(now)?
+                breaker.deadline(now)?
             };
             is_queued = true;
             if let Ok(Ok(permit)) = timeout_at(deadline, turn.as_mut()).await {
@@ -117,8 +117,8 @@ impl CircuitBreaker {
         self.is_open && now < self.last_progress + self.stall / 2
     }
 
-    /// Opens the breaker if there was no progress. Returns until when to wait for some, unless it is open.
-    fn trip(&mut self, now: Instant) -> Option<Instant> {
+    /// Returns until when to wait for progress. `None` where there was none for too long, or the breaker is open.
+    fn deadline(&mut self, now: Instant) -> Option<Instant> {
         let deadline = self.last_progress + self.stall;
         self.is_open |= now >= deadline;
         (!self.is_open).then_some(deadline)

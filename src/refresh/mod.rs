@@ -8,7 +8,7 @@ mod digest;
 mod grace;
 mod limit;
 mod negative_cache;
-mod outcome;
+mod refreshed;
 mod refusal_run;
 mod single_flight;
 
@@ -23,18 +23,18 @@ use self::{
     single_flight::{Joined, Leader, Outcome, Revocation, SingleFlight},
 };
 pub(crate) use self::{
-    outcome::{Failure, Refreshed, Rescued},
+    refreshed::{Failure, Refreshed, Rescued},
     single_flight::Delivery,
 };
 use crate::{
     config::Settings,
     cookies::{Cookies, MAX_COOKIE, is_cookie_value},
     error::{AuthError, AuthErrorKind},
+    log_throttle::{Throttle, throttled},
     secret::Secret,
     session::{AuthMaterial, RefreshToken, Session, User},
     stats::Counters,
     task_tracker::{TaskTracker, runtime},
-    throttle::{Throttle, throttled},
     upstream::{RefreshAnswer, Upstream},
     verify::Verifier,
 };
@@ -107,6 +107,7 @@ impl Refresher {
                 }
             }
         };
+        // Its hold on the family must not outlive this decision: the leader has one of its own.
         drop(expired);
         waiter.outcome().await
     }
@@ -119,6 +120,7 @@ impl Refresher {
                 Err(_) => {
                     // A late answer contains the only copy of the successor.
                     leader.dismiss_waiters(timed_out());
+                    // Ends soon: the call itself has a time limit that is a quarter longer.
                     exchange.await
                 }
             }

@@ -25,7 +25,7 @@ use super::{
     digest::{Digest, digest_of},
     grace::{FamilyId, Grace},
     negative_cache::{MIN_REFUSAL, NegativeCache},
-    outcome::{Failure, Refreshed},
+    refreshed::{Failure, Refreshed},
 };
 use crate::{
     error::{AuthError, AuthErrorKind},
@@ -195,7 +195,8 @@ pub(crate) struct Leader {
     /// The token to send to Crossmint.
     pub(crate) token: Secret,
     sender: Option<watch::Sender<Option<Outcome>>>,
-    /// All requests that wait for this refresh still have a rotated token.
+    /// Keeps the rotated tokens of the family resolvable until the refresh has ended: the requests that wait carry them.
+    /// `None` for a token that belongs to no family yet.
     _hold: Option<GraceHold>,
 }
 
@@ -268,8 +269,8 @@ impl Drop for Leader {
 
 /// A refreshed session on its way to a browser.
 ///
-/// The grace period of the tokens that it replaces starts when the last clone is dropped: the response has been sent then,
-/// or its client is gone.
+/// The grace period of the tokens that it replaces starts when the last clone is dropped: the inner service has returned
+/// the response that delivers it, or the request was cancelled.
 #[derive(Clone)]
 pub(crate) struct Delivery {
     pub(crate) refreshed: Arc<Refreshed>,

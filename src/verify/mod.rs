@@ -1,12 +1,12 @@
 //! Is a JWT good? Its grammar and claims, its signature, and a cache of those that were.
 
-pub(crate) mod jwt;
+pub(crate) mod claims;
 mod token_cache;
 
 use std::{sync::Arc, time::UNIX_EPOCH};
 
 use self::{
-    jwt::{Expectations, Unverified, is_for_another_audience},
+    claims::{Expectations, Unverified, is_for_another_audience},
     token_cache::TokenCache,
 };
 use crate::{
@@ -75,8 +75,9 @@ impl Verifier {
         }
         let reloaded = self.jwks.reload(ReloadReason::UnknownKey).await?;
         outcome = self.check(jwt);
-        // A new key, while tokens of unknown keys use up the reloads: a refresh would spend a good refresh token on it.
-        // Where the alternative is to end the session, that is the lesser evil.
+        // The token's key may be newer than the key set, while the cool-down forbids a reload. Treating the token as
+        // invalid would cost a refresh; answering 503 costs a retry. Under `EndSession`, there is no 503, and the refresh
+        // is better than the end of the session.
         if let (Err(Unverifiable::UnknownKey { issued_at }), ReloadDecision::NotBefore(delay)) = (&outcome, reloaded)
             && self.jwks.is_older_than(*issued_at)
             && self.on_outage == OutagePolicy::KeepSession
@@ -129,7 +130,7 @@ impl Verifier {
         self.cache.remove(jwt.as_bytes());
     }
 
-    /// Returns whether a JWT is for another project than ours, whoever has signed it.
+    /// Returns whether a JWT is for another project. Its signature is not checked.
     pub(crate) fn is_foreign(&self, jwt: &[u8]) -> bool {
         self.expectations.audience.as_deref().is_some_and(|audience| is_for_another_audience(jwt, audience))
     }

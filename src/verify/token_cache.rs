@@ -1,4 +1,4 @@
-//! The cache of verified JWTs: what makes a request cheap.
+//! The cache of verified JWTs, which spares most requests a signature check.
 //!
 //! Only verified tokens are cached, so that junk evicts nothing. A hit requires the whole token to be equal; the caller
 //! checks expiry and key set.
@@ -93,7 +93,7 @@ impl TokenCache {
 }
 
 impl Entries {
-    /// Takes a session out of the table, and tells whether it was there.
+    /// Takes a session out of the table, and returns whether it was there.
     fn take(&mut self, tail: Tail) -> bool {
         let taken = self.sessions.remove(&tail);
         self.bytes -= taken.as_ref().map_or(0, cost);
@@ -107,7 +107,8 @@ fn cost(session: &Session) -> usize {
 
 /// The end of a token's signature: as good as a hash of the token, without reading it all.
 ///
-/// Nobody can make a verified token end like another; and an unverified one that does still has to equal it.
+/// A signature cannot be chosen, so verified tokens do not collide. An unverified token with the same end still has to equal
+/// the cached one.
 type Tail = u128;
 
 fn tail(token: &[u8]) -> Option<Tail> {

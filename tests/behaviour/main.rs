@@ -8,7 +8,7 @@ mod auth;
 mod authorize;
 mod config;
 mod cookies;
-#[path = "../../src/corpus.rs"]
+#[path = "../../src/test_support/corpus.rs"]
 mod corpus;
 mod csrf;
 mod jwks;

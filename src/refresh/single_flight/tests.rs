@@ -6,7 +6,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::{
-    refresh::{negative_cache::MIN_PAUSE, outcome::Rescued},
+    refresh::{negative_cache::MIN_PAUSE, refreshed::Rescued},
     session::{AuthMaterial, RefreshToken, Session, Verified},
 };
 

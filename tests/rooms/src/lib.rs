@@ -14,7 +14,7 @@ pub const ROOMS: Rooms<'_> = &[
     ("clock", &[]),
     ("sync", &[]),
     ("json", &[]),
-    ("throttle", &[]),
+    ("log_throttle", &[]),
     ("error", &[]),
     ("session", &[LEAVES]),
     ("config", &[LEAVES, "session"]),
@@ -27,8 +27,8 @@ pub const ROOMS: Rooms<'_> = &[
     ("jwks", &[SHARED]),
     ("verify", &[SHARED, "jwks"]),
     ("refresh", &[SHARED, "cookies upstream verify"]),
-    ("registration", &[SHARED]),
-    ("authorize", &[SHARED, OWNERS, "registration"]),
+    ("handle_registry", &[SHARED]),
+    ("authorize", &[SHARED, OWNERS, "handle_registry"]),
     ("auth", &[SHARED, OWNERS, "authorize"]),
     ("layer", &[SHARED, OWNERS, "authorize auth"]),
     ("fuzzing", &[SHARED, OWNERS, "layer"]),
@@ -36,8 +36,8 @@ pub const ROOMS: Rooms<'_> = &[
     // Re-exports only: no room may import from the crate root.
     ("lib", &["*"]),
 ];
-const LEAVES: &str = "secret clock sync json throttle error";
-const SHARED: &str = "secret clock sync json throttle error session config stats task_tracker";
+const LEAVES: &str = "secret clock sync json log_throttle error";
+const SHARED: &str = "secret clock sync json log_throttle error session config stats task_tracker";
 const OWNERS: &str = "csrf cookies upstream jwks verify refresh";
 
 /// The rooms that are not part of the engine.

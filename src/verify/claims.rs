@@ -1,4 +1,5 @@
-//! A JWT's grammar (RFC 7515) and claims (RFC 7519), read strictly: what is odd is refused before any key is touched.
+//! A JWT's grammar (RFC 7515) and claims (RFC 7519), parsed strictly: malformed tokens are rejected before
+//! any signature is checked.
 //!
 //! 1. Three parts of base64url without padding or stray bits, at most [`MAX_TOKEN`] bytes.
 //! 2. Header and claims are JSON objects in UTF-8; a member that matters must not come twice or have another type.
@@ -58,6 +59,7 @@ pub(crate) struct Signed<'t> {
 
 impl<'t> Signed<'t> {
     pub(crate) fn read(token: &'t [u8]) -> Result<Self, &'static str> {
+        // Before any parsing: anonymous clients choose the length.
         require(token.len() <= MAX_TOKEN, "the token is too long")?;
         let mut dots = memchr::memchr_iter(b'.', token);
         let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
@@ -125,8 +127,10 @@ impl Claims<'_> {
     fn check(&self, expected: &Expectations, now: u64) -> Result<(), &'static str> {
         let is_date = |date: f64| date.abs() <= MAX_DATE;
         let (now, leeway) = (now as f64, expected.leeway.as_secs() as f64);
+        // RFC 7519 section 4.1.2 allows an empty `sub`, but it identifies no user.
         require(!self.sub.is_empty(), "`sub` is empty")?;
         require([Some(self.exp), self.nbf, self.iat].into_iter().flatten().all(is_date), "a date is not one")?;
+        // `exp` is exclusive and `nbf` inclusive (RFC 7519 sections 4.1.4 and 4.1.5).
         require(now < self.exp + leeway, "the token is expired")?;
         require(self.nbf.is_none_or(|not_before| now + leeway >= not_before), "the token is not valid yet")?;
         if let Some(audience) = &expected.audience {
@@ -144,7 +148,7 @@ fn require(holds: bool, why: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(why) }
 }
 
-/// Returns whether a token, whoever has signed it and when, says that it is for others than `audience`.
+/// Returns whether a token names other audiences than `audience`. Neither its signature nor its expiry is checked.
 pub(crate) fn is_for_another_audience(token: &[u8], audience: &str) -> bool {
     #[derive(Deserialize)]
     struct Audience<'a> {

@@ -2,9 +2,9 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    corpus::{cases, document, text},
-    deep,
     jwks::KeySet,
+    test_support::corpus::{cases, document, text},
+    test_support::deep,
 };
 
 const NOW: u64 = 1_800_000_000;

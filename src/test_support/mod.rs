@@ -1,0 +1,4 @@
+//! What several unit tests need.
+
+pub(crate) mod corpus;
+pub(crate) mod deep;
