@@ -71,8 +71,8 @@ fn request(cookie: HeaderValue) -> Request<Body> {
     request
 }
 
-/// Calls a service that answers at once with one cookie after the other, in an order that no prefetcher guesses. Each is
-/// copied, as a server copies it from its connection.
+/// Calls a service that answers at once with one cookie after the other, in an order that no prefetcher guesses. Each
+/// is copied, as a server copies it from its connection.
 fn calls<S, B>(mut service: S, cookies: &[HeaderValue], status: StatusCode) -> impl FnMut() + use<'_, S, B>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: std::fmt::Debug>,

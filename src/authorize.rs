@@ -204,7 +204,8 @@ impl Authorizer {
 
     /// Resolves a refresh token, with a JWT that may be valid, to a session and the cookies that it requires.
     async fn resolve(&self, jwt: Option<Secret>, refresh_token: Secret) -> Result<(Session, SetCookie), Failure> {
-        // Without keys nothing can be verified: the refresh token would be used up for a session that cannot be trusted.
+        // Without keys nothing can be verified: the refresh token would be used up for a session that cannot be
+        // trusted.
         self.verifier.ensure_keys().await?;
         if let Some(jwt) = jwt {
             match self.verifier.verify(jwt.as_bytes()).await {
@@ -284,8 +285,8 @@ impl Authorizer {
 /// The result of a look-up without a call to Crossmint.
 enum Lookup {
     Session(Session),
-    /// The JWT is missing, expired or invalid (`None`), so that the session has to be refreshed; or the key that verifies it
-    /// is not loaded (`Some`).
+    /// The JWT is missing, expired or invalid (`None`), so that the session has to be refreshed; or the key that
+    /// verifies it is not loaded (`Some`).
     Pending {
         jwt: Option<Secret>,
         refresh_token: Secret,

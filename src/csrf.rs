@@ -35,8 +35,8 @@ impl RequestHead<'_> {
     /// Returns whether the request is a CORS preflight (Fetch standard, section 4.8).
     ///
     /// A preflight passes without a session. So nothing that a handler could take for a call may look like one, and
-    /// handlers that ignore the method (tonic's, axum's `any`) take a body for a call. Browsers send a preflight without
-    /// a body, without credentials and without a content type.
+    /// handlers that ignore the method (tonic's, axum's `any`) take a body for a call. Browsers send a preflight
+    /// without a body, without credentials and without a content type.
     pub(crate) fn is_preflight(&self) -> bool {
         self.method == Method::OPTIONS
             && !self.has_body
@@ -81,7 +81,8 @@ impl RequestHead<'_> {
     /// Compares an `Origin` with the host that the request was sent to. `None` if there is nothing to compare.
     ///
     /// The scheme of the request is not known behind a proxy that terminates TLS, so a default port may be written or
-    /// not. But a site whose cookies are `Secure` has no pages over plain HTTP: there, an attacker on the network can serve pages.
+    /// not. But a site whose cookies are `Secure` has no pages over plain HTTP: there, an attacker on the network can
+    /// serve pages.
     fn is_own(&self, origin: &HeaderValue, site: &Site<'_>) -> Option<bool> {
         let (scheme, authority) = origin.to_str().ok()?.split_once("://")?;
         let host = match single(self.headers, &HOST).ok()? {

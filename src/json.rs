@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 /// Parses a JSON object.
 ///
-/// Serde alone would accept an array for a struct, and would skip invalid UTF-8 in members that it ignores. The parser's
-/// error is dropped, since it may quote the input.
+/// Serde alone would accept an array for a struct, and would skip invalid UTF-8 in members that it ignores. The
+/// parser's error is dropped, since it may quote the input.
 pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
     let text = std::str::from_utf8(json).ok()?;
     if trim(text).starts_with('{') { serde_json::from_str(text).ok() } else { None }

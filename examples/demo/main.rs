@@ -62,8 +62,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
 /// The demo's options.
 fn configure(builder: CrossmintAuthConfigBuilder) -> Result<CrossmintAuthConfig, ConfigError> {
     builder
-        // HttpOnly and `SameSite::Strict`, but not `Secure`: not every browser accepts `Secure` cookies over plain HTTP, even
-        // on loopback.
+        // HttpOnly and `SameSite::Strict`, but not `Secure`: not every browser accepts `Secure` cookies over plain
+        // HTTP, even on loopback.
         .cookies(CookieOptions::hardened().secure(false))
         .expose_refresh_secret(false)
         // `OutagePolicy::EndSession`, the default, would clear the cookies and answer 401 while Crossmint is down.

@@ -6,9 +6,9 @@
 //! cargo run --release --example soak --features axum,testing -- --only L3
 //! ```
 //!
-//! Everything stays on this machine. Each scenario has a process of its own, with the load, the layer and the mock in it.
-//! Marks of time are for an idle machine: with `--short`, they are shown, but do not make the run fail. Needs Linux: memory
-//! and file descriptors are read from `/proc`.
+//! Everything stays on this machine. Each scenario has a process of its own, with the load, the layer and the mock in
+//! it. Marks of time are for an idle machine: with `--short`, they are shown, but do not make the run fail. Needs
+//! Linux: memory and file descriptors are read from `/proc`.
 
 mod browser;
 mod floods;

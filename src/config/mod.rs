@@ -254,8 +254,8 @@ setters! {
     /// The default is 30 s, the maximum 300 s; zero switches the grace period off. Requests that left the browser
     /// before the new cookies arrived carry the rotated token. Sending it to Crossmint again would end the session.
     ///
-    /// The grace period starts when the inner service has returned the last response that gets the new cookies, or its client
-    /// has disconnected. It ends at the latest 300 s after the first such response. For methods of
+    /// The grace period starts when the inner service has returned the last response that gets the new cookies, or its
+    /// client has disconnected. It ends at the latest 300 s after the first such response. For methods of
     /// [`CrossmintAuth`](crate::CrossmintAuth), it starts when they return. A successor that no response has delivered
     /// is kept for an hour.
     ///

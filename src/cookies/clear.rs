@@ -2,12 +2,12 @@
 //!
 //! 1. A response deletes the configured pair, and the pair of the other names if the request has it.
 //! 2. Another site can cause requests without SameSite cookies. The response to one deletes only what the request has.
-//! 3. A sibling subdomain can plant cookies for each parent domain, with any path. Where cookies of one name contradict each
-//!    other, they are deleted for every domain and path that they can have: one that is left over would be taken for the
-//!    user's own from then on.
-//! 4. Proxies and nested routers hide hosts and paths, and browsers partition cookies. So where cookies are `Secure`, the
-//!    user's refresh token is not deleted but overwritten: while a planted one remains, the two differ and requests are
-//!    rejected. Where they are not, nothing is deleted unless everything can be.
+//! 3. A sibling subdomain can plant cookies for each parent domain, with any path. Where cookies of one name contradict
+//!    each other, they are deleted for every domain and path that they can have: one that is left over would be taken
+//!    for the user's own from then on.
+//! 4. Proxies and nested routers hide hosts and paths, and browsers partition cookies. So where cookies are `Secure`,
+//!    the user's refresh token is not deleted but overwritten: while a planted one remains, the two differ and requests
+//!    are rejected. Where they are not, nothing is deleted unless everything can be.
 
 use cookie::{Cookie, time::OffsetDateTime};
 use http::{HeaderMap, HeaderValue, Uri, header::HOST, uri::Authority};
@@ -41,7 +41,8 @@ impl Cookies {
         if is_complete || is_overwritten || scope.is_logout { fields } else { Vec::new() }
     }
 
-    /// Adds deletions for other domains and paths that a cookie of the request may have. Returns whether all of them fit.
+    /// Adds deletions for other domains and paths that a cookie of the request may have. Returns whether all of them
+    /// fit.
     fn widen(&self, cleared: &[(Cookie<'_>, Slot<()>)], reach: &Reach, fields: &mut Vec<HeaderValue>) -> bool {
         let configured = self.options.domain.as_deref().map(|domain| domain.trim_start_matches('.'));
         let is_other = |domain: &&str| configured.is_none_or(|configured| !configured.eq_ignore_ascii_case(domain));
@@ -85,8 +86,9 @@ pub(crate) struct ClearScope {
     reach: Option<Reach>,
     /// Leaves the configured pair alone unless the request has it.
     ///
-    /// Browsers withhold SameSite cookies from a request that another site causes, and accept `Set-Cookie` in its response
-    /// (RFC 6265bis section 5.7). Deleting more than it has would let any site end a session that it cannot use.
+    /// Browsers withhold SameSite cookies from a request that another site causes, and accept `Set-Cookie` in its
+    /// response (RFC 6265bis section 5.7). Deleting more than it has would let any site end a session that it cannot
+    /// use.
     pub(crate) is_partial: bool,
     /// Deletes the configured pair even if cookies are left over: the user wants to sign out.
     pub(crate) is_logout: bool,
@@ -127,7 +129,8 @@ impl Reach {
         }
         let prefixes = slashes().flat_map(|slash| [&path[..slash], &path[..=slash]]);
         let whole = (!path.ends_with('/')).then_some(path);
-        // An attribute's value ends at a semicolon, and browsers ignore one of more than 1 KiB (RFC 6265bis section 5.6).
+        // An attribute's value ends at a semicolon, and browsers ignore one of more than 1 KiB (RFC 6265bis section
+        // 5.6).
         let is_kept = |path: &&str| path.starts_with('/') && !path.contains(';') && path.len() <= MAX_ATTRIBUTE;
         Some(Self { domains, paths: prefixes.chain(whole).filter(is_kept).map(ToOwned::to_owned).collect() })
     }
@@ -151,7 +154,8 @@ fn parent_domains(uri: &Uri, headers: &HeaderMap) -> Vec<String> {
     domains.filter(|domain| domain.contains('.')).take(MAX_DOMAINS).map(ToOwned::to_owned).collect()
 }
 
-/// Proxies do not accept response heads of any size: where cookies contradict each other, this many bytes are added at most.
+/// Proxies do not accept response heads of any size: where cookies contradict each other, this many bytes are added at
+/// most.
 const MAX_WIDENED: usize = 3 << 10;
 const MAX_SEGMENTS: usize = 16;
 const MAX_ATTRIBUTE: usize = 1024;

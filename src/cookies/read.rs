@@ -38,8 +38,8 @@ impl Cookies {
 
     /// Ignores the unscoped pair where its JWT belongs to another project on the same domain.
     ///
-    /// All projects share the unscoped names. Using another project's refresh token would spend it, and deleting its cookies
-    /// would sign its user out. `is_foreign` decodes the JWT, so this is not for the path of known sessions.
+    /// All projects share the unscoped names. Using another project's refresh token would spend it, and deleting its
+    /// cookies would sign its user out. `is_foreign` decodes the JWT, so this is not for the path of known sessions.
     pub(crate) fn ignore_foreign(
         &self,
         credentials: &mut CookieCredentials<'_>,

@@ -24,9 +24,9 @@
 //!
 //! # Refresh tokens
 //!
-//! A rotated token resolves to its successor, no matter who sends it: for [`rotation_grace`] (30 s by default) after the last
-//! response with the successor, for 300 s at most, and for an hour if no response has delivered the successor. A grace
-//! period of zero makes each token usable once, and parallel requests then end sessions.
+//! A rotated token resolves to its successor, no matter who sends it: for [`rotation_grace`] (30 s by default) after
+//! the last response with the successor, for 300 s at most, and for an hour if no response has delivered the successor.
+//! A grace period of zero makes each token usable once, and parallel requests then end sessions.
 //!
 //! Anonymous clients can trigger upstream calls with made-up refresh tokens. At most [`max_concurrent_refreshes`] are
 //! in flight, a refused token is not sent again for 30 s, and requests with a valid JWT are not affected.

@@ -44,8 +44,8 @@ pub(crate) struct JwksCache {
     epoch: Instant,
     /// When the set becomes too old to be used, in milliseconds since `epoch`. Zero without a set.
     usable_until: AtomicU64,
-    /// When the set may be reloaded in the background, in milliseconds since `epoch`. Atomic, so that requests before that
-    /// time do not lock.
+    /// When the set may be reloaded in the background, in milliseconds since `epoch`. Atomic, so that requests before
+    /// that time do not lock.
     reload_at: AtomicU64,
     reload: Mutex<Reload>,
 }
@@ -86,8 +86,8 @@ impl JwksCache {
 
     /// Returns which set is in use, unless there is none or it is too old. Does not wait.
     ///
-    /// Starts the reload of a stale set in the background when that is due ("stale-while-revalidate", RFC 5861 section 3),
-    /// and takes no lock otherwise.
+    /// Starts the reload of a stale set in the background when that is due ("stale-while-revalidate", RFC 5861 section
+    /// 3), and takes no lock otherwise.
     pub(crate) fn generation(self: &Arc<Self>) -> Option<u64> {
         let now = self.millis(Duration::ZERO);
         if now >= self.usable_until.load(Ordering::Acquire) {

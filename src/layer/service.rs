@@ -66,8 +66,9 @@ where
         };
         let decision = self.auth.authorize(&head);
         if !matches!(decision, Decision::Forward(_)) {
-            // Drops the ready inner service, and with it any permit that it holds (of a concurrency limit, for instance):
-            // nothing must hold one while Crossmint answers. If the request is granted, a clone is polled ready then.
+            // Drops the ready inner service, and with it any permit that it holds (of a concurrency limit, for
+            // instance): nothing must hold one while Crossmint answers. If the request is granted, a clone is polled
+            // ready then.
             self.inner = self.inner.clone();
         }
         let state = match decision {

@@ -1,7 +1,7 @@
 //! The grace period of rotated refresh tokens.
 //!
-//! All tokens that one session has had are a *family*. Crossmint takes only its current token; the rotated ones resolve to
-//! that one until their grace period has passed, and are never sent again meanwhile.
+//! All tokens that one session has had are a *family*. Crossmint takes only its current token; the rotated ones resolve
+//! to that one until their grace period has passed, and are never sent again meanwhile.
 //!
 //! 1. The period of a rotated token starts when the last hold on its family is dropped: a response that still has to
 //!    deliver the successor holds the family, and so does the refresh of the successor.
@@ -9,8 +9,8 @@
 //! 3. A successor that no response has delivered is the only copy of a good token. Its family is kept for
 //!    [`MAX_UNDELIVERED`], and the periods start when one of its successors is delivered.
 //! 4. Finding a family takes one hash look-up, however long it is.
-//! 5. When memory runs short, the least recently rotated families lose their session first: their current token, which is
-//!    small, can be refreshed. Only then are whole families evicted, those with a delivered successor first.
+//! 5. When memory runs short, the least recently rotated families lose their session first: their current token, which
+//!    is small, can be refreshed. Only then are whole families evicted, those with a delivered successor first.
 //! 6. A logout ends the whole family, whichever of its tokens the request carries.
 
 use std::{
@@ -175,8 +175,8 @@ impl Grace {
         Ok(latest)
     }
 
-    /// Keeps the grace period of a family from starting, until [`release`](Self::release). Returns the flag that a logout
-    /// sets.
+    /// Keeps the grace period of a family from starting, until [`release`](Self::release). Returns the flag that a
+    /// logout sets.
     pub(crate) fn hold(&mut self, id: FamilyId, now: Instant) -> Option<Arc<AtomicBool>> {
         // A hold must not revive tokens whose period has passed.
         self.expire(id, now);
@@ -352,7 +352,8 @@ impl Family {
 /// For how long a family is held at most: a handler that never ends must not keep it forever.
 pub(crate) const MAX_GRACE: Duration = Duration::from_secs(300);
 
-/// For how long a successor is kept that could not be delivered: time for an operator to fix a clock or a configuration.
+/// For how long a successor is kept that could not be delivered: time for an operator to fix a clock or a
+/// configuration.
 pub(crate) const MAX_UNDELIVERED: Duration = Duration::from_secs(3600);
 
 /// How many rotated tokens a family has at most: one client must not take up the memory and the time of all others.

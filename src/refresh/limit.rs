@@ -1,8 +1,8 @@
 //! Back-pressure: how many calls to Crossmint are under way at once, and when none is made at all.
 //!
 //! 1. The number of permits is fixed. Eight times as many refreshes may queue for them; any more fail at once.
-//! 2. If all permits are taken and none is returned for a tenth of the refresh's time limit, Crossmint hangs, and the circuit
-//!    breaker opens: all queued refreshes fail, and later ones fail at once.
+//! 2. If all permits are taken and none is returned for a tenth of the refresh's time limit, Crossmint hangs, and the
+//!    circuit breaker opens: all queued refreshes fail, and later ones fail at once.
 //! 3. While it is open, one refresh is let through per half of that time, until Crossmint has answered one. The breaker
 //!    closes by itself after ten times as long.
 //! 4. After [`MAX_CONSECUTIVE_429S`], no refresh is started before the time that Crossmint has asked for.
@@ -36,7 +36,8 @@ struct State {
 }
 
 impl RefreshLimit {
-    /// Creates a limit. The circuit breaker opens after a tenth of the time that a refresh may take: one second by default.
+    /// Creates a limit. The circuit breaker opens after a tenth of the time that a refresh may take: one second by
+    /// default.
     pub(crate) fn new(permits: usize, timeout: Duration) -> Self {
         let breaker = CircuitBreaker {
             stall: (timeout / 10).clamp(MIN_STALL, MAX_STALL),

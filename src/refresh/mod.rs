@@ -1,8 +1,8 @@
 //! The course of a refresh.
 //!
-//! [`Refresher::refresh`] is the path of one request: it joins the refresh of its token, finds that the token was rotated a
-//! moment ago, or starts a refresh. [`Refresher::lead`] is the task of that refresh: it sends the token, verifies the
-//! answer, and remembers it. [`Refresher::revoke`] is the path of a logout.
+//! [`Refresher::refresh`] is the path of one request: it joins the refresh of its token, finds that the token was
+//! rotated a moment ago, or starts a refresh. [`Refresher::lead`] is the task of that refresh: it sends the token,
+//! verifies the answer, and remembers it. [`Refresher::revoke`] is the path of a logout.
 
 mod digest;
 mod grace;

@@ -3,8 +3,8 @@
 //! Crossmint's refresh tokens are spent by their first use, and a second use ends the session. So:
 //!
 //! 1. While a token is being refreshed, all requests that carry it wait for that one refresh.
-//! 2. Afterwards, the rotated token resolves to its latest successor for a grace period (see [`grace`](super::grace)), and
-//!    is not sent again.
+//! 2. Afterwards, the rotated token resolves to its latest successor for a grace period (see [`grace`](super::grace)),
+//!    and is not sent again.
 //! 3. A token that was refused, limited or answered with something unusable is not sent again for a while (see
 //!    [`negative_cache`](super::negative_cache)).
 //! 4. A successor whose JWT cannot be used or verified is not lost: it is the token that is sent next.
@@ -55,8 +55,8 @@ impl SingleFlight {
 
     /// Decides what a request with this refresh token does. Calls `enqueue` if the request is to lead a refresh.
     ///
-    /// A caller that finds the session of a delivery expired passes it as `expired`, and its successor is refreshed. Only
-    /// the caller can check that, since it may take the verification of a signature.
+    /// A caller that finds the session of a delivery expired passes it as `expired`, and its successor is refreshed.
+    /// Only the caller can check that, since it may take the verification of a signature.
     ///
     /// # Errors
     ///
@@ -130,7 +130,8 @@ impl SingleFlight {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Held for look-ups and the eviction of a few entries. One lock, so that a flight and its family change together.
+        // Held for look-ups and the eviction of a few entries. One lock, so that a flight and its family change
+        // together.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -195,8 +196,8 @@ pub(crate) struct Leader {
     /// The token to send to Crossmint.
     pub(crate) token: Secret,
     sender: Option<watch::Sender<Option<Outcome>>>,
-    /// Keeps the rotated tokens of the family resolvable until the refresh has ended: the requests that wait carry them.
-    /// `None` for a token that belongs to no family yet.
+    /// Keeps the rotated tokens of the family resolvable until the refresh has ended: the requests that wait carry
+    /// them. `None` for a token that belongs to no family yet.
     _hold: Option<GraceHold>,
 }
 
@@ -208,8 +209,8 @@ impl Leader {
         }
     }
 
-    /// Ends the refresh. Returns the token to revoke at Crossmint if there was a logout meanwhile, and how many families
-    /// were evicted before their grace period had passed, for want of memory.
+    /// Ends the refresh. Returns the token to revoke at Crossmint if there was a logout meanwhile, and how many
+    /// families were evicted before their grace period had passed, for want of memory.
     pub(crate) fn finish(mut self, outcome: Result<Refreshed, Failure>) -> (Option<Secret>, usize) {
         let successor = match &outcome {
             Ok(refreshed) => Some(refreshed.session.refresh_token().secret().into()),
@@ -269,8 +270,8 @@ impl Drop for Leader {
 
 /// A refreshed session on its way to a browser.
 ///
-/// The grace period of the tokens that it replaces starts when the last clone is dropped: the inner service has returned
-/// the response that delivers it, or the request was cancelled.
+/// The grace period of the tokens that it replaces starts when the last clone is dropped: the inner service has
+/// returned the response that delivers it, or the request was cancelled.
 #[derive(Clone)]
 pub(crate) struct Delivery {
     pub(crate) refreshed: Arc<Refreshed>,
@@ -279,8 +280,8 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// Returns what a response that is about to be sent delivers: the latest session of the family, since a slow response
-    /// must not replace newer cookies.
+    /// Returns what a response that is about to be sent delivers: the latest session of the family, since a slow
+    /// response must not replace newer cookies.
     ///
     /// # Errors
     ///
@@ -289,8 +290,8 @@ impl Delivery {
         let Some(hold) = &self.hold else { return Ok(Arc::clone(&self.refreshed)) };
         let now = Instant::now();
         let latest = hold.flights.state().grace.deliver(&hold.digest, now);
-        // The family may be evicted, and the logout with it; the flag outlives it. `Acquire` pairs with the `Release` of
-        // the logout, whatever the lock orders.
+        // The family may be evicted, and the logout with it; the flag outlives it. `Acquire` pairs with the `Release`
+        // of the logout, whatever the lock orders.
         if hold.is_revoked.load(Ordering::Acquire) {
             return Err(AuthErrorKind::Refused);
         }

@@ -40,6 +40,8 @@ impl Verifier {
     }
 
     /// Finds the session of a JWT that was verified before, if its key is still in use. The JWT may have expired.
+    ///
+    /// Starts the reload of a stale key set in the background when that is due.
     pub(crate) fn recall(&self, jwt: &[u8]) -> Option<Session> {
         let generation = self.jwks.generation()?;
         self.cache.get(jwt).filter(|session| session.generation() == generation)
@@ -76,8 +78,8 @@ impl Verifier {
         let reloaded = self.jwks.reload(ReloadReason::UnknownKey).await?;
         outcome = self.check(jwt);
         // The token's key may be newer than the key set, while the cool-down forbids a reload. Treating the token as
-        // invalid would cost a refresh; answering 503 costs a retry. Under `EndSession`, there is no 503, and the refresh
-        // is better than the end of the session.
+        // invalid would cost a refresh; answering 503 costs a retry. Under `EndSession`, there is no 503, and the
+        // refresh is better than the end of the session.
         if let (Err(Unverifiable::UnknownKey { issued_at }), ReloadDecision::NotBefore(delay)) = (&outcome, reloaded)
             && self.jwks.is_older_than(*issued_at)
             && self.on_outage == OutagePolicy::KeepSession
@@ -105,7 +107,8 @@ impl Verifier {
         outcome.map_err(Into::into)
     }
 
-    /// Returns whether a session that was refreshed a while ago is still good. A new key set is no reason to refresh it again.
+    /// Returns whether a session that was refreshed a while ago is still good. A new key set is no reason to refresh it
+    /// again.
     pub(crate) fn still_holds(&self, session: &Session) -> bool {
         if !self.is_live(session) {
             return false;
@@ -148,7 +151,7 @@ impl Verifier {
 
 /// Why a JWT could not be verified.
 pub(crate) enum Unverifiable {
-    /// The token is bad, whatever the keys.
+    /// The token is malformed, expired, for another project, or its signature does not verify.
     Invalid(&'static str),
     UnknownKey {
         issued_at: u64,

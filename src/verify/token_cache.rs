@@ -107,8 +107,8 @@ fn cost(session: &Session) -> usize {
 
 /// The end of a token's signature: as good as a hash of the token, without reading it all.
 ///
-/// A signature cannot be chosen, so verified tokens do not collide. An unverified token with the same end still has to equal
-/// the cached one.
+/// A signature cannot be chosen, so verified tokens do not collide. An unverified token with the same end still has to
+/// equal the cached one.
 type Tail = u128;
 
 fn tail(token: &[u8]) -> Option<Tail> {

@@ -107,8 +107,8 @@ impl App {
         session
     }
 
-    /// Tells whether the browser still has both cookies of the session, reaches a page that needs a session, and is signed
-    /// in at Crossmint.
+    /// Tells whether the browser still has both cookies of the session, reaches a page that needs a session, and is
+    /// signed in at Crossmint.
     pub(crate) async fn is_alive(&self, browser: &Browser, session: &MockSession) -> bool {
         browser.open(&self.url("/")).await;
         let cookies = browser.cookies().await;

@@ -576,8 +576,8 @@ impl World {
     fn is_superseded(&self, token: usize) -> bool {
         let user = self.user_of(token);
         let Some(successor) = self.tokens[token].successor else { return false };
-        // A session that is over at Crossmint may have been ended here by a logout with a token that is known for longer than
-        // it has to be.
+        // A session that is over at Crossmint may have been ended here by a logout with a token that is known for
+        // longer than it has to be.
         let is_over = user.logged_out || user.logout_is_lost || user.revoked;
         user.rotation == Rotation::Single && !is_over && !successor.is_over
     }

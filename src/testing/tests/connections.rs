@@ -28,7 +28,7 @@ async fn is_refused(base_url: &str) -> bool {
 #[tokio::test]
 async fn the_last_handle_stops_the_server() {
     let mock = MockCrossmint::start().await;
-    let server = Arc::downgrade(&mock.0.server);
+    let server = mock.server();
     let base_url = mock.base_url().to_owned();
     let clone = mock.clone();
     drop(mock);
@@ -42,7 +42,7 @@ async fn the_last_handle_stops_the_server() {
 async fn a_hung_connection_is_closed_with_the_server() {
     for fault in [Fault::Hang, Fault::HangAfterCommit] {
         let mock = MockCrossmint::start().await;
-        let server = Arc::downgrade(&mock.0.server);
+        let server = mock.server();
         mock.inject(Endpoint::Refresh, fault);
         let mut raw = arrived_refresh(&mock, mock.sign_in("alice").refresh_token()).await;
         drop(mock);
@@ -55,7 +55,7 @@ async fn a_hung_connection_is_closed_with_the_server() {
 #[tokio::test]
 async fn a_held_connection_is_closed_with_the_server() {
     let mock = MockCrossmint::start().await;
-    let server = Arc::downgrade(&mock.0.server);
+    let server = mock.server();
     let _hold = mock.hold(Endpoint::Refresh);
     let mut raw = arrived_refresh(&mock, mock.sign_in("alice").refresh_token()).await;
     drop(mock);
@@ -67,7 +67,7 @@ async fn a_held_connection_is_closed_with_the_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hung_http_2_connection_is_closed_with_the_server() {
     let mock = MockCrossmint::start().await;
-    let server = Arc::downgrade(&mock.0.server);
+    let server = mock.server();
     mock.inject_times(Endpoint::Keys, 1, Fault::Hang);
     let client = http_2_client();
     let url = format!("{}{KEYS}", mock.base_url());
@@ -123,7 +123,7 @@ async fn a_service_that_refuses_connections_comes_back_on_its_port() {
 #[tokio::test]
 async fn a_silent_service_accepts_connections_and_sends_nothing() {
     let mock = MockCrossmint::start().await;
-    let server = Arc::downgrade(&mock.0.server);
+    let server = mock.server();
     let mut old = Raw::connect_and_call(&mock).await;
 
     mock.set_silent(true);

@@ -198,7 +198,8 @@ async fn a_host_prefixed_cookie_is_deleted_only_where_browsers_keep_it() {
     assert_eq!((of("__Host-a"), of("b")), (1, 7), "{answer:?}");
 }
 
-/// Plants cookies of these names before or after a login, and asserts that a 401 leaves none of them, nor the user's own.
+/// Plants cookies of these names before or after a login, and asserts that a 401 leaves none of them, nor the user's
+/// own.
 async fn assert_one_401_deletes(
     planted: &Planted,
     names: &[&str],

@@ -1,7 +1,7 @@
 //! Where the layer can be placed in an axum application.
 //!
-//! Each test is a row of the table in `docs::placement`. Each path is requested with an expired session and without one, by
-//! POST if it is one of the two routes, and otherwise by GET.
+//! Each test is a row of the table in `docs::placement`. Each path is requested with an expired session and without
+//! one, by POST if it is one of the two routes, and otherwise by GET.
 
 use axum::{Router, routing::get};
 use http::Method;

@@ -258,8 +258,8 @@ async fn no_response_sets_a_session_that_was_logged_out_meanwhile() {
     assert_eq!((slow.status, slow.set_cookie().len()), (200, 0));
 }
 
-/// A JWT that a logout evicts still verifies until its `exp`. The expiry of the refresh token tells a cached session: the
-/// cache has it from the refresh, a cookie does not.
+/// A JWT that a logout evicts still verifies until its `exp`. The expiry of the refresh token tells a cached session:
+/// the cache has it from the refresh, a cookie does not.
 #[tokio::test]
 async fn a_logout_evicts_the_verified_token() {
     let mock = MockCrossmint::start().await;
