@@ -127,3 +127,14 @@ async fn only_another_set_starts_a_new_generation() {
     assert_ne!(keys.generation(), generation, "the same ID, another key");
     assert_eq!(keys.current().map(|(_, generation)| generation), keys.generation());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_reload_for_an_unknown_key_leaves_a_fresh_set_fresh() {
+    let keys = loaded();
+    advance(COOLDOWN).await;
+    fail(&keys, ReloadReason::UnknownKey, AuthError::of(AuthErrorKind::Unavailable));
+    advance(SOFT_TTL - COOLDOWN - Duration::from_millis(1)).await;
+    assert!(start(&keys, ReloadReason::Stale).is_none());
+    advance(Duration::from_millis(1)).await;
+    assert!(start(&keys, ReloadReason::Stale).is_some());
+}

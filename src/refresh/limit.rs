@@ -310,4 +310,17 @@ mod tests {
         advance(delay).await;
         assert!(limit.enqueue().is_ok());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_moves_keeps_the_breaker_closed_even_if_no_call_succeeds() {
+        let limit = RefreshLimit::new(1, STALL * 10);
+        let unavailable = AuthError::of(AuthErrorKind::Unavailable);
+        let served = join_all((0..16).map(|_| async {
+            let permit = limit.acquire().await.ok()?;
+            tokio::time::sleep(STALL * 3 / 5).await;
+            permit.record(Some(&unavailable));
+            Some(())
+        }));
+        assert!(served.await.iter().all(Option::is_some));
+    }
 }

@@ -153,3 +153,68 @@ fn a_family_of_any_length_takes_one_look_up() {
     grace.sweep(now + PERIOD);
     assert_eq!(grace.check(), 0);
 }
+
+#[test]
+fn a_hold_does_not_revive_expired_tokens() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 64 << 10);
+    let (id, _) = grace.rotate(digest(1), (digest(2), "token".into()), refreshed("token"), now);
+    assert!(grace.deliver(&digest(2), now).is_ok());
+    // Not swept yet, as in a backlog.
+    assert!(grace.hold(id, now + PERIOD).is_none());
+    assert_eq!(find(&grace, 1, now + PERIOD), None);
+}
+
+#[test]
+fn a_revoked_family_that_makes_room_is_no_eviction() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 64 << 10);
+    for number in 0..40 {
+        rotate(&mut grace, 2 * number, 2 * number + 1, now);
+        assert!(grace.revoke(&digest(2 * number), now + PERIOD, now).is_some());
+    }
+    let evicted: usize = (100..160).map(|number| rotate(&mut grace, 2 * number, 2 * number + 1, now)).sum();
+    assert_eq!(evicted, 0);
+    assert!(grace.check() < 100, "there was no room for all");
+}
+
+#[test]
+fn a_token_that_came_back_outlives_its_first_rotation() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 64 << 10);
+    rotate(&mut grace, 1, 2, now);
+    let later = now + PERIOD / 2;
+    let (id, _) = grace.rotate(digest(2), (digest(1), "token".into()), refreshed("token"), later);
+    grace.hold(id, later);
+    grace.release(id, later);
+    // Undelivered, so that only the first rotation is over.
+    grace.sweep(now + PERIOD + PERIOD / 2);
+    assert_eq!(find(&grace, 1, now + PERIOD + PERIOD / 2), Some((digest(1), false)), "it is the current one");
+    grace.check();
+}
+
+#[test]
+fn a_later_delivery_does_not_extend_the_periods_of_earlier_rotations() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 64 << 10);
+    let (id, _) = grace.rotate(digest(1), (digest(2), "token".into()), refreshed("token"), now);
+    assert!(grace.deliver(&digest(2), now).is_ok());
+    grace.hold(id, now);
+    let later = now + MAX_GRACE / 2;
+    rotate(&mut grace, 2, 3, later);
+    assert_eq!(find(&grace, 1, now + MAX_GRACE), None, "however long the family is held");
+    assert!(find(&grace, 2, now + MAX_GRACE).is_some());
+}
+
+#[test]
+fn the_period_starts_with_the_delivery_if_that_comes_after_the_last_release() {
+    let now = Instant::now();
+    let mut grace = Grace::new(PERIOD, 64 << 10);
+    let (id, _) = grace.rotate(digest(1), (digest(2), "token".into()), refreshed("token"), now);
+    grace.hold(id, now);
+    grace.release(id, now);
+    let later = now + 10 * PERIOD;
+    assert!(grace.deliver(&digest(2), later).is_ok());
+    assert!(find(&grace, 1, later + PERIOD / 2).is_some());
+    assert_eq!(find(&grace, 1, later + PERIOD), None);
+}

@@ -497,3 +497,11 @@ async fn a_rate_limited_key_set_delays_no_refresh() {
     }
     assert_eq!(outcome(&flights, "other"), "sends other");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_latecomer_does_not_get_a_session_that_crossmint_has_refused() {
+    let flights = flights();
+    refresh(&flights, "a", "b");
+    finish(leader(&flights, "b"), refused());
+    assert_eq!(outcome(&flights, "a"), "Refused");
+}
