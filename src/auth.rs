@@ -61,7 +61,9 @@ impl CrossmintAuth {
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "a configuration is handed over, or a clone of it")]
     pub fn new(config: CrossmintAuthConfig) -> Self {
-        Self(config.checked().handle.get_or_create(|handle| Authorizer::new(config.clone(), handle)))
+        let authorizer = config.checked().handle.get_or_create(|handle| Authorizer::new(config.clone(), handle));
+        authorizer.warn_of_duplicate();
+        Self(authorizer)
     }
 
     /// Loads the key set, so that the first request does not have to wait for it.
@@ -82,8 +84,8 @@ impl CrossmintAuth {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no refresh token (even if the JWT is valid), if Crossmint refuses it, and if
-    /// Crossmint is unavailable.
+    /// Returns an error if there is no refresh token (even if the JWT is valid), if two cookies of one name differ, if the
+    /// token cannot be one of Crossmint's or Crossmint refuses it, and if Crossmint is unavailable.
     pub async fn get_session<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<Session, AuthError> {
         self.0.session(self.read(credentials.into())).await.map_err(|failure| failure.error)
     }
@@ -92,11 +94,11 @@ impl CrossmintAuth {
     ///
     /// Concurrent calls with one token make one call to Crossmint. Later calls return the same material during the
     /// grace period ([`rotation_grace`](crate::CrossmintAuthConfigBuilder::rotation_grace)). The new JWT has been
-    /// verified. The call completes even if the returned future is dropped.
+    /// verified. Once the token has been sent, the call completes even if the returned future is dropped.
     ///
     /// # Errors
     ///
-    /// Returns an error if Crossmint refuses the token, is unavailable, or sends an answer that cannot be used.
+    /// Returns an error if the token cannot be one of Crossmint's, if Crossmint refuses it, is unavailable, or sends an answer that cannot be used.
     pub async fn refresh(&self, secret: &str) -> Result<AuthMaterial, AuthError> {
         let token = check_token(secret.as_bytes())?;
         let refreshed = self.0.refresh(token.into()).await.map_err(|failure| failure.error)?;
@@ -140,7 +142,9 @@ impl CrossmintAuth {
     /// # Errors
     ///
     /// Returns [`InvalidToken`](AuthErrorKind::InvalidToken), with the reason as its source, if the JWT is not valid,
-    /// and another kind if there is no key set and it cannot be loaded.
+    /// and another kind if there is no key set and it cannot be loaded. Under
+    /// [`OutagePolicy::KeepSession`](crate::OutagePolicy::KeepSession), the kind is
+    /// [`Unavailable`](AuthErrorKind::Unavailable) if the JWT names a key that the key set may be too old to contain.
     pub async fn verify_jwt(&self, jwt: &str) -> Result<Map<String, Value>, AuthError> {
         self.0.verifier.ensure_keys().await?;
         self.0.verifier.verify(jwt.as_bytes()).await?;
@@ -174,11 +178,11 @@ impl CrossmintAuth {
         replace_in_response(response, &self.0.cookies.clear(&ClearScope::default()));
     }
 
-    /// Waits until no call to Crossmint is in flight on behalf of this handle and its layers.
+    /// Waits until no refresh, logout or reload of the key set is in flight on behalf of this handle and its layers.
     ///
-    /// Calls outlive clients that disconnect. Await this method after the server has stopped and before the runtime
-    /// ends: a runtime that is dropped during a refresh loses the only copy of a new refresh token. It takes no longer
-    /// than the calls' time limits.
+    /// They outlive clients that disconnect. Await this method after the server has stopped and before the runtime
+    /// ends: a runtime that is dropped during a refresh loses the only copy of a new refresh token. It takes at most the
+    /// sum of the time limits of a refresh (a quarter longer), in the queue and at Crossmint, of a reload, and of a logout.
     ///
     /// ```no_run
     /// # use tower_crossmint_auth::CrossmintAuth;

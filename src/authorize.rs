@@ -2,10 +2,7 @@
 //!
 //! [`Authorizer::authorize`] is synchronous. A decision that takes a call to Crossmint contains a future.
 
-use std::{
-    error::Error,
-    sync::{Arc, Weak},
-};
+use std::sync::{Arc, Weak};
 
 use futures_util::future::BoxFuture;
 use http::{Extensions, HeaderValue, Method};
@@ -17,7 +14,6 @@ use crate::{
     error::{AuthError, AuthErrorKind},
     handle_registry::Registration,
     jwks::JwksCache,
-    log_throttle::{Throttle, throttled},
     refresh::{Delivery, Failure, Refreshed, Refresher, check_token},
     secret::Secret,
     session::{AuthMaterial, RefreshToken, Session},
@@ -36,8 +32,7 @@ pub(crate) struct Authorizer {
     refresher: Arc<Refresher>,
     pub(crate) tasks: TaskTracker,
     pub(crate) counters: Arc<Counters>,
-    logout_log: Throttle,
-    _registration: Registration,
+    registration: Registration,
 }
 
 /// What happens to a request.
@@ -77,8 +72,13 @@ impl Authorizer {
             tasks.clone(),
             Arc::clone(&counters),
         ));
-        let (logout_log, _registration) = (Throttle::default(), Registration::new(checked));
-        Self { config, cookies, upstream, verifier, refresher, tasks, counters, logout_log, _registration }
+        let registration = Registration::new(checked);
+        Self { config, cookies, upstream, verifier, refresher, tasks, counters, registration }
+    }
+
+    /// Logs a warning if this handle is the second one of its project.
+    pub(crate) fn warn_of_duplicate(&self) {
+        self.registration.warn_once(self.config.checked());
     }
 
     /// Decides what happens to a request, as far as that is possible without a call to Crossmint.
@@ -120,7 +120,10 @@ impl Authorizer {
                 let (authorizer, scope) = (Arc::clone(self), self.clear_scope(&credentials, head));
                 Decision::Pending(Box::pin(async move {
                     match authorizer.resolve(jwt, refresh_token).await {
-                        Ok((session, set_cookie)) => Ok(Grant { session: Some(session), error: None, set_cookie }),
+                        Ok((session, delivery)) => {
+                            let set_cookie = delivery.map_or(SetCookie::Nothing, SetCookie::Delivery);
+                            Ok(Grant { session: Some(session), error: None, set_cookie })
+                        }
                         Err(failure) => authorizer.allow_or_reject(failure, &scope),
                     }
                 }))
@@ -137,13 +140,13 @@ impl Authorizer {
 
     /// Resolves credentials to a session.
     pub(crate) async fn session(&self, mut credentials: CookieCredentials<'_>) -> Result<Session, Failure> {
-        let (session, set_cookie) = match self.look_up(&mut credentials)? {
+        let (session, delivery) = match self.look_up(&mut credentials)? {
             Lookup::Session(session) => return Ok(session),
             Lookup::Pending { jwt, refresh_token } => self.resolve(jwt, refresh_token).await?,
         };
-        match set_cookie {
-            SetCookie::Delivery(delivery) => Ok(delivery.latest()?.session.clone()),
-            SetCookie::Nothing | SetCookie::Fields(_) => Ok(session),
+        match delivery {
+            Some(delivery) => Ok(delivery.latest()?.session.clone()),
+            None => Ok(session),
         }
     }
 
@@ -156,7 +159,7 @@ impl Authorizer {
     /// Revokes a session. Credentials without a refresh token, or with two, have none.
     pub(crate) async fn log_out(&self, jwt: Option<Secret>, token: Option<Secret>) -> Result<(), AuthError> {
         if let Some(jwt) = jwt {
-            self.verifier.forget(&jwt);
+            self.verifier.evict(&jwt);
         }
         match token.filter(|token| check_token(token.as_bytes()).is_ok()) {
             Some(token) => self.refresher.revoke(token).await,
@@ -173,7 +176,7 @@ impl Authorizer {
     fn look_up(&self, credentials: &mut CookieCredentials<'_>) -> Result<Lookup, Failure> {
         let without_jwt = |token: &str| Ok(Lookup::Pending { jwt: None, refresh_token: token.into() });
         if let (Slot::One(jwt), Slot::One(token)) = (credentials.jwt, credentials.refresh_token)
-            && let Some(session) = self.verifier.recall(jwt)
+            && let Some(session) = self.verifier.cached(jwt)
         {
             // Only verified JWTs are cached: this one is for our project, and so are the cookies beside it.
             if !self.verifier.is_live(&session) {
@@ -184,14 +187,14 @@ impl Authorizer {
                 return Ok(Lookup::Session(session));
             }
             let material = AuthMaterial::pair(session.jwt(), check_token(token)?);
-            return Ok(Lookup::Session(self.verifier.remember(session.verified().clone(), material)));
+            return Ok(Lookup::Session(self.verifier.cache(session.verified().clone(), material)));
         }
         self.ignore_foreign(credentials);
         let token = check_token(credentials.one_refresh_token()?.ok_or(AuthErrorKind::MissingCredentials)?)?;
         let Slot::One(jwt) = credentials.jwt else { return without_jwt(token) };
         match (self.verifier.check(jwt), std::str::from_utf8(jwt)) {
             (Ok(verified), Ok(jwt)) => {
-                Ok(Lookup::Session(self.verifier.remember(verified, AuthMaterial::pair(jwt, token))))
+                Ok(Lookup::Session(self.verifier.cache(verified, AuthMaterial::pair(jwt, token))))
             }
             (Err(Unverifiable::UnknownKey { .. } | Unverifiable::NoKeys), Ok(jwt)) => {
                 let [jwt, refresh_token] = Secret::pair(jwt, token);
@@ -202,8 +205,12 @@ impl Authorizer {
         }
     }
 
-    /// Resolves a refresh token, with a JWT that may be valid, to a session and the cookies that it requires.
-    async fn resolve(&self, jwt: Option<Secret>, refresh_token: Secret) -> Result<(Session, SetCookie), Failure> {
+    /// Resolves a refresh token, with a JWT that may be valid, to a session, and to its delivery if it was refreshed.
+    async fn resolve(
+        &self,
+        jwt: Option<Secret>,
+        refresh_token: Secret,
+    ) -> Result<(Session, Option<Delivery>), Failure> {
         // Without keys nothing can be verified: the refresh token would be used up for a session that cannot be
         // trusted.
         self.verifier.ensure_keys().await?;
@@ -211,7 +218,7 @@ impl Authorizer {
             match self.verifier.verify(jwt.as_bytes()).await {
                 Ok(verified) => {
                     let material = AuthMaterial::from_parts(jwt, RefreshToken::from_parts(refresh_token, None), None);
-                    return Ok((self.verifier.remember(verified, material), SetCookie::Nothing));
+                    return Ok((self.verifier.cache(verified, material), None));
                 }
                 // Refreshed below, as if it had expired.
                 Err(error) if error.kind() == AuthErrorKind::InvalidToken => {}
@@ -220,7 +227,7 @@ impl Authorizer {
         }
         // A copy, because the token shares an allocation with the JWT, which need not be kept during the refresh.
         let delivery = self.refresher.refresh((&*refresh_token).into()).await?;
-        Ok((delivery.refreshed.session.clone(), SetCookie::Delivery(delivery)))
+        Ok((delivery.refreshed.session.clone(), Some(delivery)))
     }
 
     /// Revokes the session and deletes the cookies, whether or not Crossmint answers within the time limit.
@@ -232,8 +239,7 @@ impl Authorizer {
         let (authorizer, jwt, token) = (Arc::clone(self), credentials.jwt.text(), credentials.refresh_token.text());
         Decision::Logout(Box::pin(async move {
             if let Err(error) = authorizer.log_out(jwt, token).await {
-                let error = &error as &dyn Error;
-                throttled!(authorizer.logout_log, info, error, "Crossmint was not told of a logout");
+                authorizer.refresher.report_failed_logout(&error);
             }
             cleared
         }))

@@ -137,8 +137,9 @@ error_kinds! {
     /// Two cookies with one name have different values. One of them may have been planted by a sibling subdomain.
     AmbiguousCredentials: UNAUTHORIZED, SESSION_ENDED, "the request has two different cookies of one name";
 
-    /// The refresh token is too long, or contains bytes that a cookie must not contain. It was not sent to Crossmint.
-    InvalidCredentials: UNAUTHORIZED, SESSION_ENDED, "the refresh token is not one that Crossmint could have issued";
+    /// A token is empty, too long for a cookie, or contains bytes that a cookie must not contain. It was neither sent to
+    /// Crossmint nor stored.
+    InvalidCredentials: UNAUTHORIZED, SESSION_ENDED, "a token is not one that Crossmint could have issued";
 
     /// [`verify_jwt`](crate::CrossmintAuth::verify_jwt) rejected the JWT.
     InvalidToken: UNAUTHORIZED, SESSION_ENDED, "the JWT is expired or not valid for this project";

@@ -15,34 +15,40 @@ use crate::config::Checked;
 
 /// The registration of a live handle.
 pub(crate) struct Registration {
-    _is_warned_of: Arc<AtomicBool>,
+    is_duplicate: bool,
+    /// Shared by all handles of the project.
+    has_warned: Arc<AtomicBool>,
 }
 
 impl Registration {
-    /// Registers a handle. Warns, once, if its project already has one.
+    /// Registers a handle.
     pub(crate) fn new(config: &Checked) -> Self {
-        let (project_id, base_url) = (config.settings.api_key.project_id(), config.settings.base_url.as_str());
-        let project = (project_id.into(), base_url.into());
-        // Unlocked before the event is logged: a subscriber could create a handle itself.
+        let settings = &config.settings;
+        let project = (settings.api_key.project_id().into(), settings.base_url.as_str().into());
+        // Held for a look-up, when a handle is created.
         let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
-        live.retain(|_, is_warned_of| is_warned_of.strong_count() > 0);
-        let Some(is_warned_of) = live.get(&project).and_then(Weak::upgrade) else {
-            let is_warned_of = Arc::default();
-            if live.len() < MAX_PROJECTS {
-                live.insert(project, Arc::downgrade(&is_warned_of));
-            }
-            return Self { _is_warned_of: is_warned_of };
-        };
-        drop(live);
+        live.retain(|_, has_warned| has_warned.strong_count() > 0);
+        if let Some(has_warned) = live.get(&project).and_then(Weak::upgrade) {
+            return Self { is_duplicate: true, has_warned };
+        }
+        let has_warned = Arc::default();
+        if live.len() < MAX_PROJECTS {
+            live.insert(project, Arc::downgrade(&has_warned));
+        }
+        Self { is_duplicate: false, has_warned }
+    }
+
+    /// Logs a warning, once, if the project had a handle already. Not while a lock is held: a subscriber may create a handle
+    /// itself.
+    pub(crate) fn warn_once(&self, config: &Checked) {
         // Relaxed: the flag guards no other data.
-        if !is_warned_of.swap(true, Ordering::Relaxed) {
+        if self.is_duplicate && !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                project_id,
+                project_id = config.settings.api_key.project_id(),
                 "two handles with separate caches are in use for one project, and a session that is refreshed through both \
                  is signed out: clone the layer or the configuration, or use `CrossmintAuthLayer::from(auth.clone())`"
             );
         }
-        Self { _is_warned_of: is_warned_of }
     }
 }
 

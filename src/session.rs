@@ -135,7 +135,6 @@ impl Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not derived: the user's e-mail address and phone number do not belong in logs.
         f.debug_struct("Session").field("user_id", &self.user_id()).field("exp", &self.exp()).finish_non_exhaustive()
     }
 }
@@ -237,7 +236,9 @@ impl RefreshToken {
 }
 
 /// A Crossmint user.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// `Debug` shows the ID only: e-mail addresses and phone numbers do not belong in logs.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct User {
@@ -260,6 +261,12 @@ pub struct User {
 impl User {
     pub(crate) fn with_id(id: &str) -> Self {
         Self { id: id.to_owned(), email: None, phone_number: None, twitter: None, other: Map::new() }
+    }
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

@@ -49,9 +49,9 @@ counters! {
     joined,
     /// Requests with a rotated token that were resolved to its successor.
     grace_hits,
-    /// Rotated tokens that were evicted before their grace period ended, for lack of memory
+    /// Sessions whose rotated tokens were evicted before their grace period ended, for lack of memory
     /// ([`rotation_grace_bytes`](crate::CrossmintAuthConfigBuilder::rotation_grace_bytes)). A request that still
-    /// carries one ends its session.
+    /// carries such a token ends its session.
     grace_evictions,
     /// Runs of refused refresh tokens without an accepted one in between
     /// ([`refusal_warning`](crate::CrossmintAuthConfigBuilder::refusal_warning)). The API key may have been revoked.
@@ -59,10 +59,11 @@ counters! {
 }
 
 impl Stats {
-    /// Returns, for each reason, how many requests had no session or were rejected at one of the two routes.
+    /// Returns, for each reason, how many requests were rejected.
     ///
-    /// The `Debug` form of a kind is suitable as a label. Requests that are forwarded under
-    /// [`Unauthenticated::Allow`](crate::Unauthenticated::Allow) are counted too.
+    /// The `Debug` form of a kind is suitable as a label. Requests that
+    /// [`Unauthenticated::Allow`](crate::Unauthenticated::Allow) forwards although their credentials were refused are
+    /// counted too; requests without credentials that a policy forwards are not.
     pub fn rejections(&self) -> impl Iterator<Item = (AuthErrorKind, u64)> {
         AuthErrorKind::ALL.iter().copied().zip(self.rejections)
     }

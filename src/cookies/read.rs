@@ -58,7 +58,7 @@ impl Cookies {
     /// Chooses between the two pairs.
     fn choose<'a>(&self, written: Found<'a>, other: Found<'a>) -> CookieCredentials<'a> {
         let Found { mut jwt, mut refresh_token } = written;
-        // Once it is alone, it is deleted as usual.
+        // No session can have this value. It is deleted like any other cookie as soon as it contradicts none.
         if refresh_token == Slot::One(CONTRADICTED.as_bytes()) {
             refresh_token = Slot::Ambiguous;
         }

@@ -56,7 +56,8 @@
 //! 3. A refresh token is sent once, however many requests carry it. The call runs in a task of its own, and its result
 //!    stays available for the grace period.
 //! 4. A successor is never discarded: once Crossmint has rotated a token, the new token is kept until it has been
-//!    delivered, whatever is wrong with the JWT beside it.
+//!    delivered, whatever is wrong with the JWT beside it. (Under `EndSession`, an outage clears the browser's cookies
+//!    nevertheless.)
 //! 5. The JWT of a refresh is verified like any other.
 //! 6. A request that another site can have caused clears no cookies that it did not carry.
 //! 7. Every response that sets cookies, and every response of the layer's own, carries `Cache-Control: no-store`.

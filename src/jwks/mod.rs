@@ -60,8 +60,10 @@ struct Reload {
     failures: u32,
     last_failure: Option<AuthError>,
     under_way: Option<watch::Sender<()>>,
-    /// When the set was loaded, in seconds of the clock that tokens are issued by.
+    /// When the attempt started that has loaded the set, by the wall clock in seconds: a token that Crossmint has issued
+    /// since then may have a newer key.
     loaded_at: u64,
+    attempted_at: u64,
 }
 
 impl JwksCache {
@@ -191,6 +193,7 @@ impl JwksCache {
         // One second for the attempt itself, or as long as the next failure will ask for.
         self.pause_background_reloads(backoff(state.failures.saturating_add(1)));
         state.last_attempt = Some(now);
+        state.attempted_at = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let (sender, done) = watch::channel(());
         state.under_way = Some(sender);
         ReloadDecision::Start(done)
@@ -222,8 +225,8 @@ impl JwksCache {
         state.under_way = None;
         match outcome {
             Ok(set) => {
-                let unix = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                *state = Reload { last_attempt: state.last_attempt, loaded_at: unix.as_secs(), ..Reload::default() };
+                let (last_attempt, loaded_at) = (state.last_attempt, state.attempted_at);
+                *state = Reload { last_attempt, loaded_at, ..Reload::default() };
                 self.install(set);
             }
             Err(error) => {

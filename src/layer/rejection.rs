@@ -22,6 +22,7 @@ pub(super) fn rejected(Rejection { error, set_cookie }: Rejection, request: &Hea
     let (status, message) = (error.status(), error.message());
     let body = Body { error: status.canonical_reason().unwrap_or_default(), message };
     let (field, grpc_status) = match status {
+        // A 401 must have a challenge (RFC 9110 section 15.5.2), and there is no scheme for cookies.
         StatusCode::UNAUTHORIZED => (Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))), Some("16")),
         StatusCode::SERVICE_UNAVAILABLE => (Some((RETRY_AFTER, error.retry_after().as_secs().into())), Some("14")),
         StatusCode::METHOD_NOT_ALLOWED => (Some((ALLOW, HeaderValue::from_static("POST"))), None),

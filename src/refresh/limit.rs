@@ -78,14 +78,14 @@ impl RefreshLimit {
                 // A free permit is taken under the lock: two refreshes must not be the same probe.
                 let mut state = self.state();
                 let (breaker, now) = (&mut state.breaker, Instant::now());
-                if breaker.is_rejecting(now) {
+                if !breaker.lets_through(now) {
                     return None;
                 }
                 if !is_queued && let Ok(permit) = self.permits.try_acquire() {
                     breaker.last_progress = now;
                     return Some(Permit { limit: self, _permit: permit });
                 }
-                breaker.deadline(now)?
+                breaker.trip_or_deadline(now)?
             };
             is_queued = true;
             if let Ok(Ok(permit)) = timeout_at(deadline, turn.as_mut()).await {
@@ -111,15 +111,16 @@ struct CircuitBreaker {
 }
 
 impl CircuitBreaker {
-    /// Returns whether the breaker is open and no probe is due.
-    fn is_rejecting(&mut self, now: Instant) -> bool {
+    /// Returns whether a call may be made: the breaker is closed, or a probe is due. Closes a breaker that was opened long
+    /// ago.
+    fn lets_through(&mut self, now: Instant) -> bool {
         // An old outage says nothing about the present.
         self.is_open &= now < self.last_progress + self.stall * 10;
-        self.is_open && now < self.last_progress + self.stall / 2
+        !self.is_open || now >= self.last_progress + self.stall / 2
     }
 
-    /// Returns until when to wait for progress. `None` where there was none for too long, or the breaker is open.
-    fn deadline(&mut self, now: Instant) -> Option<Instant> {
+    /// Returns until when to wait for progress. If there was none for too long, opens the breaker and returns `None`.
+    fn trip_or_deadline(&mut self, now: Instant) -> Option<Instant> {
         let deadline = self.last_progress + self.stall;
         self.is_open |= now >= deadline;
         (!self.is_open).then_some(deadline)
@@ -172,7 +173,7 @@ impl LogoutLimit {
     }
 }
 
-/// Creates a queue, whose places are for the calls that have a permit, too.
+/// Creates a queue. Calls stay in it after they have a permit.
 fn queue(permits: usize) -> Semaphore {
     Semaphore::new(permits.saturating_mul(1 + QUEUED_PER_PERMIT))
 }

@@ -55,6 +55,7 @@ pub(crate) struct Refresher {
     outage_log: Throttle,
     refusal_log: Throttle,
     eviction_log: Throttle,
+    logout_log: Throttle,
 }
 
 impl Refresher {
@@ -81,6 +82,7 @@ impl Refresher {
             outage_log: Throttle::default(),
             refusal_log: Throttle::default(),
             eviction_log: Throttle::default(),
+            logout_log: Throttle::default(),
         }
     }
 
@@ -128,9 +130,9 @@ impl Refresher {
         self.report(&leader.token, &outcome);
         let session = outcome.as_ref().ok().map(|refreshed| {
             let session = &refreshed.session;
-            self.verifier.remember(session.verified().clone(), session.material().clone())
+            self.verifier.cache(session.verified().clone(), session.material().clone())
         });
-        // Not before `remember`: a logout in between would leave the JWT in the cache.
+        // Not before the session is cached: a logout in between would leave the JWT in the cache.
         let (revoked, evicted) = leader.finish(outcome);
         drop(queued);
         if evicted > 0 {
@@ -143,10 +145,11 @@ impl Refresher {
         }
         if let Some(revoked) = revoked {
             if let Some(session) = session {
-                self.verifier.forget(session.jwt());
+                self.verifier.evict(session.jwt());
             }
-            // The response to the logout has cleared the cookies: a failure changes nothing for the user.
-            let _ = self.send_logout(&revoked).await;
+            if let Err(error) = self.send_logout(&revoked).await {
+                self.report_failed_logout(&error);
+            }
         }
     }
 
@@ -181,16 +184,20 @@ impl Refresher {
                 Err(unusable("the JWT and the user have different IDs".into()))
             }
             Ok(verified) => Ok(Refreshed { session: Session::refreshed(verified, material), set_cookie, bytes }),
-            // No key can be loaded now. The browser gets the pair all the same: it has no other copy.
+            // No key can be loaded now. Under `KeepSession`, the browser gets the pair nevertheless: it has no other copy.
             Err(error) => Err(rescue(error, Some(set_cookie))),
         }
     }
 
     fn report(&self, token: &Secret, outcome: &Result<Refreshed, Failure>) {
-        let Err(Failure { error, .. }) = outcome else {
+        let Err(Failure { error, rescued }) = outcome else {
             self.refusal_run.end();
             return tracing::debug!("refreshed a session");
         };
+        if rescued.is_some() {
+            // Crossmint has accepted the token, whatever is wrong with the rest of its answer.
+            self.refusal_run.end();
+        }
         let (kind, error) = (error.kind(), error as &dyn Error);
         if kind != AuthErrorKind::Refused {
             throttled!(self.outage_log, error, ?kind, error, "a session was not refreshed: Crossmint is unavailable");
@@ -217,7 +224,7 @@ impl Refresher {
     pub(crate) async fn revoke(self: &Arc<Self>, token: Secret) -> Result<(), AuthError> {
         tracing::debug!(reason = "logout", "a session has ended");
         let (jwts, revocation) = self.flights.revoke(token);
-        jwts.iter().for_each(|jwt| self.verifier.forget(jwt));
+        jwts.iter().for_each(|jwt| self.verifier.evict(jwt));
         match revocation {
             Revocation::Now(token) => {
                 // In a task of its own: a client that hangs up must be signed out, too.
@@ -227,11 +234,16 @@ impl Refresher {
             }
             Revocation::AfterRefresh(waiter) => {
                 runtime()?;
-                // The task of the refresh revokes the successor.
-                let _ = timeout(self.logout_timeout, waiter.outcome()).await;
-                Ok(())
+                // The task of the refresh revokes the successor, also after this time limit.
+                timeout(self.logout_timeout, waiter.outcome()).await.map(drop).map_err(|_| timed_out())
             }
         }
+    }
+
+    /// Logs that a session may still be alive at Crossmint, although its user has signed out.
+    pub(crate) fn report_failed_logout(&self, error: &AuthError) {
+        let error = error as &dyn Error;
+        throttled!(self.logout_log, info, error, "Crossmint was not told of a logout");
     }
 
     /// Waiting for a permit counts against the time limit of the call.

@@ -103,7 +103,7 @@ impl Header<'_> {
         let is_jwt = |typ: Cow<'_, str>| JWT_TYPES.iter().any(|known| typ.eq_ignore_ascii_case(known));
         require(self.alg == "RS256", "the algorithm is not RS256")?;
         require(self.extension.is_none(), "the header asks for an extension")?;
-        require(self.typ.is_none_or(is_jwt), "the token is of another type")?;
+        require(self.typ.is_none_or(is_jwt), "`typ` is not a JWT type")?;
         Ok(self.kid.map(Into::into))
     }
 }
@@ -129,7 +129,10 @@ impl Claims<'_> {
         let (now, leeway) = (now as f64, expected.leeway.as_secs() as f64);
         // RFC 7519 section 4.1.2 allows an empty `sub`, but it identifies no user.
         require(!self.sub.is_empty(), "`sub` is empty")?;
-        require([Some(self.exp), self.nbf, self.iat].into_iter().flatten().all(is_date), "a date is not one")?;
+        require(
+            [Some(self.exp), self.nbf, self.iat].into_iter().flatten().all(is_date),
+            "`exp`, `nbf` or `iat` is out of range",
+        )?;
         // `exp` is exclusive and `nbf` inclusive (RFC 7519 sections 4.1.4 and 4.1.5).
         require(now < self.exp + leeway, "the token is expired")?;
         require(self.nbf.is_none_or(|not_before| now + leeway >= not_before), "the token is not valid yet")?;

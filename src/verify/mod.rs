@@ -1,4 +1,4 @@
-//! Is a JWT good? Its grammar and claims, its signature, and a cache of those that were.
+//! The verification of JWTs: their grammar and claims, their signature, and a cache of those that were verified.
 
 pub(crate) mod claims;
 mod token_cache;
@@ -42,7 +42,7 @@ impl Verifier {
     /// Finds the session of a JWT that was verified before, if its key is still in use. The JWT may have expired.
     ///
     /// Starts the reload of a stale key set in the background when that is due.
-    pub(crate) fn recall(&self, jwt: &[u8]) -> Option<Session> {
+    pub(crate) fn cached(&self, jwt: &[u8]) -> Option<Session> {
         let generation = self.jwks.generation()?;
         self.cache.get(jwt).filter(|session| session.generation() == generation)
     }
@@ -114,22 +114,22 @@ impl Verifier {
             return false;
         }
         let jwt = session.jwt().as_bytes();
-        if self.jwks.generation() == Some(session.generation()) || self.recall(jwt).is_some() {
+        if self.jwks.generation() == Some(session.generation()) || self.cached(jwt).is_some() {
             return true;
         }
         let verified = self.check(jwt);
-        verified.map(|verified| self.remember(verified, session.material().clone())).is_ok()
+        verified.map(|verified| self.cache(verified, session.material().clone())).is_ok()
     }
 
     /// Caches the session of a verified JWT.
-    pub(crate) fn remember(&self, verified: Verified, material: AuthMaterial) -> Session {
+    pub(crate) fn cache(&self, verified: Verified, material: AuthMaterial) -> Session {
         let session = Session::new(verified, material);
         self.cache.insert(session.clone());
         session
     }
 
     /// Drops the session of a JWT from the cache.
-    pub(crate) fn forget(&self, jwt: &str) {
+    pub(crate) fn evict(&self, jwt: &str) {
         self.cache.remove(jwt.as_bytes());
     }
 
@@ -193,16 +193,16 @@ mod tests {
         let jwks = loaded();
         let current = jwks.generation().unwrap();
         let verifier = Verifier::new(config.checked(), jwks, Arc::default());
-        let remember = |jwt: &str, generation| {
+        let cache = |jwt: &str, generation| {
             let verified = Verified { user_id: "alice".into(), expires_at: 1000, generation };
-            verifier.remember(verified, AuthMaterial::pair(jwt, "r"))
+            verifier.cache(verified, AuthMaterial::pair(jwt, "r"))
         };
-        let session = remember("a JWT of the current set", current);
+        let session = cache("a JWT of the current set", current);
         assert!(verifier.is_live_at(&session, 1004));
         assert!(!verifier.is_live_at(&session, 1005));
         assert!(!verifier.is_live_at(&session, u64::MAX));
-        assert!(verifier.recall(session.jwt().as_bytes()).is_some());
-        let session = remember("a JWT of another set", current + 1);
-        assert!(verifier.recall(session.jwt().as_bytes()).is_none());
+        assert!(verifier.cached(session.jwt().as_bytes()).is_some());
+        let session = cache("a JWT of another set", current + 1);
+        assert!(verifier.cached(session.jwt().as_bytes()).is_none());
     }
 }

@@ -1,5 +1,10 @@
 //! What handles, layers and configurations share.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use axum::body::Body;
 use futures_util::future::join_all;
 use http::Method;
@@ -9,7 +14,7 @@ use tower_crossmint_auth::{
     Environment,
     testing::{Endpoint, MockCrossmint},
 };
-use tracing::Level;
+use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use crate::support::{
     app::App,
@@ -124,6 +129,37 @@ async fn a_second_handle_for_a_project_is_warned_of_once() {
     assert_eq!(events.texts().len(), before, "one after the other");
     let _three = [auth(&mock), auth(&mock), auth(&mock)];
     assert_eq!(events.texts().len(), before + 1, "three at once");
+}
+
+#[test]
+fn a_subscriber_may_create_a_handle_while_it_is_warned_of_one() {
+    struct Creates(CrossmintAuthConfig, AtomicUsize);
+    impl Subscriber for Creates {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn event(&self, event: &Event<'_>) {
+            if *event.metadata().level() == Level::WARN {
+                self.1.fetch_add(1, Ordering::Relaxed);
+                let _handle = CrossmintAuth::new(self.0.clone());
+            }
+        }
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+    let config =
+        || CrossmintAuthConfig::builder(ApiKey::unverified("reentrant", Environment::Development)).build().unwrap();
+    let (first, second) = (config(), config());
+    let subscriber = Arc::new(Creates(second.clone(), AtomicUsize::new(0)));
+    tracing::subscriber::with_default(Arc::clone(&subscriber), || {
+        let _handles = [first, second].map(CrossmintAuth::new);
+    });
+    assert_eq!(subscriber.1.load(Ordering::Relaxed), 1);
 }
 
 fn built(config: CrossmintAuthConfigBuilder) -> CrossmintAuthConfig {

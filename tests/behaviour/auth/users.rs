@@ -111,3 +111,14 @@ async fn an_unknown_user_is_not_reported_as_an_ended_session() {
     let error = auth(&mock).get_user("unknown").await.unwrap_err();
     assert_eq!(error.kind(), AuthErrorKind::UserUnavailable);
 }
+
+#[tokio::test]
+async fn a_user_prints_no_more_than_the_id() {
+    let mock = MockCrossmint::start().await;
+    mock.set_user(json!({ "id": "alice", "email": "alice@example.com", "phoneNumber": "+41791234567" }));
+    let auth = auth(&mock);
+    let material = auth.refresh(&mock.one_time_secret("alice")).await.unwrap();
+    assert_eq!(material.user().unwrap().email.as_deref(), Some("alice@example.com"));
+    let printed = format!("{material:?} {:?}", auth.get_user("alice").await.unwrap());
+    assert!(printed.contains("alice") && !printed.contains("@example") && !printed.contains("+4179"), "{printed}");
+}

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tower_crossmint_auth::{
-    Credentials, CrossmintAuth,
-    testing::{Endpoint, MockCrossmint},
+    AuthErrorKind, Credentials, CrossmintAuth,
+    testing::{Endpoint, Fault, MockCrossmint},
 };
+use tracing::Level;
 
 use crate::support::{
     answer::{JWT, LOGOUT_ROUTE, REFRESH},
     direct::{app, auth, get, post, start},
+    events::Events,
     mock::{Calls, NO_CALLS, calls, expired},
 };
 
@@ -99,4 +101,41 @@ async fn a_logout_during_the_next_refresh_evicts_the_previous_jwt_too() {
     let before = auth.stats().verifications;
     auth.get_session(Credentials::pair(&jwt, &token)).await.unwrap();
     assert_eq!(auth.stats().verifications, before + 1, "the JWT is verified again");
+}
+
+#[tokio::test]
+async fn a_logout_that_a_refresh_holds_up_is_an_error_of_the_handle_and_is_made_up_for() {
+    let mock = MockCrossmint::start().await;
+    let config = mock.config().logout_timeout(Duration::from_millis(500));
+    let auth = CrossmintAuth::new(config.build().unwrap());
+    let alice = expired(&mock, "alice");
+    let hold = mock.hold(Endpoint::Refresh);
+    let request = start(&app(&auth), &alice.cookie_header());
+    mock.called(Endpoint::Refresh, 1).await;
+    let error = auth.logout(Credentials::pair("", alice.refresh_token())).await.unwrap_err();
+    assert_eq!((error.kind(), mock.live_sessions()), (AuthErrorKind::Unavailable, 1));
+    hold.release();
+    assert_eq!(request.await.unwrap().status, 401);
+    auth.wait_idle().await;
+    assert_eq!(mock.live_sessions(), 0, "the new token was revoked");
+}
+
+#[tokio::test]
+async fn a_logout_that_fails_after_a_refresh_is_logged() {
+    let events = Events::capture(Level::INFO);
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let app = app(&auth);
+    let cookie = expired(&mock, "alice").cookie_header();
+    mock.inject(Endpoint::Logout, Fault::Status(500));
+    let hold = mock.hold(Endpoint::Refresh);
+    let request = start(&app, &cookie);
+    mock.called(Endpoint::Refresh, 1).await;
+    let mut logout = Box::pin(post(&app, LOGOUT_ROUTE, &cookie));
+    assert!((&mut logout).now_or_never().is_none());
+    hold.release();
+    assert_eq!((logout.await.status, request.await.unwrap().status), (200, 401));
+    auth.wait_idle().await;
+    assert_eq!(events.texts(), ["INFO Crossmint was not told of a logout"]);
+    assert_eq!(mock.live_sessions(), 1);
 }
