@@ -117,7 +117,8 @@ impl CrossmintAuth {
     ///
     /// Returns an error if Crossmint does not answer within
     /// [`logout_timeout`](crate::CrossmintAuthConfigBuilder::logout_timeout), or if too many logouts are in flight. The
-    /// session is removed from the caches all the same.
+    /// session is removed from the caches all the same. If a refresh of the session is in flight, its successor is revoked
+    /// afterwards; a failure of that call is logged.
     pub async fn logout<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<(), AuthError> {
         let mut credentials = self.read(credentials.into());
         self.0.ignore_foreign(&mut credentials);

@@ -1,6 +1,6 @@
 //! JSON from outside: objects only, and strictly UTF-8.
 
-use http::{HeaderMap, header::CONTENT_TYPE};
+use http::HeaderValue;
 use serde::Deserialize;
 
 /// Parses a JSON object.
@@ -17,12 +17,8 @@ pub(crate) fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t', '\r', '\n'])
 }
 
-/// Returns the media type of a message in lower case, without parameters.
-///
-/// Returns `None` if there are two fields: recipients disagree about which one applies (RFC 9110 section 8.3).
-pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let (only, None) = (types.next()?, types.next()) else { return None };
-    let essence = only.to_str().ok()?.split(';').next()?;
-    Some(essence.trim().to_ascii_lowercase())
+/// Returns the media type of a `Content-Type` field in lower case, without parameters (RFC 9110 section 8.3.1).
+pub(crate) fn media_type(content_type: &HeaderValue) -> Option<String> {
+    let essence = content_type.as_bytes().split(|byte| *byte == b';').next()?;
+    Some(std::str::from_utf8(essence).ok()?.trim().to_ascii_lowercase())
 }

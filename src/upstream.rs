@@ -211,8 +211,8 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    json::media_type(headers)
-        .is_some_and(|media_type| media_type == "application/json" || media_type.ends_with("+json"))
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(json::media_type);
+    media_type.is_some_and(|media_type| media_type == "application/json" || media_type.ends_with("+json"))
 }
 
 const API_VERSION: &str = "2024-09-26";

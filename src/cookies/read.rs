@@ -19,9 +19,12 @@ impl Cookies {
         for field in headers.get_all(COOKIE) {
             let mut rest = Some(field.as_bytes());
             while let Some(field) = rest {
-                let end = memchr::memchr(b';', field);
-                rest = end.map(|end| &field[end + 1..]);
-                let pair = trim(&field[..end.unwrap_or(field.len())]);
+                let pair;
+                (pair, rest) = match memchr::memchr(b';', field) {
+                    Some(end) => (&field[..end], Some(&field[end + 1..])),
+                    None => (field, None),
+                };
+                let pair = trim(pair);
                 // Foreign cookies, which may be many, cost no more than this.
                 if !pair.first().is_some_and(|first| self.initials.contains(first)) {
                     continue;

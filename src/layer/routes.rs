@@ -10,7 +10,7 @@ use std::{
 
 use bytes::{BufMut, Bytes};
 use futures_util::{future::BoxFuture, ready};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Body;
 use http_body_util::{LengthLimitError, Limited};
 use pin_project_lite::pin_project;
@@ -87,10 +87,17 @@ pub(crate) fn refresh_token(headers: &HeaderMap, body: &[u8]) -> Result<Option<S
     }
     match object(body) {
         Some(Fields { refresh: None, .. }) => Ok(None),
-        _ if media_type(headers).as_deref() != Some("application/json") => Err(AuthErrorKind::UnsupportedMediaType),
+        _ if !is_json(headers) => Err(AuthErrorKind::UnsupportedMediaType),
         Some(Fields { refresh, .. }) => Ok(refresh),
         None => Err(AuthErrorKind::InvalidBody),
     }
+}
+
+/// Returns whether there is exactly one content type: which one of two counts is ambiguous.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let (only, None) = (types.next(), types.next()) else { return false };
+    only.and_then(media_type).as_deref() == Some("application/json")
 }
 
 pin_project! {
@@ -156,8 +163,6 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, header::CONTENT_TYPE};
-
     use super::{super::body::ResponseBody, *};
     use crate::{
         session::{AuthMaterial, RefreshToken, Session, Verified},

@@ -169,7 +169,8 @@ impl LogoutLimit {
     pub(crate) async fn acquire(&self) -> Result<[SemaphorePermit<'_>; 2], AuthError> {
         let queued = self.queue.try_acquire().map_err(|_| queue_full())?;
         let permit = self.permits.acquire().await.map_err(|_| queue_full())?;
-        Ok([queued, permit])
+        // The permit is dropped first: the queue must not have more places than it says.
+        Ok([permit, queued])
     }
 }
 

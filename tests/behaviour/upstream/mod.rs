@@ -153,3 +153,15 @@ async fn the_built_in_client_uses_no_connection_that_has_been_idle_for_15_s() {
         assert_eq!(mock.connections(), connections, "after {idle} s");
     }
 }
+
+#[tokio::test]
+async fn a_refusal_whose_content_type_is_repeated_is_a_refusal() {
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().build().unwrap());
+    let fields = [("content-type", "application/json"), ("content-type", "application/json")];
+    mock.inject(Endpoint::Refresh, Fault::response(401, &fields, "{}"));
+    for _ in 0..2 {
+        assert_eq!(auth.refresh("token").await.unwrap_err().kind(), AuthErrorKind::Refused);
+    }
+    assert_eq!(mock.calls(Endpoint::Refresh), 1, "it is remembered");
+}
