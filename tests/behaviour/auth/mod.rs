@@ -274,3 +274,16 @@ fn headers(cookie: &str) -> HeaderMap {
 fn answer(headers: HeaderMap) -> Answer {
     Answer { status: 200, headers, body: String::new() }
 }
+
+#[tokio::test]
+async fn the_grace_period_of_a_session_from_the_handle_starts_at_once() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let alice = expired(&mock, "alice");
+    let pair = || Credentials::pair(alice.jwt(), alice.refresh_token());
+    let successor = auth.get_session(pair()).await.unwrap();
+    assert_eq!(auth.get_session(pair()).await.unwrap().jwt(), successor.jwt(), "within the grace period");
+    pass(Duration::from_secs(30)).await;
+    assert_eq!(auth.get_session(pair()).await.unwrap_err().kind(), AuthErrorKind::Refused);
+    assert_eq!(mock.reuse_detections(), 1, "the rotated token was not remembered any longer");
+}
