@@ -263,6 +263,8 @@ impl Authorizer {
 
     fn rejection(&self, Failure { error, rescued }: Failure, scope: &ClearScope) -> Rejection {
         self.counters.rejection(error.kind());
+        // The policy travels with the error, since an extractor may answer with it later. It decides between 401, which ends
+        // the session and deletes the cookies, and 503, which keeps them.
         let error = error.with_outage_ending_session(self.settings().on_outage == OutagePolicy::EndSession);
         let set_cookie = if error.ends_session() {
             self.cookies.clear(scope)
@@ -345,6 +347,7 @@ impl SetCookie {
     pub(crate) fn into_fields(self) -> Vec<HeaderValue> {
         match self {
             Self::Nothing => Vec::new(),
+            // After a logout meanwhile, the response sets no cookies. The handler has run by now.
             Self::Delivery(delivery) => delivery.latest().map(|latest| latest.set_cookie.to_vec()).unwrap_or_default(),
             Self::Fields(fields) => fields,
         }

@@ -95,7 +95,7 @@ impl Refresher {
                     self.counters.grace_hits.count();
                     return Ok(delivery);
                 }
-                // The second round refreshes the successor in its place.
+                // A second round refreshes the successor in its place. A third one is rare: another request was faster.
                 Joined::Remembered(delivery) => expired = Some(delivery),
                 Joined::Waiter(waiter) => {
                     self.counters.joined.count();
@@ -122,7 +122,7 @@ impl Refresher {
                 Err(_) => {
                     // A late answer contains the only copy of the successor.
                     leader.dismiss_waiters(timed_out());
-                    // Ends soon: the call itself has a time limit that is a quarter longer.
+                    // It ends: the wait for a permit, the call and the key set have time limits of their own.
                     exchange.await
                 }
             }
@@ -184,7 +184,7 @@ impl Refresher {
                 Err(unusable("the JWT and the user have different IDs".into()))
             }
             Ok(verified) => Ok(Refreshed { session: Session::refreshed(verified, material), set_cookie, bytes }),
-            // No key can be loaded now. Under `KeepSession`, the browser gets the pair nevertheless: it has no other copy.
+            // No key can be loaded now. The pair is kept: the browser gets it under `KeepSession`, and has no other copy.
             Err(error) => Err(rescue(error, Some(set_cookie))),
         }
     }
