@@ -84,8 +84,8 @@ impl CrossmintAuth {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no refresh token (even if the JWT is valid), if two cookies of one name differ, if the
-    /// token cannot be one of Crossmint's or Crossmint refuses it, and if Crossmint is unavailable.
+    /// Returns an error if there is no refresh token (even if the JWT is valid), if two cookies of one name differ, if
+    /// the token cannot be one of Crossmint's or Crossmint refuses it, and if Crossmint is unavailable.
     pub async fn get_session<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<Session, AuthError> {
         self.0.session(self.read(credentials.into())).await.map_err(|failure| failure.error)
     }
@@ -98,7 +98,8 @@ impl CrossmintAuth {
     ///
     /// # Errors
     ///
-    /// Returns an error if the token cannot be one of Crossmint's, if Crossmint refuses it, is unavailable, or sends an answer that cannot be used.
+    /// Returns an error if the token cannot be one of Crossmint's, if Crossmint refuses it, is unavailable, or sends an
+    /// answer that cannot be used.
     pub async fn refresh(&self, secret: &str) -> Result<AuthMaterial, AuthError> {
         let token = check_token(secret.as_bytes())?;
         let refreshed = self.0.refresh(token.into()).await.map_err(|failure| failure.error)?;
@@ -117,8 +118,8 @@ impl CrossmintAuth {
     ///
     /// Returns an error if Crossmint does not answer within
     /// [`logout_timeout`](crate::CrossmintAuthConfigBuilder::logout_timeout), or if too many logouts are in flight. The
-    /// session is removed from the caches all the same. If a refresh of the session is in flight, its successor is revoked
-    /// afterwards; a failure of that call is logged.
+    /// session is removed from the caches all the same. If a refresh of the session is in flight, its successor is
+    /// revoked afterwards; a failure of that call is logged.
     pub async fn logout<'a>(&self, credentials: impl Into<Credentials<'a>>) -> Result<(), AuthError> {
         let mut credentials = self.read(credentials.into());
         self.0.ignore_foreign(&mut credentials);
@@ -182,8 +183,9 @@ impl CrossmintAuth {
     /// Waits until no refresh, logout or reload of the key set is in flight on behalf of this handle and its layers.
     ///
     /// They outlive clients that disconnect. Await this method after the server has stopped and before the runtime
-    /// ends: a runtime that is dropped during a refresh loses the only copy of a new refresh token. It takes at most the
-    /// sum of the time limits of a refresh (a quarter longer), in the queue and at Crossmint, of a reload, and of a logout.
+    /// ends: a runtime that is dropped during a refresh loses the only copy of a new refresh token. It takes at most
+    /// the sum of the time limits of a refresh (a quarter longer), in the queue and at Crossmint, of a reload, and of a
+    /// logout.
     ///
     /// ```no_run
     /// # use tower_crossmint_auth::CrossmintAuth;

@@ -263,8 +263,8 @@ impl Authorizer {
 
     fn rejection(&self, Failure { error, rescued }: Failure, scope: &ClearScope) -> Rejection {
         self.counters.rejection(error.kind());
-        // The policy travels with the error, since an extractor may answer with it later. It decides between 401, which ends
-        // the session and deletes the cookies, and 503, which keeps them.
+        // The policy travels with the error, since an extractor may answer with it later. It decides between 401, which
+        // ends the session and deletes the cookies, and 503, which keeps them.
         let error = error.with_outage_ending_session(self.settings().on_outage == OutagePolicy::EndSession);
         let set_cookie = if error.ends_session() {
             self.cookies.clear(scope)

@@ -137,8 +137,8 @@ error_kinds! {
     /// Two cookies with one name have different values. One of them may have been planted by a sibling subdomain.
     AmbiguousCredentials: UNAUTHORIZED, SESSION_ENDED, "the request has two different cookies of one name";
 
-    /// A token is empty, too long for a cookie, or contains bytes that a cookie must not contain. It was neither sent to
-    /// Crossmint nor stored.
+    /// A token is empty, too long for a cookie, or contains bytes that a cookie must not contain. It was neither sent
+    /// to Crossmint nor stored.
     InvalidCredentials: UNAUTHORIZED, SESSION_ENDED, "a token is not one that Crossmint could have issued";
 
     /// [`verify_jwt`](crate::CrossmintAuth::verify_jwt) rejected the JWT.

@@ -38,8 +38,8 @@ impl Registration {
         Self { is_duplicate: false, has_warned }
     }
 
-    /// Logs a warning, once, if the project had a handle already. Not while a lock is held: a subscriber may create a handle
-    /// itself.
+    /// Logs a warning, once, if the project had a handle already. Not while a lock is held: a subscriber may create a
+    /// handle itself.
     pub(crate) fn warn_once(&self, config: &Checked) {
         // Relaxed: the flag guards no other data.
         if self.is_duplicate && !self.has_warned.swap(true, Ordering::Relaxed) {

@@ -48,9 +48,9 @@
 //!    `POST /api/auth/logout`. Browsers' requests from other sites are rejected there, and so are WebSocket handshakes
 //!    from other sites, on every path.
 //! 8. **The key set is loaded once**, and reloaded in the background every ten minutes. A JWT that names an unknown key
-//!    waits for a reload. A key that Crossmint has withdrawn is rejected from the next reload on. If reloads fail, the last good key
-//!    set is used for an hour; while none can be loaded, no refresh token is sent. A JWT with a key that was published
-//!    less than 30 s after the last attempt to load the key set may be refreshed instead of verified.
+//!    waits for a reload. A key that Crossmint has withdrawn is rejected from the next reload on. If reloads fail, the
+//!    last good key set is used for an hour; while none can be loaded, no refresh token is sent. A JWT with a key that
+//!    was published less than 30 s after the last attempt to load the key set may be refreshed instead of verified.
 //! 9. **Secrets stay secret**: the API key, JWTs and refresh tokens are in no `Debug` output, event or error.
 //!
 //! # Caveats

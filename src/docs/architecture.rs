@@ -1,8 +1,8 @@
 //! How the crate is built, for contributors.
 //!
-//! Every state has one owner, whose fields are private; `authorize` holds the owners. The engine, which is everything but `layer/`, knows neither
-//! Tower, nor bodies, nor `Request` and `Response`: it takes a request's method, path and headers, and returns a
-//! decision.
+//! Every state has one owner, whose fields are private; `authorize` holds the owners. The engine, which is everything
+//! but `layer/`, knows neither Tower, nor bodies, nor `Request` and `Response`: it takes a request's method, path and
+//! headers, and returns a decision.
 //!
 //! # A request's path
 //!

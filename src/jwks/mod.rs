@@ -60,8 +60,8 @@ struct Reload {
     failures: u32,
     last_failure: Option<AuthError>,
     under_way: Option<watch::Sender<()>>,
-    /// When the attempt started that has loaded the set, by the wall clock in seconds: a token that Crossmint has issued
-    /// since then may have a newer key.
+    /// When the attempt started that has loaded the set, by the wall clock in seconds: a token that Crossmint has
+    /// issued since then may have a newer key.
     loaded_at: u64,
     attempted_at: u64,
 }

@@ -111,8 +111,8 @@ struct CircuitBreaker {
 }
 
 impl CircuitBreaker {
-    /// Returns whether a call may be made: the breaker is closed, or a probe is due. Closes a breaker that was opened long
-    /// ago.
+    /// Returns whether a call may be made: the breaker is closed, or a probe is due. Closes a breaker that was opened
+    /// long ago.
     fn lets_through(&mut self, now: Instant) -> bool {
         // An old outage says nothing about the present.
         self.is_open &= now < self.last_progress + self.stall * 10;

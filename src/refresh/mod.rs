@@ -184,7 +184,8 @@ impl Refresher {
                 Err(unusable("the JWT and the user have different IDs".into()))
             }
             Ok(verified) => Ok(Refreshed { session: Session::refreshed(verified, material), set_cookie, bytes }),
-            // No key can be loaded now. The pair is kept: the browser gets it under `KeepSession`, and has no other copy.
+            // No key can be loaded now. The pair is kept: the browser gets it under `KeepSession`, and has no other
+            // copy.
             Err(error) => Err(rescue(error, Some(set_cookie))),
         }
     }
