@@ -60,3 +60,27 @@ static LIVE: Mutex<BTreeMap<Project, Weak<AtomicBool>>> = Mutex::new(BTreeMap::n
 
 /// Beyond this many projects, there is no warning: the list must not grow with the number of tenants.
 const MAX_PROJECTS: usize = 1024;
+
+#[cfg(test)]
+#[cfg(feature = "http-client")]
+mod tests {
+    use super::*;
+    use crate::config::{ApiKey, CrossmintAuthConfig, Environment};
+
+    #[test]
+    fn the_list_is_bounded_and_forgets_dropped_handles() {
+        // One client for all: each takes milliseconds to build.
+        let client = reqwest::Client::new();
+        let register = |number: usize| {
+            let key = ApiKey::unverified(&format!("project-{number}"), Environment::Development);
+            Registration::new(CrossmintAuthConfig::builder(key).http_client(client.clone()).build().unwrap().checked())
+        };
+        let len = || LIVE.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let all: Vec<_> = (0..=MAX_PROJECTS).map(register).collect();
+        // Other tests have handles, too.
+        assert!(len() <= MAX_PROJECTS, "{}", len());
+        drop(all);
+        let _another = register(MAX_PROJECTS + 1);
+        assert!(len() < MAX_PROJECTS, "{}", len());
+    }
+}

@@ -23,3 +23,26 @@ impl SharedHandle {
         handle
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Barrier, thread};
+
+    use super::*;
+
+    #[test]
+    fn threads_that_create_the_handle_at_once_share_one() {
+        for _ in 0..1000 {
+            let (shared, start) = (SharedHandle::default(), Barrier::new(2));
+            let get = || {
+                start.wait();
+                shared.get_or_create(|_| {
+                    thread::yield_now();
+                    0_u8
+                })
+            };
+            let [one, other] = thread::scope(|scope| [scope.spawn(get), scope.spawn(get)].map(|it| it.join().unwrap()));
+            assert!(Arc::ptr_eq(&one, &other));
+        }
+    }
+}

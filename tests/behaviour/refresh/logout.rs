@@ -1,6 +1,9 @@
 //! Logouts during and after a refresh.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use tower_crossmint_auth::{
@@ -138,4 +141,27 @@ async fn a_logout_that_fails_after_a_refresh_is_logged() {
     auth.wait_idle().await;
     assert_eq!(events.texts(), ["INFO Crossmint was not told of a logout"]);
     assert_eq!(mock.live_sessions(), 1);
+}
+
+#[tokio::test]
+async fn a_logout_during_a_refresh_evicts_the_new_jwt_too() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let app = app(&auth);
+    let cookie = expired(&mock, "alice").cookie_header();
+    let issued = Arc::new(Mutex::new(None));
+    let copy = Arc::clone(&issued);
+    mock.edit_refresh_answers(move |answer| *copy.lock().unwrap() = answer["jwt"].as_str().map(ToOwned::to_owned));
+    let hold = mock.hold(Endpoint::Refresh);
+    let refresh = start(&app, &cookie);
+    mock.called(Endpoint::Refresh, 1).await;
+    let mut logout = Box::pin(post(&app, LOGOUT_ROUTE, &cookie));
+    assert!((&mut logout).now_or_never().is_none(), "it takes effect at its first poll, and waits for the refresh");
+    hold.release();
+    assert_eq!((refresh.await.unwrap().status, logout.await.status), (401, 200));
+    auth.wait_idle().await;
+    let jwt = issued.lock().unwrap().take().unwrap();
+    let before = auth.stats().verifications;
+    auth.get_session(Credentials::pair(&jwt, "another-token")).await.unwrap();
+    assert_eq!(auth.stats().verifications, before + 1, "the JWT is verified again");
 }

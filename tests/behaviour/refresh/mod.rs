@@ -9,6 +9,7 @@ mod unusable;
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tower_crossmint_auth::{
     AuthErrorKind, Credentials, CrossmintAuth,
     testing::{Endpoint, Fault, MockCrossmint},
@@ -89,4 +90,23 @@ async fn a_new_key_does_not_refresh_successors() {
     auth.verify_jwt(mock.sign_in("bob").jwt()).await.unwrap();
     assert_eq!(get(&app, "/", &cookie).await.status, 200);
     assert_eq!(calls(&mock), Calls { keys: 2, refreshes: 1, ..NO_CALLS });
+}
+
+#[tokio::test]
+async fn a_caller_that_is_polled_late_gets_the_latest_session_or_none() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    let [alice, bob] = ["alice", "bob"].map(|user| expired(&mock, user));
+    let [mut late_alice, mut late_bob] = [&alice, &bob]
+        .map(|session| Box::pin(auth.get_session(Credentials::pair(session.jwt(), session.refresh_token()))));
+    assert!((&mut late_alice).now_or_never().is_none() && (&mut late_bob).now_or_never().is_none());
+    auth.wait_idle().await;
+    // Both refreshes have ended, and their callers have not been polled since.
+    let first = auth.refresh(alice.refresh_token()).await.unwrap();
+    let newer = auth.refresh(first.refresh_token().secret()).await.unwrap();
+    auth.logout(Credentials::pair("", bob.refresh_token())).await.unwrap();
+    assert_eq!(late_alice.await.unwrap().refresh_token().secret(), newer.refresh_token().secret());
+    assert_eq!(late_bob.await.unwrap_err().kind(), AuthErrorKind::Refused);
+    assert_eq!((mock.calls(Endpoint::Refresh), mock.reuse_detections()), (3, 0));
 }
