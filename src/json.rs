@@ -18,7 +18,9 @@ pub(crate) fn trim(text: &str) -> &str {
 }
 
 /// Returns the media type of a `Content-Type` field in lower case, without parameters (RFC 9110 section 8.3.1).
+///
+/// Only space and tab are trimmed (RFC 9110 section 5.6.3): white space of Unicode is part of another type's name.
 pub(crate) fn media_type(content_type: &HeaderValue) -> Option<String> {
     let essence = content_type.as_bytes().split(|byte| *byte == b';').next()?;
-    Some(std::str::from_utf8(essence).ok()?.trim().to_ascii_lowercase())
+    Some(std::str::from_utf8(essence).ok()?.trim_matches([' ', '\t']).to_ascii_lowercase())
 }

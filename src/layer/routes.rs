@@ -170,7 +170,7 @@ mod tests {
     };
 
     fn parse(content_type: Option<&'static str>, body: &[u8]) -> Result<Option<String>, AuthErrorKind> {
-        let value = content_type.map(|value| (CONTENT_TYPE, HeaderValue::from_static(value)));
+        let value = content_type.map(|value| (CONTENT_TYPE, HeaderValue::from_str(value).unwrap()));
         refresh_token(&value.into_iter().collect(), body)
     }
 
@@ -193,6 +193,7 @@ mod tests {
             ("no type", None, br#"{"refresh":"t"}"#, Err(UnsupportedMediaType)),
             ("a trick", Some("text/plain; application/json"), br#"{"refresh":"t"}"#, Err(UnsupportedMediaType)),
             ("a longer type", Some("application/jsonx"), br#"{"refresh":"t"}"#, Err(UnsupportedMediaType)),
+            ("a type behind a space of Unicode", Some("\u{a0}application/json"), b"x", Err(UnsupportedMediaType)),
             ("an encoded form", Some("application/x-www-form-urlencoded"), b"refresh=t", Err(UnsupportedMediaType)),
             ("a number", json, br#"{"refresh":5}"#, Err(InvalidBody)),
             ("twice", json, br#"{"refresh":"t","refresh":"t"}"#, Err(InvalidBody)),
