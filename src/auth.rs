@@ -6,8 +6,8 @@ use http::HeaderMap;
 use serde_json::{Map, Value};
 
 use crate::{
-    authorize::{Authorizer, Decision},
-    config::CrossmintAuthConfig,
+    authorize::{Authorizer, Decision, Rejection, Route, RouteRequest},
+    config::{CrossmintAuthConfig, Policies},
     cookies::{ClearScope, CookieCredentials, replace_in_response},
     csrf::RequestHead,
     error::{AuthError, AuthErrorKind},
@@ -34,8 +34,8 @@ use crate::{
 /// async fn user_id(auth: &CrossmintAuth, request: &HeaderMap, response: &mut HeaderMap) -> Result<String, AuthError> {
 ///     match auth.get_session(request).await {
 ///         Ok(session) => {
-///             if session.is_refreshed() {
-///                 auth.store_auth_material(response, session.material())?;
+///             if let (true, Some(material)) = (session.is_refreshed(), session.material()) {
+///                 auth.store_auth_material(response, material)?;
 ///             }
 ///             Ok(session.user_id().to_owned())
 ///         }
@@ -90,6 +90,17 @@ impl CrossmintAuth {
         self.0.session(self.read(credentials.into())).await.map_err(|failure| failure.error)
     }
 
+    /// Resolves a JWT without a refresh token to a session, such as the one in an `Authorization` header.
+    ///
+    /// The session has no [refresh token](Session::refresh_token), and cannot be refreshed.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`verify_jwt`](Self::verify_jwt).
+    pub async fn session_from_jwt(&self, jwt: &str) -> Result<Session, AuthError> {
+        self.0.bearer_session(jwt.as_bytes()).await.map_err(|failure| failure.error)
+    }
+
     /// Exchanges a refresh token, or the one-time secret of a login, for new material.
     ///
     /// Concurrent calls with one token make one call to Crossmint. Later calls return the same material during the
@@ -103,7 +114,7 @@ impl CrossmintAuth {
     pub async fn refresh(&self, secret: &str) -> Result<AuthMaterial, AuthError> {
         let token = check_token(secret.as_bytes())?;
         let refreshed = self.0.refresh(token.into()).await.map_err(|failure| failure.error)?;
-        Ok(refreshed.session.material().clone())
+        Ok(refreshed.material().clone())
     }
 
     /// Revokes a session at Crossmint and removes it from the caches.
@@ -149,7 +160,7 @@ impl CrossmintAuth {
     /// [`Unavailable`](AuthErrorKind::Unavailable) if the JWT names a key that the key set may be too old to contain.
     pub async fn verify_jwt(&self, jwt: &str) -> Result<Map<String, Value>, AuthError> {
         self.0.verifier.ensure_keys().await?;
-        self.0.verifier.verify(jwt.as_bytes()).await?;
+        self.0.verifier.verify(jwt.as_bytes(), self.policies().on_outage()).await?;
         Ok(decode_claims(jwt).unwrap_or_default())
     }
 
@@ -212,9 +223,25 @@ impl CrossmintAuth {
         self.0.upstream.jwks_uri()
     }
 
+    /// Returns the policies of the configuration.
+    pub(crate) fn policies(&self) -> &Policies {
+        &self.0.config.checked().settings.policies
+    }
+
+    /// Returns the paths of the refresh and logout routes.
+    pub(crate) fn route_paths(&self) -> [&str; 2] {
+        let settings = &self.0.config.checked().settings;
+        [&settings.refresh_route, &settings.logout_route]
+    }
+
     /// Decides what happens to a request.
-    pub(crate) fn authorize(&self, head: &RequestHead<'_>) -> Decision {
-        self.0.authorize(head)
+    pub(crate) fn authorize(&self, head: &RequestHead<'_>, policies: &Policies) -> Decision {
+        self.0.authorize(head, policies)
+    }
+
+    /// Decides what happens to a request for one of the two routes.
+    pub(crate) fn authorize_route(&self, route: Route, head: &RequestHead<'_>) -> Result<RouteRequest, Rejection> {
+        self.0.authorize_route(route, head, self.policies())
     }
 
     fn read<'a>(&self, credentials: Credentials<'a>) -> CookieCredentials<'a> {

@@ -8,7 +8,8 @@ use futures_util::future::BoxFuture;
 use http::{Extensions, HeaderValue, Method};
 
 use crate::{
-    config::{CorsPreflights, CrossmintAuthConfig, OutagePolicy, Settings, Unauthenticated},
+    bearer::bearer_token,
+    config::{CorsPreflights, CrossmintAuthConfig, OutagePolicy, Policies, Settings, Unauthenticated},
     cookies::{ClearScope, CookieCredentials, Cookies, Slot},
     csrf::{RequestHead, Site},
     error::{AuthError, AuthErrorKind},
@@ -16,7 +17,7 @@ use crate::{
     jwks::JwksCache,
     refresh::{Delivery, Failure, Refreshed, Refresher, check_token},
     secret::Secret,
-    session::{AuthMaterial, RefreshToken, Session},
+    session::{AuthMaterial, RefreshToken, Session, Tokens},
     stats::Counters,
     task_tracker::TaskTracker,
     upstream::Upstream,
@@ -41,10 +42,8 @@ pub(crate) enum Decision {
     Forward(Grant),
     /// Calls the inner service or answers with an error, once Crossmint has answered.
     Pending(BoxFuture<'static, Result<Grant, Rejection>>),
-    /// Answers the refresh route, once the body has been read.
-    Refresh(RefreshRequest),
-    /// Answers the logout route with these cookies.
-    Logout(BoxFuture<'static, Vec<HeaderValue>>),
+    /// Answers one of the two routes, once the body has been read.
+    Route(RouteRequest),
     /// Answers with an error.
     Reject(Rejection),
 }
@@ -82,67 +81,104 @@ impl Authorizer {
     }
 
     /// Decides what happens to a request, as far as that is possible without a call to Crossmint.
-    pub(crate) fn authorize(self: &Arc<Self>, head: &RequestHead<'_>) -> Decision {
-        let settings = self.settings();
-        // A preflight carries no cookies by design; the CORS layer behind this one answers it.
-        if settings.cors_preflights == CorsPreflights::Pass && head.is_preflight() {
+    pub(crate) fn authorize(self: &Arc<Self>, head: &RequestHead<'_>, policies: &Policies) -> Decision {
+        // A preflight carries no cookies by design; the CORS layer or handler behind this one answers it.
+        if policies.cors_preflights == CorsPreflights::Pass && head.is_preflight() {
             return Decision::Forward(Grant::default());
         }
         if head.is_handshake() && !head.is_allowed(&self.site()) {
-            return self.reject_form(AuthErrorKind::CrossSite);
+            return Decision::Reject(self.reject_form(AuthErrorKind::CrossSite, policies));
         }
         let path = head.uri.path();
-        let is_refresh = path == settings.refresh_route;
-        if !is_refresh && path != settings.logout_route {
-            return self.authorize_session(head);
-        }
+        let route = if path == self.settings().refresh_route {
+            Route::Refresh
+        } else if path == self.settings().logout_route {
+            Route::Logout
+        } else {
+            return self.authorize_session(head, policies);
+        };
+        self.authorize_route(route, head, policies).map_or_else(Decision::Reject, Decision::Route)
+    }
+
+    /// Decides what happens to a request for one of the two routes, whatever its path.
+    pub(crate) fn authorize_route(
+        self: &Arc<Self>,
+        route: Route,
+        head: &RequestHead<'_>,
+        policies: &Policies,
+    ) -> Result<RouteRequest, Rejection> {
         if head.method != Method::POST {
-            return self.reject_form(AuthErrorKind::MethodNotAllowed);
+            return Err(self.reject_form(AuthErrorKind::MethodNotAllowed, policies));
         }
         if !head.is_allowed(&self.site()) {
-            return self.reject_form(AuthErrorKind::CrossSite);
+            return Err(self.reject_form(AuthErrorKind::CrossSite, policies));
         }
         let mut credentials = self.cookies.read(head.headers);
         self.ignore_foreign(&mut credentials);
-        if !is_refresh {
-            return self.authorize_logout(&credentials, head);
-        }
-        let cookie = credentials.one_refresh_token().and_then(|token| token.map(check_token).transpose());
-        let (cookie, scope) = (cookie.map(|token| token.map(Into::into)), self.clear_scope(&credentials, head));
-        Decision::Refresh(RefreshRequest { authorizer: Arc::clone(self), cookie, scope })
+        Ok(match route {
+            Route::Refresh => {
+                let cookie = credentials.one_refresh_token().and_then(|token| token.map(check_token).transpose());
+                let cookie = cookie.map(|token| token.map(Into::into));
+                let fallback = self.fallback(&credentials, head, policies);
+                RouteRequest::Refresh(RefreshRequest { authorizer: Arc::clone(self), cookie, fallback })
+            }
+            Route::Logout => RouteRequest::Logout(self.authorize_logout(&credentials, head, policies)),
+        })
     }
 
-    fn authorize_session(self: &Arc<Self>, head: &RequestHead<'_>) -> Decision {
-        let mut credentials = self.cookies.read(head.headers);
-        match self.look_up(&mut credentials) {
+    fn authorize_session(self: &Arc<Self>, head: &RequestHead<'_>, policies: &Policies) -> Decision {
+        let bearer = find_bearer(head, policies);
+        let mut credentials = CookieCredentials::default();
+        let lookup = match bearer {
+            Some(jwt) => jwt.map_err(Into::into).and_then(|jwt| self.look_up_bearer(jwt)),
+            None => {
+                credentials = self.cookies.read(head.headers);
+                self.look_up(&mut credentials)
+            }
+        };
+        let fallback = || match bearer {
+            Some(_) => Fallback::without_cookies(policies),
+            None => self.fallback(&credentials, head, policies),
+        };
+        match lookup {
             Ok(Lookup::Session(session)) => Decision::Forward(Grant { session: Some(session), ..Grant::default() }),
             Ok(Lookup::Pending { jwt, refresh_token }) => {
-                let (authorizer, scope) = (Arc::clone(self), self.clear_scope(&credentials, head));
+                let (authorizer, fallback) = (Arc::clone(self), fallback());
                 Decision::Pending(Box::pin(async move {
-                    match authorizer.resolve(jwt, refresh_token).await {
+                    match authorizer.resolve(jwt, refresh_token, fallback.on_outage).await {
                         Ok((session, delivery)) => {
                             let set_cookie = delivery.map_or(SetCookie::Nothing, SetCookie::Delivery);
-                            Ok(Grant { session: Some(session), error: None, set_cookie })
+                            Ok(Grant { session: Some(session), set_cookie, ..Grant::default() })
                         }
-                        Err(failure) => authorizer.allow_or_reject(failure, &scope),
+                        Err(failure) => authorizer.allow_or_reject(failure, fallback),
                     }
                 }))
             }
-            Err(_) if self.settings().unauthenticated != Unauthenticated::Reject && credentials.is_empty() => {
-                Decision::Forward(Grant::default())
+            Err(_) if bearer.is_none() && credentials.is_empty() && policies.allow_missing_at(head.uri) => {
+                Decision::Forward(Grant { accepts_bearer: policies.accepts_bearer(), ..Grant::default() })
             }
-            Err(failure) => {
-                let outcome = self.allow_or_reject(failure, &self.clear_scope(&credentials, head));
-                outcome.map_or_else(Decision::Reject, Decision::Forward)
-            }
+            Err(failure) => self.allow_or_reject(failure, fallback()).map_or_else(Decision::Reject, Decision::Forward),
         }
     }
 
     /// Resolves credentials to a session.
     pub(crate) async fn session(&self, mut credentials: CookieCredentials<'_>) -> Result<Session, Failure> {
-        let (session, delivery) = match self.look_up(&mut credentials)? {
+        let lookup = self.look_up(&mut credentials)?;
+        self.complete(lookup).await
+    }
+
+    /// Resolves a JWT without a refresh token to a session.
+    pub(crate) async fn bearer_session(&self, jwt: &[u8]) -> Result<Session, Failure> {
+        let lookup = self.look_up_bearer(jwt)?;
+        self.complete(lookup).await
+    }
+
+    async fn complete(&self, lookup: Lookup) -> Result<Session, Failure> {
+        let (session, delivery) = match lookup {
             Lookup::Session(session) => return Ok(session),
-            Lookup::Pending { jwt, refresh_token } => self.resolve(jwt, refresh_token).await?,
+            Lookup::Pending { jwt, refresh_token } => {
+                self.resolve(jwt, refresh_token, self.settings().policies.on_outage()).await?
+            }
         };
         match delivery {
             Some(delivery) => Ok(delivery.latest()?.session.clone()),
@@ -174,7 +210,7 @@ impl Authorizer {
 
     /// Looks up the session of credentials without waiting for Crossmint. Nearly all requests need no more than this.
     fn look_up(&self, credentials: &mut CookieCredentials<'_>) -> Result<Lookup, Failure> {
-        let without_jwt = |token: &str| Ok(Lookup::Pending { jwt: None, refresh_token: token.into() });
+        let without_jwt = |token: &str| Ok(Lookup::Pending { jwt: None, refresh_token: Some(token.into()) });
         if let (Slot::One(jwt), Slot::One(token)) = (credentials.jwt, credentials.refresh_token)
             && let Some(session) = self.verifier.cached(jwt)
         {
@@ -183,7 +219,7 @@ impl Authorizer {
                 // Known to have expired: reading its claims again would change nothing.
                 return without_jwt(check_token(token)?);
             }
-            if session.refresh_token().secret().as_bytes() == token {
+            if session.refresh_token().is_some_and(|known| known.secret().as_bytes() == token) {
                 return Ok(Lookup::Session(session));
             }
             let material = AuthMaterial::pair(session.jwt(), check_token(token)?);
@@ -198,86 +234,136 @@ impl Authorizer {
             }
             (Err(Unverifiable::UnknownKey { .. } | Unverifiable::NoKeys), Ok(jwt)) => {
                 let [jwt, refresh_token] = Secret::pair(jwt, token);
-                Ok(Lookup::Pending { jwt: Some(jwt), refresh_token })
+                Ok(Lookup::Pending { jwt: Some(jwt), refresh_token: Some(refresh_token) })
             }
             // An invalid JWT can have any length: it is not kept while the refresh is in flight.
             (Err(Unverifiable::Invalid(_)), _) | (_, Err(_)) => without_jwt(token),
         }
     }
 
-    /// Resolves a refresh token, with a JWT that may be valid, to a session, and to its delivery if it was refreshed.
+    /// Looks up the session of a JWT that came without a refresh token.
+    fn look_up_bearer(&self, jwt: &[u8]) -> Result<Lookup, Failure> {
+        if let Some(session) = self.verifier.cached(jwt).filter(|session| self.verifier.is_live(session)) {
+            // A browser's request may have brought its refresh token, which is not this caller's.
+            let is_paired = session.refresh_token().is_some();
+            let bearer = || Session::new(session.verified().clone(), Tokens::Bearer(session.jwt_secret().clone()));
+            return Ok(Lookup::Session(if is_paired { bearer() } else { session }));
+        }
+        let invalid = |why: &'static str| AuthError::new(AuthErrorKind::InvalidToken, why);
+        let text = std::str::from_utf8(jwt).map_err(|_| invalid("it is not text"))?;
+        match self.verifier.check(jwt) {
+            Ok(verified) => Ok(Lookup::Session(self.verifier.cache(verified, Tokens::Bearer(text.into())))),
+            Err(Unverifiable::UnknownKey { .. } | Unverifiable::NoKeys) => {
+                Ok(Lookup::Pending { jwt: Some(text.into()), refresh_token: None })
+            }
+            Err(Unverifiable::Invalid(why)) => Err(invalid(why).into()),
+        }
+    }
+
+    /// Resolves a JWT that may be valid, a refresh token, or both, to a session, and to its delivery if it was
+    /// refreshed.
     async fn resolve(
         &self,
         jwt: Option<Secret>,
-        refresh_token: Secret,
+        refresh_token: Option<Secret>,
+        on_outage: OutagePolicy,
     ) -> Result<(Session, Option<Delivery>), Failure> {
         // Without keys nothing can be verified: the refresh token would be used up for a session that cannot be
         // trusted.
         self.verifier.ensure_keys().await?;
         if let Some(jwt) = jwt {
-            match self.verifier.verify(jwt.as_bytes()).await {
-                Ok(verified) => {
-                    let material = AuthMaterial::from_parts(jwt, RefreshToken::from_parts(refresh_token, None), None);
-                    return Ok((self.verifier.cache(verified, material), None));
+            match (self.verifier.verify(jwt.as_bytes(), on_outage).await, &refresh_token) {
+                (Ok(verified), refresh_token) => {
+                    let pair = |token: &Secret| {
+                        AuthMaterial::from_parts(jwt.clone(), RefreshToken::from_parts(token.clone(), None), None)
+                    };
+                    let tokens =
+                        refresh_token.as_ref().map_or_else(|| Tokens::Bearer(jwt.clone()), |it| pair(it).into());
+                    return Ok((self.verifier.cache(verified, tokens), None));
                 }
                 // Refreshed below, as if it had expired.
-                Err(error) if error.kind() == AuthErrorKind::InvalidToken => {}
-                Err(error) => return Err(error.into()),
+                (Err(error), Some(_)) if error.kind() == AuthErrorKind::InvalidToken => {}
+                (Err(error), _) => return Err(error.into()),
             }
         }
+        let refresh_token = refresh_token.ok_or(AuthErrorKind::MissingCredentials)?;
         // A copy, because the token shares an allocation with the JWT, which need not be kept during the refresh.
         let delivery = self.refresher.refresh((&*refresh_token).into()).await?;
         Ok((delivery.refreshed.session.clone(), Some(delivery)))
     }
 
     /// Revokes the session and deletes the cookies, whether or not Crossmint answers within the time limit.
-    fn authorize_logout(self: &Arc<Self>, credentials: &CookieCredentials<'_>, head: &RequestHead<'_>) -> Decision {
+    fn authorize_logout(
+        self: &Arc<Self>,
+        credentials: &CookieCredentials<'_>,
+        head: &RequestHead<'_>,
+        policies: &Policies,
+    ) -> LogoutRequest {
+        let bearer = find_bearer(head, policies).and_then(Result::ok);
         // The route is protected against other sites, so the request may delete cookies that it does not carry.
         let mut scope = ClearScope::new(credentials, head.uri, head.headers);
         scope.is_logout = true;
-        let cleared = self.cookies.clear(&scope);
-        let (authorizer, jwt, token) = (Arc::clone(self), credentials.jwt.text(), credentials.refresh_token.text());
-        Decision::Logout(Box::pin(async move {
-            if let Err(error) = authorizer.log_out(jwt, token).await {
-                authorizer.refresher.report_failed_logout(&error);
-            }
-            cleared
-        }))
-    }
-
-    /// Forwards a request without a session if the policy allows that.
-    fn allow_or_reject(&self, failure: Failure, scope: &ClearScope) -> Result<Grant, Rejection> {
-        let Rejection { error, set_cookie } = self.rejection(failure, scope);
-        match self.settings().unauthenticated {
-            Unauthenticated::Allow => {
-                Ok(Grant { session: None, error: Some(error), set_cookie: SetCookie::Fields(set_cookie) })
-            }
-            Unauthenticated::Reject | Unauthenticated::AllowMissing => Err(Rejection { error, set_cookie }),
+        LogoutRequest {
+            authorizer: Arc::clone(self),
+            jwt: bearer.map_or(credentials.jwt, Slot::One).text(),
+            token: credentials.refresh_token.text(),
+            expects_token: credentials.refresh_token == Slot::Absent,
+            set_cookie: if bearer.is_none() { self.cookies.clear(&scope) } else { Vec::new() },
+            location: self.settings().after_logout.clone().filter(|_| head.is_shown()),
+            fallback: Fallback::without_cookies(policies),
         }
     }
 
-    /// Rejects a request because of its form. Its cookies are not deleted.
-    fn reject_form(&self, kind: AuthErrorKind) -> Decision {
-        Decision::Reject(self.rejection(kind.into(), &ClearScope::default()))
+    /// Forwards a request without a session if the policy allows that.
+    fn allow_or_reject(&self, failure: Failure, fallback: Fallback) -> Result<Grant, Rejection> {
+        let mut rejection = self.rejection(failure, &fallback);
+        if fallback.unauthenticated == Unauthenticated::Allow {
+            let Rejection { error, set_cookie, .. } = rejection;
+            return Ok(Grant { error: Some(error), set_cookie: SetCookie::Fields(set_cookie), ..Grant::default() });
+        }
+        // Other errors are not mended by a login.
+        rejection.location = fallback.login.filter(|_| rejection.error.ends_session());
+        Err(rejection)
     }
 
-    fn rejection(&self, Failure { error, rescued }: Failure, scope: &ClearScope) -> Rejection {
+    /// Rejects a request because of its form. Its cookies are not deleted.
+    fn reject_form(&self, kind: AuthErrorKind, policies: &Policies) -> Rejection {
+        self.rejection(kind.into(), &Fallback::without_cookies(policies))
+    }
+
+    fn rejection(&self, Failure { error, rescued }: Failure, fallback: &Fallback) -> Rejection {
         self.counters.rejection(error.kind());
         // The policy travels with the error, since an extractor may answer with it later. It decides between 401, which
         // ends the session and deletes the cookies, and 503, which keeps them.
-        let error = error.with_outage_ending_session(self.settings().on_outage == OutagePolicy::EndSession);
-        let set_cookie = if error.ends_session() {
-            self.cookies.clear(scope)
-        } else {
-            rescued.and_then(|rescued| rescued.set_cookie.clone()).map_or_else(Vec::new, Vec::from)
+        let error = error
+            .with_outage_ending_session(fallback.on_outage == OutagePolicy::EndSession)
+            .with_bearer(fallback.accepts_bearer);
+        let set_cookie = match &fallback.clear {
+            None => Vec::new(),
+            Some(scope) if error.ends_session() => self.cookies.clear(scope),
+            Some(_) => rescued.and_then(|rescued| rescued.set_cookie.clone()).map_or_else(Vec::new, Vec::from),
         };
-        Rejection { error, set_cookie }
+        Rejection { error, set_cookie, location: None }
     }
 
-    fn clear_scope(&self, credentials: &CookieCredentials<'_>, head: &RequestHead<'_>) -> ClearScope {
+    /// Collects what a rejection of a request with cookies needs.
+    fn fallback(&self, credentials: &CookieCredentials<'_>, head: &RequestHead<'_>, policies: &Policies) -> Fallback {
         let mut scope = ClearScope::new(credentials, head.uri, head.headers);
         scope.is_partial |= head.is_from_elsewhere(&self.site());
-        scope
+        let unauthenticated = policies.unauthenticated_at(head.uri).clone();
+        let login = match &unauthenticated {
+            Unauthenticated::Redirect(page) if head.is_navigation() => {
+                Some(page.location(head.is_safe().then_some(head.uri)))
+            }
+            _ => None,
+        };
+        Fallback {
+            unauthenticated,
+            on_outage: policies.on_outage(),
+            accepts_bearer: policies.accepts_bearer(),
+            clear: Some(scope),
+            login,
+        }
     }
 
     fn site(&self) -> Site<'_> {
@@ -290,15 +376,51 @@ impl Authorizer {
     }
 }
 
+/// The two routes that are answered instead of forwarded.
+#[derive(Clone, Copy)]
+pub(crate) enum Route {
+    Refresh,
+    Logout,
+}
+
+/// Finds the JWT in the `Authorization` header, if it is accepted.
+fn find_bearer<'a>(head: &RequestHead<'a>, policies: &Policies) -> Option<Result<&'a [u8], AuthErrorKind>> {
+    policies.accepts_bearer().then(|| bearer_token(head.headers))?
+}
+
 /// The result of a look-up without a call to Crossmint.
 enum Lookup {
     Session(Session),
     /// The JWT is missing, expired or invalid (`None`), so that the session has to be refreshed; or the key that
-    /// verifies it is not loaded (`Some`).
+    /// verifies it is not loaded (`Some`). A bearer token has no refresh token.
     Pending {
         jwt: Option<Secret>,
-        refresh_token: Secret,
+        refresh_token: Option<Secret>,
     },
+}
+
+/// How a request is answered that has no session.
+struct Fallback {
+    unauthenticated: Unauthenticated,
+    on_outage: OutagePolicy,
+    accepts_bearer: bool,
+    /// The cookies to delete. `None` if the response must not touch any.
+    clear: Option<ClearScope>,
+    /// Where a navigation is redirected to.
+    login: Option<String>,
+}
+
+impl Fallback {
+    /// For a bearer token, whose outages end no session, and for requests that are rejected because of their form.
+    fn without_cookies(policies: &Policies) -> Self {
+        Self {
+            unauthenticated: policies.unauthenticated.clone(),
+            on_outage: OutagePolicy::KeepSession,
+            accepts_bearer: policies.accepts_bearer(),
+            clear: None,
+            login: None,
+        }
+    }
 }
 
 /// Permission to call the inner service, with the additions to the request's extensions and to the response's cookies.
@@ -307,6 +429,7 @@ pub(crate) struct Grant {
     session: Option<Session>,
     /// The reason why there is no session, unless the request has no credentials.
     error: Option<AuthError>,
+    accepts_bearer: bool,
     set_cookie: SetCookie,
 }
 
@@ -318,7 +441,7 @@ impl Grant {
             request.insert(session);
         } else {
             request.remove::<Session>();
-            request.insert(NoSession);
+            request.insert(NoSession { accepts_bearer: self.accepts_bearer });
         }
         if let Some(error) = self.error {
             request.insert(error);
@@ -331,7 +454,9 @@ impl Grant {
 
 /// Marks a request that a layer has forwarded without a session.
 #[derive(Clone, Copy)]
-pub(crate) struct NoSession;
+pub(crate) struct NoSession {
+    pub(crate) accepts_bearer: bool,
+}
 
 /// The cookies to set on a response.
 #[derive(Default)]
@@ -354,34 +479,72 @@ impl SetCookie {
     }
 }
 
-/// The error to answer a request with, and the cookies to set.
+/// The error to answer a request with, the cookies to set, and where to redirect to instead.
 pub(crate) struct Rejection {
     pub(crate) error: AuthError,
     pub(crate) set_cookie: Vec<HeaderValue>,
+    pub(crate) location: Option<String>,
 }
 
-/// A request for the refresh route whose body has not been read.
+/// A request for one of the two routes whose body has not been read.
+pub(crate) enum RouteRequest {
+    Refresh(RefreshRequest),
+    Logout(LogoutRequest),
+}
+
 pub(crate) struct RefreshRequest {
     authorizer: Arc<Authorizer>,
     cookie: Result<Option<Secret>, AuthError>,
-    scope: ClearScope,
+    fallback: Fallback,
 }
 
 impl RefreshRequest {
     /// Refreshes the session of the body's token, or else the cookie's.
     pub(crate) async fn run(self, body: Result<Option<String>, AuthErrorKind>) -> Result<Arc<Refreshed>, Rejection> {
-        let Self { authorizer, cookie, scope } = self;
+        let Self { authorizer, cookie, fallback } = self;
         let outcome = async {
             let token = match body? {
-                Some(token) => check_token(token.as_bytes()).map_err(|_| AuthErrorKind::InvalidBody)?.into(),
+                Some(token) => token_of_body(&token)?,
                 None => cookie?.ok_or(AuthErrorKind::MissingRefreshToken)?,
             };
             authorizer.refresh(token).await
         };
-        outcome.await.map_err(|failure: Failure| authorizer.rejection(failure, &scope))
+        outcome.await.map_err(|failure: Failure| authorizer.rejection(failure, &fallback))
     }
 
     pub(crate) fn exposes_secret(&self) -> bool {
         self.authorizer.settings().expose_refresh_secret
     }
+}
+
+pub(crate) struct LogoutRequest {
+    authorizer: Arc<Authorizer>,
+    jwt: Option<Secret>,
+    token: Option<Secret>,
+    /// Whether the body may contain the refresh token: the caller has no cookie.
+    pub(crate) expects_token: bool,
+    set_cookie: Vec<HeaderValue>,
+    location: Option<String>,
+    fallback: Fallback,
+}
+
+impl LogoutRequest {
+    /// Revokes the session of the cookie's token, or else the body's. Returns the cookies to set, and where to redirect
+    /// to.
+    pub(crate) async fn run(
+        self,
+        body: Result<Option<String>, AuthErrorKind>,
+    ) -> Result<(Vec<HeaderValue>, Option<String>), Rejection> {
+        let Self { authorizer, jwt, token, set_cookie, location, fallback, .. } = self;
+        let of_body = body.and_then(|token| token.map(|token| token_of_body(&token)).transpose());
+        let of_body = of_body.map_err(|kind| authorizer.rejection(kind.into(), &fallback))?;
+        if let Err(error) = authorizer.log_out(jwt, token.or(of_body)).await {
+            authorizer.refresher.report_failed_logout(&error);
+        }
+        Ok((set_cookie, location))
+    }
+}
+
+fn token_of_body(token: &str) -> Result<Secret, AuthErrorKind> {
+    check_token(token.as_bytes()).map(Into::into).map_err(|_| AuthErrorKind::InvalidBody)
 }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri,
-    header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN, UPGRADE},
+    header::{ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN, UPGRADE},
     uri::Authority,
 };
 
@@ -57,6 +57,27 @@ impl RequestHead<'_> {
         };
         self.headers.get_all(UPGRADE).iter().any(is_websocket)
             || (self.method == Method::CONNECT && self.uri.path_and_query().is_some())
+    }
+
+    /// Returns whether the request loads a page: a link, an address, or a form.
+    ///
+    /// Without Fetch Metadata, `Accept` decides, and a `POST` may be a script's.
+    pub(crate) fn is_navigation(&self) -> bool {
+        self.is_shown() && (self.headers.contains_key(&SEC_FETCH_MODE) || self.is_safe())
+    }
+
+    /// Returns whether the browser shows the response as a page (Fetch standard, section 2.2.5), whatever the method.
+    pub(crate) fn is_shown(&self) -> bool {
+        match single(self.headers, &SEC_FETCH_MODE) {
+            Ok(Some(mode)) => mode == "navigate",
+            Ok(None) => prefers_html(self.headers),
+            Err(Repeated) => false,
+        }
+    }
+
+    /// Returns whether a link can repeat the request.
+    pub(crate) fn is_safe(&self) -> bool {
+        self.method == Method::GET || self.method == Method::HEAD
     }
 
     /// Returns whether the request may do what only pages of the site and of trusted origins may.
@@ -108,6 +129,25 @@ fn is_loopback(authority: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
+/// Returns whether `text/html` is the first of the media ranges with the highest weight (RFC 9110 section 12.5.1).
+///
+/// Browsers list it first for pages. Scripts and libraries list `*/*`, or their own types before it.
+fn prefers_html(headers: &HeaderMap) -> bool {
+    let mut best = (false, 0.0);
+    for value in headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
+        for range in value.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let is_html = parts.next().is_some_and(|range| range.eq_ignore_ascii_case("text/html"));
+            let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+            let weight = weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
+            if weight > best.1 {
+                best = (is_html, weight);
+            }
+        }
+    }
+    best.0
+}
+
 struct Repeated;
 
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Repeated> {
@@ -116,6 +156,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a He
     if values.next().is_some() { Err(Repeated) } else { Ok(first) }
 }
 
+static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 #[cfg(test)]
@@ -244,6 +285,41 @@ mod tests {
             let headers = headers(fields.iter().copied().chain(added.map(|name| (name, "x"))));
             let head = RequestHead { method: &method, uri: &Uri::from_static("/"), headers: &headers, has_body };
             assert_eq!(head.is_preflight(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_navigation_is_told_by_its_mode_or_by_what_it_accepts() {
+        const CHROME: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
+        let (get, post) = (&Method::GET, &Method::POST);
+        // Each with whether it is a navigation, and whether its response is shown.
+        let cases = [
+            ("a link", get, &[("sec-fetch-mode", "navigate")][..], (true, true)),
+            ("a form", post, &[("sec-fetch-mode", "navigate")], (true, true)),
+            ("a fetch", get, &[("sec-fetch-mode", "cors"), ("accept", CHROME)], (false, false)),
+            ("an image", get, &[("sec-fetch-mode", "no-cors")], (false, false)),
+            ("a WebSocket", get, &[("sec-fetch-mode", "websocket")], (false, false)),
+            ("a word of tomorrow", get, &[("sec-fetch-mode", "teleport"), ("accept", CHROME)], (false, false)),
+            ("two modes", get, &[("sec-fetch-mode", "navigate"), ("sec-fetch-mode", "navigate")], (false, false)),
+            ("an old browser's link", get, &[("accept", CHROME)], (true, true)),
+            ("its HEAD", &Method::HEAD, &[("accept", CHROME)], (true, true)),
+            ("its form", post, &[("accept", CHROME)], (false, true)),
+            ("upper case", get, &[("accept", "Text/HTML")], (true, true)),
+            ("two fields", get, &[("accept", "text/plain;q=0.5"), ("accept", "text/html;q=0.6")], (true, true)),
+            ("anything", get, &[("accept", "*/*")], (false, false)),
+            ("no preference", get, &[], (false, false)),
+            ("JSON", get, &[("accept", "application/json, text/plain, */*")], (false, false)),
+            ("JSON rather than HTML", get, &[("accept", "text/html;q=0.8, application/json")], (false, false)),
+            ("JSON or HTML", get, &[("accept", "application/json, text/html")], (false, false)),
+            ("anything but HTML", get, &[("accept", "text/html;q=0, */*;q=0.1")], (false, false)),
+            ("an odd weight", get, &[("accept", "text/html;q=x")], (false, false)),
+            ("a weight that is no number", get, &[("accept", "text/html;q=nan, */*")], (false, false)),
+        ];
+        for (name, method, fields, expected) in cases {
+            let headers = headers(fields.iter().copied());
+            let uri = Uri::from_static("/");
+            let head = head(method, &uri, &headers);
+            assert_eq!((head.is_navigation(), head.is_shown()), expected, "{name}");
         }
     }
 

@@ -12,8 +12,9 @@ use http::StatusCode;
 #[derive(Clone, Debug)]
 pub struct AuthError {
     kind: AuthErrorKind,
-    /// Whether an outage ends the session, as far as a layer has decided that.
+    /// Whether an outage ends the session, and whether to ask for a bearer token, as far as a layer has decided that.
     outage_ends_session: bool,
+    accepts_bearer: bool,
     retry_after: Option<Duration>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -21,7 +22,7 @@ pub struct AuthError {
 impl AuthError {
     /// Creates an error without a source.
     pub(crate) fn of(kind: AuthErrorKind) -> Self {
-        Self { kind, outage_ends_session: false, retry_after: None, source: None }
+        Self { kind, outage_ends_session: false, accepts_bearer: false, retry_after: None, source: None }
     }
 
     pub(crate) fn new(kind: AuthErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -36,6 +37,12 @@ impl AuthError {
     /// Records the outage policy of the layer that rejects a request, so that an extractor behind it answers alike.
     pub(crate) fn with_outage_ending_session(mut self, ends: bool) -> Self {
         self.outage_ends_session = ends;
+        self
+    }
+
+    /// Records whether that layer accepts bearer tokens, for the same reason.
+    pub(crate) fn with_bearer(mut self, is_accepted: bool) -> Self {
+        self.accepts_bearer = is_accepted;
         self
     }
 
@@ -56,6 +63,26 @@ impl AuthError {
     /// Returns the text for the client.
     pub(crate) fn message(&self) -> &'static str {
         self.kind.row().message
+    }
+
+    /// Returns the challenge of the response (RFC 9110 section 11.6.1, RFC 6750 section 3).
+    pub(crate) fn challenge(&self) -> Option<String> {
+        let code = match self.kind {
+            AuthErrorKind::InvalidToken => Some("invalid_token"),
+            AuthErrorKind::InvalidAuthorization => Some("invalid_request"),
+            AuthErrorKind::MissingClaims => Some("insufficient_scope"),
+            // The request had no bearer token, and the client is told no more than that one is accepted.
+            _ => None,
+        };
+        match code {
+            Some(code) if self.accepts_bearer => {
+                Some(format!(r#"Bearer error="{code}", error_description="{}""#, self.message()))
+            }
+            _ if self.status() != StatusCode::UNAUTHORIZED => None,
+            _ if self.accepts_bearer => Some("Bearer".to_owned()),
+            // A 401 must have a challenge, and no scheme is registered for cookies.
+            _ => Some("Cookie".to_owned()),
+        }
     }
 
     /// Returns whether the response deletes the cookies, as every 401 does.
@@ -141,8 +168,16 @@ error_kinds! {
     /// to Crossmint nor stored.
     InvalidCredentials: UNAUTHORIZED, SESSION_ENDED, "a token is not one that Crossmint could have issued";
 
-    /// [`verify_jwt`](crate::CrossmintAuth::verify_jwt) rejected the JWT.
-    InvalidToken: UNAUTHORIZED, SESSION_ENDED, "the JWT is expired or not valid for this project";
+    /// The JWT that was presented [without a refresh token](crate::Bearer), or to
+    /// [`verify_jwt`](crate::CrossmintAuth::verify_jwt), is expired or invalid.
+    InvalidToken: UNAUTHORIZED, "The token is expired or not valid", "the JWT is expired or not valid for this project";
+
+    /// The `Authorization` header is repeated, or has no single token of the scheme `Bearer`.
+    InvalidAuthorization: BAD_REQUEST, "The Authorization header must have one Bearer token",
+        "the Authorization header does not have one Bearer token";
+
+    /// The session's JWT lacks [claims](crate::Claims) that the route requires.
+    MissingClaims: FORBIDDEN, "You are not allowed to do this", "the JWT lacks claims that the route requires";
 
     /// Crossmint refused the refresh token, or the session was signed out moments ago.
     Refused: UNAUTHORIZED, SESSION_ENDED, "Crossmint does not accept the session";

@@ -89,6 +89,7 @@
 
 mod auth;
 mod authorize;
+mod bearer;
 mod clock;
 mod config;
 mod cookies;
@@ -117,11 +118,13 @@ pub mod testing;
 mod upstream;
 mod verify;
 
+#[cfg(feature = "axum")]
+pub use self::layer::Claims;
 pub use self::{
     auth::{Credentials, CrossmintAuth},
     config::{
-        ApiKey, CookieNames, CookieOptions, CorsPreflights, CrossmintAuthConfig, CrossmintAuthConfigBuilder,
-        Environment, IntoApiKey, KeyOrigin, OutagePolicy, SameSite, Unauthenticated,
+        ApiKey, Bearer, CookieNames, CookieOptions, CorsPreflights, CrossmintAuthConfig, CrossmintAuthConfigBuilder,
+        Environment, IntoApiKey, KeyOrigin, LoginPage, OutagePolicy, SameSite, Unauthenticated,
     },
     error::{AuthError, AuthErrorKind, ConfigError},
     layer::{CrossmintAuthLayer, CrossmintAuthService, ResponseBody, ResponseFuture},

@@ -33,21 +33,34 @@ pub struct Session(Arc<Inner>);
 
 struct Inner {
     verified: Verified,
-    material: AuthMaterial,
+    tokens: Tokens,
     is_refreshed: bool,
 }
 
-impl Session {
-    /// Combines a verified JWT with the refresh token that belongs to it.
-    pub(crate) fn new(verified: Verified, material: AuthMaterial) -> Self {
+/// What a session is made of.
+#[derive(Clone)]
+pub(crate) enum Tokens {
+    Pair(AuthMaterial),
+    /// Presented as a bearer token, without a refresh token.
+    Bearer(Secret),
+}
+
+impl From<AuthMaterial> for Tokens {
+    fn from(material: AuthMaterial) -> Self {
         // Only refreshed sessions have a user: the cache holds thousands of the others.
-        let material = AuthMaterial { user: None, ..material };
-        Self(Arc::new(Inner { verified, material, is_refreshed: false }))
+        Self::Pair(AuthMaterial { user: None, ..material })
+    }
+}
+
+impl Session {
+    /// Combines what was read from a JWT with the JWT, and with the refresh token that belongs to it, if any.
+    pub(crate) fn new(verified: Verified, tokens: impl Into<Tokens>) -> Self {
+        Self(Arc::new(Inner { verified, tokens: tokens.into(), is_refreshed: false }))
     }
 
     /// Combines a verified JWT with everything else that a refresh has returned.
     pub(crate) fn refreshed(verified: Verified, material: AuthMaterial) -> Self {
-        Self(Arc::new(Inner { verified, material, is_refreshed: true }))
+        Self(Arc::new(Inner { verified, tokens: Tokens::Pair(material), is_refreshed: true }))
     }
 
     /// Returns the user's ID, which is the JWT's `sub` claim.
@@ -59,15 +72,16 @@ impl Session {
     /// Returns the JWT, for calls to Crossmint's API on behalf of the user.
     #[must_use]
     pub fn jwt(&self) -> &str {
-        self.0.material.jwt()
+        self.jwt_secret()
     }
 
     /// Returns the refresh token that belongs to the JWT.
     ///
-    /// A token from a cookie has no expiry date, because browsers do not send it.
+    /// `None` if the JWT was presented without one, as a [bearer token](crate::Bearer). A token from a cookie has no
+    /// expiry date, because browsers do not send it.
     #[must_use]
-    pub fn refresh_token(&self) -> &RefreshToken {
-        self.0.material.refresh_token()
+    pub fn refresh_token(&self) -> Option<&RefreshToken> {
+        self.material().map(AuthMaterial::refresh_token)
     }
 
     /// Returns the time at which the JWT expires.
@@ -98,17 +112,30 @@ impl Session {
     /// That is so for the request that started the refresh, for those that joined it, and for those that carry the
     /// rotated token during its grace period.
     ///
-    /// The layer sets them itself. After [`get_session`](crate::CrossmintAuth::get_session), pass
+    /// The layer sets them itself. After [`get_session`](crate::CrossmintAuth::get_session), pass the
     /// [`material`](Self::material) to [`store_auth_material`](crate::CrossmintAuth::store_auth_material).
     #[must_use]
     pub fn is_refreshed(&self) -> bool {
         self.0.is_refreshed
     }
 
-    /// Returns the JWT and the refresh token.
+    /// Returns the JWT and the refresh token. `None` if there is no [refresh token](Self::refresh_token).
     #[must_use]
-    pub fn material(&self) -> &AuthMaterial {
-        &self.0.material
+    pub fn material(&self) -> Option<&AuthMaterial> {
+        match &self.0.tokens {
+            Tokens::Pair(material) => Some(material),
+            Tokens::Bearer(_) => None,
+        }
+    }
+
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.0.tokens
+    }
+
+    pub(crate) fn jwt_secret(&self) -> &Secret {
+        match &self.0.tokens {
+            Tokens::Pair(AuthMaterial { jwt, .. }) | Tokens::Bearer(jwt) => jwt,
+        }
     }
 
     pub(crate) fn verified(&self) -> &Verified {
@@ -127,9 +154,10 @@ impl Session {
 
     /// Returns the approximate size of this session in bytes.
     pub(crate) fn cost(&self) -> usize {
-        let token = self.refresh_token();
-        let texts = [self.jwt(), self.user_id(), token.secret(), token.expires_at().unwrap_or_default()];
-        size_of::<Inner>() + texts.into_iter().map(str::len).sum::<usize>()
+        let token =
+            self.refresh_token().map_or(["", ""], |token| [token.secret(), token.expires_at().unwrap_or_default()]);
+        let texts = [self.jwt(), self.user_id()].into_iter().chain(token);
+        size_of::<Inner>() + texts.map(str::len).sum::<usize>()
     }
 }
 
@@ -184,10 +212,6 @@ impl AuthMaterial {
     /// Returns the JWT.
     #[must_use]
     pub fn jwt(&self) -> &str {
-        &self.jwt
-    }
-
-    pub(crate) fn jwt_secret(&self) -> &Secret {
         &self.jwt
     }
 

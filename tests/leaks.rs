@@ -130,7 +130,7 @@ async fn show(session: Session) -> &'static str {
 }
 
 fn material(session: &Session) -> AuthMaterial {
-    AuthMaterial::new(session.jwt(), session.refresh_token().clone())
+    session.material().unwrap().clone()
 }
 
 fn print(value: &impl Debug) {

@@ -2,6 +2,7 @@
 
 mod api_key;
 mod cookie_options;
+mod login_page;
 mod policy;
 mod shared_handle;
 
@@ -10,12 +11,16 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use http::uri::PathAndQuery;
 use reqwest::Url;
 
-pub(crate) use self::cookie_options::{NamePair, NamePairs, check_domain, has_prefix};
 use self::shared_handle::SharedHandle;
 pub use self::{
     api_key::{ApiKey, Environment, IntoApiKey, KeyOrigin},
     cookie_options::{CookieNames, CookieOptions, SameSite},
-    policy::{CorsPreflights, OutagePolicy, Unauthenticated},
+    login_page::LoginPage,
+    policy::{Bearer, CorsPreflights, OutagePolicy, Unauthenticated},
+};
+pub(crate) use self::{
+    cookie_options::{NamePair, NamePairs, check_domain, has_prefix},
+    policy::Policies,
 };
 use crate::error::ConfigError;
 
@@ -62,9 +67,8 @@ pub(crate) struct Settings {
     pub(crate) audience: Option<String>,
     pub(crate) issuer: Option<String>,
     pub(crate) leeway: Duration,
-    pub(crate) unauthenticated: Unauthenticated,
-    pub(crate) cors_preflights: CorsPreflights,
-    pub(crate) on_outage: OutagePolicy,
+    pub(crate) policies: Policies,
+    pub(crate) after_logout: Option<String>,
     pub(crate) expose_refresh_secret: bool,
     pub(crate) trusted_origins: Vec<String>,
     connect_timeout: Duration,
@@ -104,9 +108,8 @@ impl Settings {
             audience: Some(api_key.project_id().to_owned()),
             issuer: None,
             leeway: Duration::from_secs(5),
-            unauthenticated: Unauthenticated::default(),
-            cors_preflights: CorsPreflights::default(),
-            on_outage: OutagePolicy::default(),
+            policies: Policies::default(),
+            after_logout: None,
             expose_refresh_secret: true,
             trusted_origins: Vec::new(),
             connect_timeout: Duration::from_secs(2),
@@ -133,11 +136,11 @@ pub struct CrossmintAuthConfigBuilder(Result<Settings, ConfigError>);
 
 /// Defines a setter for each row: the option, the parameter, and the value that the option is set to.
 macro_rules! setters {
-    ($($(#[$attribute:meta])+ $option:ident($parameter:ident: $type:ty) = $value:expr;)+) => {
+    ($($(#[$attribute:meta])+ $option:ident($parameter:ident: $type:ty) = $value:expr $(, in $group:ident)?;)+) => {
         impl CrossmintAuthConfigBuilder {
             $($(#[$attribute])+
             pub fn $option(self, $parameter: $type) -> Self {
-                self.set(|settings| settings.$option = $value)
+                self.set(|settings| settings$(.$group)?.$option = $value)
             })+
         }
     };
@@ -192,19 +195,31 @@ setters! {
     /// Sets what happens to a request without a session.
     ///
     /// The default is [`Unauthenticated::Reject`]. [`docs::rejections`](crate::docs::rejections) has examples of the
-    /// others.
-    unauthenticated(policy: Unauthenticated) = policy;
+    /// others. A layer can [override](crate::CrossmintAuthLayer::unauthenticated) it, as it can the three that follow.
+    unauthenticated(policy: Unauthenticated) = policy, in policies;
 
     /// Sets what happens to CORS preflights.
     ///
     /// The default is [`CorsPreflights::Pass`]. gRPC servers should set [`CorsPreflights::Reject`].
-    cors_preflights(policy: CorsPreflights) = policy;
+    cors_preflights(policy: CorsPreflights) = policy, in policies;
 
     /// Sets what happens to sessions that need a refresh while Crossmint is unavailable.
     ///
     /// The default is [`OutagePolicy::EndSession`], as in `@crossmint/server-sdk`. Set [`OutagePolicy::KeepSession`] so
     /// that an outage signs no one out.
-    on_outage(policy: OutagePolicy) = policy;
+    on_outage(policy: OutagePolicy) = policy, in policies;
+
+    /// Sets whether a JWT in the `Authorization` header is accepted.
+    ///
+    /// The default is [`Bearer::Ignore`]. Set [`Bearer::Accept`] for mobile applications and services, which have no
+    /// cookies.
+    bearer(policy: Bearer) = policy, in policies;
+
+    /// Sets the path, with or without a query, that a form's logout is redirected to with 303.
+    ///
+    /// By default, every logout is answered with 200, which a browser that has posted a form shows as an empty page.
+    /// Requests of scripts, the browser SDK's included, always get 200.
+    after_logout(path: impl Into<String>) = Some(path.into());
 
     /// Sets whether the body of the refresh route's response contains the refresh token.
     ///
@@ -357,6 +372,10 @@ impl CrossmintAuthConfigBuilder {
         check_route("logout_route", &settings.logout_route)?;
         let why = format!("`{}` is the refresh route as well: give them two paths", settings.logout_route);
         ConfigError::ensure(settings.refresh_route != settings.logout_route, "logout_route", why)?;
+        if let Some(path) = &settings.after_logout {
+            let why = format!("`{}` is not a path of this site: write it like `/`", path.escape_debug());
+            ConfigError::ensure(LoginPage::local_path(path).is_some(), "after_logout", why)?;
+        }
         settings.cookies.check()?;
         let names = settings.cookie_names.resolve(settings.api_key.project_id(), &settings.cookies)?;
         let why = "it is empty: name one, or call `dangerous_accept_any_audience`";

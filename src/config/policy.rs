@@ -1,10 +1,52 @@
-//! The policies for requests without a session, CORS preflights and outages.
+//! What may differ from one layer to another.
+
+use http::Uri;
+
+use super::LoginPage;
+
+/// The policies of a layer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Policies {
+    pub(crate) unauthenticated: Unauthenticated,
+    pub(crate) on_outage: OutagePolicy,
+    pub(crate) cors_preflights: CorsPreflights,
+    pub(crate) bearer: Bearer,
+}
+
+impl Policies {
+    /// Returns what happens to sessions in an outage.
+    ///
+    /// A login page is of no use while Crossmint is unavailable, so that a layer that redirects to one keeps sessions.
+    pub(crate) fn on_outage(&self) -> OutagePolicy {
+        match self.unauthenticated {
+            Unauthenticated::Redirect(_) => OutagePolicy::KeepSession,
+            _ => self.on_outage,
+        }
+    }
+
+    /// Returns what happens to a request for this target. The login page can be loaded without a session.
+    pub(crate) fn unauthenticated_at(&self, uri: &Uri) -> &Unauthenticated {
+        match &self.unauthenticated {
+            Unauthenticated::Redirect(page) if page.is_at(uri) => &Unauthenticated::Allow,
+            policy => policy,
+        }
+    }
+
+    pub(crate) fn allow_missing_at(&self, uri: &Uri) -> bool {
+        matches!(self.unauthenticated_at(uri), Unauthenticated::Allow | Unauthenticated::AllowMissing)
+    }
+
+    pub(crate) fn accepts_bearer(&self) -> bool {
+        self.bearer == Bearer::Accept
+    }
+}
 
 /// What the layer does with a request that has no valid session.
 ///
-/// Set by [`unauthenticated`](crate::CrossmintAuthConfigBuilder::unauthenticated). The refresh and logout routes are
-/// not affected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Set by [`unauthenticated`](crate::CrossmintAuthConfigBuilder::unauthenticated), or for one layer by
+/// [`CrossmintAuthLayer::unauthenticated`](crate::CrossmintAuthLayer::unauthenticated). The refresh and logout routes
+/// are not affected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unauthenticated {
     /// Answers 401 (or 503, see [`OutagePolicy`]) without calling the inner service. The default.
@@ -20,6 +62,14 @@ pub enum Unauthenticated {
     /// The response clears the cookies of an ended session. The request's extensions contain the reason as an
     /// [`AuthError`](crate::AuthError), with which the [`Session`](crate::Session) extractor answers.
     Allow,
+    /// Redirects navigations to a login page, and answers every other request with 401.
+    ///
+    /// A navigation is a request with `Sec-Fetch-Mode: navigate`, or, without this header, a `GET` or `HEAD` whose
+    /// `Accept` prefers `text/html`. It gets 303, and the response clears the cookies of an ended session.
+    ///
+    /// While Crossmint is unavailable, nobody can sign in: such a request is answered with 503, whatever the
+    /// [`OutagePolicy`], and keeps its cookies.
+    Redirect(LoginPage),
 }
 
 /// What the layer does with CORS preflights, which carry no cookies.
@@ -78,4 +128,22 @@ pub enum OutagePolicy {
     EndSession,
     /// Answers 503 with `Retry-After` and keeps the cookies, so that an outage signs no one out.
     KeepSession,
+}
+
+/// What the layer does with JWTs in the `Authorization` header, which mobile applications and services send (RFC 6750).
+///
+/// Requests to the refresh and logout routes use cookies or the body. gRPC clients send the header as metadata.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Bearer {
+    /// Ignores the header. The default.
+    #[default]
+    Ignore,
+    /// Accepts `Authorization: Bearer <JWT>` beside the cookies.
+    ///
+    /// The JWT is verified like one from a cookie. The header takes precedence over the cookies. The session has no
+    /// [refresh token](crate::Session::refresh_token), is never refreshed, and no response sets or clears a cookie for
+    /// it. An invalid JWT is answered with 401, and a malformed header with 400, both with the challenge of RFC 6750
+    /// section 3. While there is no key set, the answer is 503, whatever the [`OutagePolicy`].
+    Accept,
 }

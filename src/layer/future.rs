@@ -4,24 +4,25 @@ use std::{
     error::Error,
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, ready};
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::util::ReadyOneshot;
 use tower_service::Service;
 
 use super::{
+    Shared,
     body::ResponseBody,
-    rejection::rejected,
-    routes::{self, ReadBody},
+    routes::{Exchange, ReadBody},
 };
 use crate::{
-    authorize::{Grant, RefreshRequest, Rejection, SetCookie},
+    authorize::{Grant, Rejection, SetCookie},
     cookies::{add_to_response, vary_by_cookie},
 };
 
@@ -48,19 +49,27 @@ pin_project! {
         // The inner service has been called.
         Forwarding { #[pin] response: S::Future, set_cookie: SetCookie },
         // Crossmint has been called. `held` is what to call if the request is granted.
-        Pending { outcome: BoxFuture<'static, Result<Grant, Rejection>>, held: Option<Held<S, ReqBody>> },
+        Pending { outcome: BoxFuture<'static, Result<Grant, Rejection>>, held: Option<Box<Held<S, ReqBody>>> },
         // The inner service is being polled ready.
-        Readying { held: Option<Held<S, ReqBody>>, set_cookie: SetCookie },
-        // The body of a request for the refresh route is being read.
-        Reading { body: Pin<Box<ReadBody<ReqBody>>>, route: Option<Box<(RefreshRequest, HeaderMap)>> },
+        Readying { held: Option<Box<Held<S, ReqBody>>>, set_cookie: SetCookie },
+        // The body of a request for one of the two routes is being read.
+        Reading { body: Pin<Box<ReadBody<ReqBody>>>, exchange: Option<Box<Exchange>> },
         // The layer responds itself.
         Responding { response: BoxFuture<'static, Response<Bytes>> },
         Rejected { response: Option<Box<Response<Bytes>>> },
     }
 }
 
-/// The inner service, which has to be polled ready, and the request to call it with.
-type Held<S, ReqBody> = Box<(ReadyOneshot<S, Request<ReqBody>>, Request<ReqBody>)>;
+/// What a pending request needs once Crossmint has answered.
+pub(super) struct Held<S, ReqBody>
+where
+    S: Service<Request<ReqBody>>,
+{
+    /// Has to be polled ready before it is called.
+    pub(super) inner: ReadyOneshot<S, Request<ReqBody>>,
+    pub(super) request: Request<ReqBody>,
+    pub(super) shared: Arc<Shared>,
+}
 
 impl<S, ReqBody, ResBody> Future for ResponseFuture<S, ReqBody>
 where
@@ -86,26 +95,29 @@ where
                 }
                 StateProj::Pending { outcome, held } => {
                     let outcome = ready!(outcome.as_mut().poll(cx));
-                    let mut held = held.take();
-                    let (_, request) = held.as_deref_mut().expect(POLLED_AFTER_READY);
+                    let mut held = held.take().expect(POLLED_AFTER_READY);
                     match outcome {
-                        Ok(grant) => State::Readying { set_cookie: grant.insert_into(request.extensions_mut()), held },
+                        Ok(grant) => {
+                            let set_cookie = grant.insert_into(held.request.extensions_mut());
+                            State::Readying { held: Some(held), set_cookie }
+                        }
                         Err(rejection) => {
-                            let response = rejected(rejection, request.headers());
+                            let (request, _) = held.request.into_parts();
+                            let response = held.shared.rejector.reject(rejection, &request);
                             return Poll::Ready(Ok(response.map(ResponseBody::own)));
                         }
                     }
                 }
                 StateProj::Readying { held, set_cookie } => {
-                    let (inner, _) = held.as_deref_mut().expect(POLLED_AFTER_READY);
+                    let inner = &mut held.as_deref_mut().expect(POLLED_AFTER_READY).inner;
                     let mut inner = ready!(Pin::new(inner).poll(cx))?;
-                    let (_, request) = *held.take().expect(POLLED_AFTER_READY);
+                    let Held { request, .. } = *held.take().expect(POLLED_AFTER_READY);
                     State::Forwarding { response: inner.call(request), set_cookie: std::mem::take(set_cookie) }
                 }
-                StateProj::Reading { body, route } => {
+                StateProj::Reading { body, exchange } => {
                     let body = ready!(body.as_mut().poll(cx));
-                    let (request, headers) = *route.take().expect(POLLED_AFTER_READY);
-                    State::Responding { response: Box::pin(routes::refresh(request, headers, body)) }
+                    let exchange = *exchange.take().expect(POLLED_AFTER_READY);
+                    State::Responding { response: Box::pin(exchange.answer(body)) }
                 }
                 StateProj::Responding { response } => {
                     return Poll::Ready(Ok(ready!(response.as_mut().poll(cx)).map(ResponseBody::own)));

@@ -1,28 +1,55 @@
 //! The shell: the only module that uses tower, bodies, requests and responses.
 
-mod body;
 #[cfg(feature = "axum")]
-mod extract;
+mod axum;
+mod body;
 mod future;
 mod rejection;
 mod routes;
 mod service;
 
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{Response, request::Parts};
 use tower_layer::Layer;
 
+#[cfg(feature = "axum")]
+pub use self::axum::Claims;
+use self::rejection::Rejector;
 #[cfg(fuzzing)]
 pub(crate) use self::routes::refresh_token;
 pub use self::{body::ResponseBody, future::ResponseFuture, service::CrossmintAuthService};
-use crate::{auth::CrossmintAuth, config::CrossmintAuthConfig};
+use crate::{
+    auth::CrossmintAuth,
+    config::{Bearer, CorsPreflights, CrossmintAuthConfig, OutagePolicy, Policies, Unauthenticated},
+    error::AuthError,
+};
 
 /// A layer that resolves every request to a verified [`Session`](crate::Session), and answers the refresh and logout
 /// routes.
 ///
-/// Clones are cheap and share their caches.
+/// Clones are cheap and share their caches, and so do all layers that are made from one [`CrossmintAuth`]. Each layer
+/// can have policies of its own:
 ///
-/// In axum, add it with `Router::layer`, so that requests for the two routes reach it. With `Router::route_layer`,
-/// nested routers and merges in the wrong order, axum may answer the two routes with 404 before the layer sees them:
-/// see [`docs::placement`](crate::docs::placement).
+/// ```
+/// use axum::{Router, routing::get};
+/// use tower_crossmint_auth::{Bearer, CrossmintAuth, CrossmintAuthLayer, LoginPage, Session, Unauthenticated};
+///
+/// # fn app(auth: CrossmintAuth) -> Result<Router, tower_crossmint_auth::ConfigError> {
+/// let layer = CrossmintAuthLayer::from(auth.clone());
+/// let site = Router::new().route("/", get(|| async { "Welcome" }));
+/// let pages = Router::new()
+///     .route("/orders", get(|session: Session| async move { session.user_id().to_owned() }))
+///     .layer(layer.clone().unauthenticated(Unauthenticated::Redirect(LoginPage::new("/login")?)));
+/// let api = Router::new().route("/api/orders", get(|| async { "[]" })).layer(layer.bearer(Bearer::Accept));
+/// let app = Router::new().merge(site).merge(pages).merge(api).merge(auth.routes());
+/// # Ok(app)
+/// # }
+/// ```
+///
+/// In axum, requests for the refresh and logout routes must be routed to the layer or to
+/// [`CrossmintAuth::routes`]: see [`docs::placement`](crate::docs::placement).
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -36,9 +63,15 @@ use crate::{auth::CrossmintAuth, config::CrossmintAuthConfig};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
-pub struct CrossmintAuthLayer {
+#[derive(Clone)]
+pub struct CrossmintAuthLayer(Arc<Shared>);
+
+/// What all services of a layer share. Behind one pointer, because services are cloned for each request.
+#[derive(Clone)]
+struct Shared {
     auth: CrossmintAuth,
+    policies: Policies,
+    rejector: Rejector,
 }
 
 impl CrossmintAuthLayer {
@@ -54,14 +87,78 @@ impl CrossmintAuthLayer {
     /// Returns the handle behind the layer.
     #[must_use]
     pub fn auth(&self) -> &CrossmintAuth {
-        &self.auth
+        &self.0.auth
+    }
+
+    /// Sets what this layer does with a request without a session, in place of the configuration's
+    /// [`unauthenticated`](crate::CrossmintAuthConfigBuilder::unauthenticated).
+    #[must_use]
+    pub fn unauthenticated(self, policy: Unauthenticated) -> Self {
+        self.set(|shared| shared.policies.unauthenticated = policy)
+    }
+
+    /// Sets what this layer does with sessions that need a refresh while Crossmint is unavailable, in place of the
+    /// configuration's [`on_outage`](crate::CrossmintAuthConfigBuilder::on_outage).
+    #[must_use]
+    pub fn on_outage(self, policy: OutagePolicy) -> Self {
+        self.set(|shared| shared.policies.on_outage = policy)
+    }
+
+    /// Sets what this layer does with CORS preflights, in place of the configuration's
+    /// [`cors_preflights`](crate::CrossmintAuthConfigBuilder::cors_preflights).
+    #[must_use]
+    pub fn cors_preflights(self, policy: CorsPreflights) -> Self {
+        self.set(|shared| shared.policies.cors_preflights = policy)
+    }
+
+    /// Sets whether this layer accepts a JWT in the `Authorization` header, in place of the configuration's
+    /// [`bearer`](crate::CrossmintAuthConfigBuilder::bearer).
+    #[must_use]
+    pub fn bearer(self, policy: Bearer) -> Self {
+        self.set(|shared| shared.policies.bearer = policy)
+    }
+
+    /// Sets a function that changes the responses with which this layer rejects requests, for example to a page or to
+    /// `application/problem+json`.
+    ///
+    /// The function is given the error, the head of the request, and the response that the layer would send. Whatever
+    /// it returns, the layer sets its cookies, `Cache-Control`, `Vary`, `WWW-Authenticate`, `Retry-After`, `Allow` and
+    /// the gRPC status. [Redirects](Unauthenticated::Redirect) to the login page are not passed to the function.
+    ///
+    /// The browser SDK reads `message` from the JSON that the refresh route answers with.
+    ///
+    /// ```
+    /// use http::{HeaderValue, header::CONTENT_TYPE};
+    /// use tower_crossmint_auth::CrossmintAuthLayer;
+    ///
+    /// # fn layer(layer: CrossmintAuthLayer) -> CrossmintAuthLayer {
+    /// layer.map_rejection(|error, request, mut response| {
+    ///     let (status, path) = (response.status(), request.uri.path());
+    ///     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    ///     response.map(|_| format!("{status} at {path}: {error}"))
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn map_rejection<F, B>(self, map: F) -> Self
+    where
+        F: Fn(&AuthError, &Parts, Response<Bytes>) -> Response<B> + Send + Sync + 'static,
+        B: Into<Bytes>,
+    {
+        self.set(|shared| shared.rejector = Rejector::new(map))
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
     }
 }
 
 impl From<CrossmintAuth> for CrossmintAuthLayer {
-    /// Creates a layer that shares the handle's caches.
+    /// Creates a layer with the policies of the configuration, which shares the handle's caches.
     fn from(auth: CrossmintAuth) -> Self {
-        Self { auth }
+        let policies = auth.policies().clone();
+        Self(Arc::new(Shared { auth, policies, rejector: Rejector::default() }))
     }
 }
 
@@ -69,6 +166,19 @@ impl<S> Layer<S> for CrossmintAuthLayer {
     type Service = CrossmintAuthService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CrossmintAuthService { inner, auth: self.auth.clone() }
+        CrossmintAuthService { inner, shared: Arc::clone(&self.0) }
+    }
+}
+
+impl fmt::Debug for CrossmintAuthLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { auth, policies, rejector: _ } = self;
+        f.debug_struct("CrossmintAuthLayer").field("auth", auth).field("policies", policies).finish_non_exhaustive()
     }
 }

@@ -1,43 +1,93 @@
-//! The responses of the layer's own: rejections, and JSON.
+//! The responses of the layer's own: rejections, redirects, and JSON.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS},
+    header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS},
+    request::Parts,
 };
 use serde::Serialize;
 
 use crate::{
     authorize::Rejection,
-    cookies::{add_to_response, vary_by_cookie},
+    cookies::{replace_in_response, vary_by_cookie},
+    error::AuthError,
 };
 
-/// Builds the response to a request that is rejected. `request` is its header fields.
-pub(super) fn rejected(Rejection { error, set_cookie }: Rejection, request: &HeaderMap) -> Response<Bytes> {
+/// Builds the responses to requests that are rejected, with the application's changes.
+#[derive(Clone, Default)]
+pub(super) struct Rejector(Option<Arc<Map>>);
+
+type Map = dyn Fn(&AuthError, &Parts, Response<Bytes>) -> Response<Bytes> + Send + Sync;
+
+impl Rejector {
+    pub(super) fn new<F, B>(map: F) -> Self
+    where
+        F: Fn(&AuthError, &Parts, Response<Bytes>) -> Response<B> + Send + Sync + 'static,
+        B: Into<Bytes>,
+    {
+        Self(Some(Arc::new(move |error, request, response| map(error, request, response).map(Into::into))))
+    }
+
+    /// Builds the response to a request that is rejected.
+    pub(super) fn reject(&self, rejection: Rejection, request: &Parts) -> Response<Bytes> {
+        let Rejection { error, set_cookie, location } = rejection;
+        if let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) {
+            let mut response = redirect(location, &set_cookie);
+            response.extensions_mut().insert(error);
+            return response;
+        }
+        let response = rejected(error.clone(), &set_cookie, &request.headers);
+        let Some(map) = &self.0 else { return response };
+        let mut response = map(&error, request, response);
+        add_own_fields(&mut response, error, &set_cookie, &request.headers);
+        response
+    }
+}
+
+/// Builds the response to a request with these header fields.
+pub(super) fn rejected(error: AuthError, set_cookie: &[HeaderValue], request: &HeaderMap) -> Response<Bytes> {
     #[derive(Serialize)]
     struct Body {
         error: &'static str,
         message: &'static str,
     }
-    let (status, message) = (error.status(), error.message());
-    let body = Body { error: status.canonical_reason().unwrap_or_default(), message };
-    let (field, grpc_status) = match status {
-        // A 401 must have a challenge (RFC 9110 section 15.5.2), and there is no scheme for cookies.
-        StatusCode::UNAUTHORIZED => (Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))), Some("16")),
+    let status = error.status();
+    let body = Body { error: status.canonical_reason().unwrap_or_default(), message: error.message() };
+    let mut response = json(status, &body, &[]);
+    add_own_fields(&mut response, error, set_cookie, request);
+    response
+}
+
+/// Adds what the application cannot change: the cookies, and the fields that clients and caches act on.
+fn add_own_fields(response: &mut Response<Bytes>, error: AuthError, set_cookie: &[HeaderValue], request: &HeaderMap) {
+    let headers = response.headers_mut();
+    let challenge = error.challenge().and_then(|challenge| HeaderValue::try_from(challenge).ok());
+    headers.extend(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)));
+    let (field, grpc_status) = match error.status() {
+        StatusCode::UNAUTHORIZED => (None, Some("16")),
         StatusCode::SERVICE_UNAVAILABLE => (Some((RETRY_AFTER, error.retry_after().as_secs().into())), Some("14")),
         StatusCode::METHOD_NOT_ALLOWED => (Some((ALLOW, HeaderValue::from_static("POST"))), None),
         _ => (None, None),
     };
-    let mut response = json(status, &body, &set_cookie);
-    let headers = response.headers_mut();
     headers.extend(field);
     // Clients of gRPC and gRPC-Web take the status from the header fields of a response without messages.
     let is_grpc = request.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     if let Some(status) = grpc_status.filter(|_| is_grpc) {
         headers.insert("grpc-status", HeaderValue::from_static(status));
-        headers.insert("grpc-message", HeaderValue::from_static(message));
+        headers.insert("grpc-message", HeaderValue::from_static(error.message()));
     }
+    replace_in_response(headers, set_cookie);
+    vary_by_cookie(headers);
     response.extensions_mut().insert(error);
+}
+
+/// Builds a redirect, which a browser follows with GET whatever the method was (RFC 9110 section 15.4.4).
+pub(super) fn redirect(location: HeaderValue, set_cookie: &[HeaderValue]) -> Response<Bytes> {
+    let mut response = respond(StatusCode::SEE_OTHER, Bytes::new(), set_cookie);
+    response.headers_mut().insert(LOCATION, location);
     response
 }
 
@@ -53,7 +103,7 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize, set_cookie: &[Head
 pub(super) fn respond(status: StatusCode, body: Bytes, set_cookie: &[HeaderValue]) -> Response<Bytes> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    add_to_response(response.headers_mut(), set_cookie);
+    replace_in_response(response.headers_mut(), set_cookie);
     vary_by_cookie(response.headers_mut());
     response
 }

@@ -9,18 +9,20 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes};
-use futures_util::{future::BoxFuture, ready};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use futures_util::ready;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 use http_body::Body;
-use http_body_util::{LengthLimitError, Limited};
+use http_body_util::{Full, LengthLimitError, Limited};
 use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{Sleep, sleep};
 
-use super::rejection::{json, rejected, respond};
+use super::rejection::{Rejector, json, redirect, respond};
 use crate::{
-    authorize::RefreshRequest,
+    auth::CrossmintAuth,
+    authorize::{Route, RouteRequest},
+    csrf::RequestHead,
     error::AuthErrorKind,
     json::{media_type, object, trim},
     refresh::Refreshed,
@@ -28,21 +30,97 @@ use crate::{
     task_tracker::runtime,
 };
 
-/// Answers the logout route, once Crossmint has answered or the time limit has passed.
-pub(super) async fn logout(cleared: BoxFuture<'static, Vec<HeaderValue>>) -> Response<Bytes> {
-    respond(StatusCode::OK, Bytes::new(), &cleared.await)
+impl CrossmintAuth {
+    /// Answers a request for the refresh route, for an application that routes such requests itself.
+    ///
+    /// It is the counterpart of `handleCustomRefresh` in `@crossmint/server-sdk`, with all rules that the layer applies:
+    /// only `POST` is allowed, pages of other sites are refused, the token in the body takes precedence over the
+    /// cookie's, and the response sets or clears the cookies. The path is not looked at. With axum,
+    /// [`routes`](Self::routes) is shorter.
+    ///
+    /// ```
+    /// use axum::{Router, extract::Request, routing::post};
+    /// use tower_crossmint_auth::CrossmintAuth;
+    ///
+    /// fn app(auth: CrossmintAuth) -> Router {
+    ///     Router::new().route("/session", post(|request: Request| async move { auth.handle_refresh(request).await }))
+    /// }
+    /// ```
+    pub async fn handle_refresh<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.handle(Route::Refresh, request).await
+    }
+
+    /// Answers a request for the logout route, for an application that routes such requests itself.
+    ///
+    /// It is the counterpart of `logout` in `@crossmint/server-sdk`, with all rules that the layer applies, as
+    /// [`handle_refresh`](Self::handle_refresh) does.
+    pub async fn handle_logout<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.handle(Route::Logout, request).await
+    }
+
+    async fn handle<B>(&self, route: Route, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let view = RequestHead { method: &head.method, uri: &head.uri, headers: &head.headers, has_body: false };
+        let rejector = Rejector::default();
+        let response = match self.authorize_route(route, &view) {
+            Ok(route) => {
+                let exchange = Exchange { route, head, rejector };
+                let body = if exchange.reads_body() { ReadBody::new(body).await } else { Ok(Vec::new()) };
+                exchange.answer(body).await
+            }
+            Err(rejection) => rejector.reject(rejection, &head),
+        };
+        response.map(Full::new)
+    }
 }
 
-/// Answers the refresh route.
-pub(super) async fn refresh(
-    request: RefreshRequest,
-    headers: HeaderMap,
-    body: Result<Vec<u8>, AuthErrorKind>,
-) -> Response<Bytes> {
-    let exposes_secret = request.exposes_secret();
-    match request.run(body.and_then(|body| refresh_token(&headers, &body))).await {
-        Ok(refreshed) => answer(&refreshed, exposes_secret),
-        Err(rejection) => rejected(rejection, &headers),
+/// A request for one of the two routes, without its body.
+pub(super) struct Exchange {
+    pub(super) route: RouteRequest,
+    pub(super) head: Parts,
+    pub(super) rejector: Rejector,
+}
+
+impl Exchange {
+    /// Returns whether the body may contain a refresh token.
+    ///
+    /// A logout with a cookie needs none. Without one, a form is not taken for a token.
+    pub(super) fn reads_body(&self) -> bool {
+        match &self.route {
+            RouteRequest::Refresh(_) => true,
+            RouteRequest::Logout(logout) => logout.expects_token && is_json(&self.head.headers),
+        }
+    }
+
+    /// Answers once Crossmint has answered or the time limit has passed.
+    pub(super) async fn answer(self, body: Result<Vec<u8>, AuthErrorKind>) -> Response<Bytes> {
+        let Self { route, head, rejector } = self;
+        let token = body.and_then(|body| refresh_token(&head.headers, &body));
+        let response = match route {
+            RouteRequest::Refresh(refresh) => {
+                let exposes_secret = refresh.exposes_secret();
+                refresh.run(token).await.map(|refreshed| answer(&refreshed, exposes_secret))
+            }
+            RouteRequest::Logout(logout) => logout.run(token).await.map(|(set_cookie, location)| {
+                match location.and_then(|location| HeaderValue::try_from(location).ok()) {
+                    Some(location) => redirect(location, &set_cookie),
+                    None => respond(StatusCode::OK, Bytes::new(), &set_cookie),
+                }
+            }),
+        };
+        response.unwrap_or_else(|rejection| rejector.reject(rejection, &head))
     }
 }
 
@@ -61,7 +139,7 @@ fn answer(refreshed: &Refreshed, exposes_secret: bool) -> Response<Bytes> {
         secret: Option<&'a str>,
         expires_at: &'a str,
     }
-    let material = refreshed.session.material();
+    let material = refreshed.material();
     let token = material.refresh_token();
     let (secret, expires_at) = (exposes_secret.then(|| token.secret()), token.expires_at().unwrap_or_default());
     let body = Body { jwt: material.jwt(), refresh_token: Token { secret, expires_at }, user: material.user() };

@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -11,18 +12,18 @@ use tower::ServiceExt as _;
 use tower_service::Service;
 
 use super::{
+    Shared,
     body::ResponseBody,
-    future::{ResponseFuture, State},
-    rejection::rejected,
-    routes::{self, ReadBody},
+    future::{Held, ResponseFuture, State},
+    routes::{Exchange, ReadBody},
 };
-use crate::{auth::CrossmintAuth, authorize::Decision, csrf::RequestHead};
+use crate::{authorize::Decision, csrf::RequestHead};
 
 /// The service that [`CrossmintAuthLayer`](crate::CrossmintAuthLayer) wraps around another one.
 #[derive(Clone, Debug)]
 pub struct CrossmintAuthService<S> {
     pub(super) inner: S,
-    pub(super) auth: CrossmintAuth,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl<S> CrossmintAuthService<S> {
@@ -64,7 +65,7 @@ where
             // Only needed to recognize preflights.
             has_body: request.method() == Method::OPTIONS && !request.body().is_end_stream(),
         };
-        let decision = self.auth.authorize(&head);
+        let decision = self.shared.auth.authorize(&head, &self.shared.policies);
         if !matches!(decision, Decision::Forward(_)) {
             // Drops the ready inner service, and with it any permit that it holds (of a concurrency limit, for
             // instance): nothing must hold one while Crossmint answers. If the request is granted, a clone is polled
@@ -77,16 +78,22 @@ where
                 State::Forwarding { response: self.inner.call(request), set_cookie }
             }
             Decision::Pending(outcome) => {
-                State::Pending { outcome, held: Some(Box::new((self.inner.clone().ready_oneshot(), request))) }
+                let inner = self.inner.clone().ready_oneshot();
+                let held = Some(Box::new(Held { inner, request, shared: Arc::clone(&self.shared) }));
+                State::Pending { outcome, held }
             }
-            Decision::Refresh(refresh) => {
-                let (parts, body) = request.into_parts();
-                let route = Some(Box::new((refresh, parts.headers)));
-                State::Reading { body: Box::pin(ReadBody::new(body)), route }
+            Decision::Route(route) => {
+                let (head, body) = request.into_parts();
+                let exchange = Exchange { route, head, rejector: self.shared.rejector.clone() };
+                if exchange.reads_body() {
+                    State::Reading { body: Box::pin(ReadBody::new(body)), exchange: Some(Box::new(exchange)) }
+                } else {
+                    State::Responding { response: Box::pin(exchange.answer(Ok(Vec::new()))) }
+                }
             }
-            Decision::Logout(logout) => State::Responding { response: Box::pin(routes::logout(logout)) },
             Decision::Reject(rejection) => {
-                State::Rejected { response: Some(Box::new(rejected(rejection, request.headers()))) }
+                let (request, _) = request.into_parts();
+                State::Rejected { response: Some(Box::new(self.shared.rejector.reject(rejection, &request))) }
             }
         };
         ResponseFuture { state }

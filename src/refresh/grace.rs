@@ -141,7 +141,7 @@ impl Grace {
         if successor != digest {
             self.members.insert(successor, Member { family: id, number: number + 1 });
         }
-        let jwt = family.refreshed.take().map(|refreshed| refreshed.session.material().jwt_secret().clone());
+        let jwt = family.refreshed.take().map(|refreshed| refreshed.session.jwt_secret().clone());
         family.jwt_bytes += jwt.as_ref().map_or(0, |jwt| jwt.len());
         family.rotated.push_back(Rotated { digest, at: now, delivered_at: None, jwt });
         (family.current, family.token, family.refreshed) = (successor, token, refreshed);
@@ -339,7 +339,7 @@ impl Family {
     fn take_jwts(&mut self) -> Vec<Secret> {
         self.jwt_bytes = 0;
         let rotated = self.rotated.iter_mut().filter_map(|rotated| rotated.jwt.take());
-        let current = self.refreshed.take().map(|refreshed| refreshed.session.material().jwt_secret().clone());
+        let current = self.refreshed.take().map(|refreshed| refreshed.session.jwt_secret().clone());
         rotated.chain(current).collect()
     }
 

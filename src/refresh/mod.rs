@@ -130,7 +130,7 @@ impl Refresher {
         self.report(&leader.token, &outcome);
         let session = outcome.as_ref().ok().map(|refreshed| {
             let session = &refreshed.session;
-            self.verifier.cache(session.verified().clone(), session.material().clone())
+            self.verifier.cache(session.verified().clone(), refreshed.material().clone())
         });
         // Not before the session is cached: a logout in between would leave the JWT in the cache.
         let (revoked, evicted) = leader.finish(outcome);

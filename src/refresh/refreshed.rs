@@ -7,7 +7,7 @@ use http::HeaderValue;
 use crate::{
     error::{AuthError, AuthErrorKind},
     secret::Secret,
-    session::Session,
+    session::{AuthMaterial, Session},
 };
 
 /// A refreshed session, and the `Set-Cookie` fields that deliver it to the browser.
@@ -20,6 +20,10 @@ pub(crate) struct Refreshed {
 }
 
 impl Refreshed {
+    pub(crate) fn material(&self) -> &AuthMaterial {
+        self.session.material().expect("a refresh issues a refresh token")
+    }
+
     /// Returns about how many bytes this holds.
     pub(crate) fn cost(&self) -> usize {
         // The session's strings occur in the `Set-Cookie` fields once more.

@@ -213,7 +213,7 @@ impl Leader {
     /// families were evicted before their grace period had passed, for want of memory.
     pub(crate) fn finish(mut self, outcome: Result<Refreshed, Failure>) -> (Option<Secret>, usize) {
         let successor = match &outcome {
-            Ok(refreshed) => Some(refreshed.session.refresh_token().secret().into()),
+            Ok(refreshed) => Some(refreshed.material().refresh_token().secret().into()),
             Err(failure) => failure.rescued.as_ref().map(|rescued| rescued.token.clone()),
         };
         let successor = successor.map(|token: Secret| (digest_of(&token), token));

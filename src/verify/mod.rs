@@ -14,14 +14,13 @@ use crate::{
     config::{Checked, OutagePolicy},
     error::{AuthError, AuthErrorKind},
     jwks::{JwksCache, ReloadDecision, ReloadReason},
-    session::{AuthMaterial, Session, Verified},
+    session::{Session, Tokens, Verified},
     stats::Counters,
 };
 
 /// Verifies JWTs, and remembers the sessions of those that it has verified.
 pub(crate) struct Verifier {
     expectations: Expectations,
-    on_outage: OutagePolicy,
     cache: TokenCache,
     jwks: Arc<JwksCache>,
     counters: Arc<Counters>,
@@ -36,7 +35,7 @@ impl Verifier {
             leeway: settings.leeway,
         };
         let cache = TokenCache::new(settings.token_cache_bytes);
-        Self { expectations, on_outage: settings.on_outage, cache, jwks, counters }
+        Self { expectations, cache, jwks, counters }
     }
 
     /// Finds the session of a JWT that was verified before, if its key is still in use. The JWT may have expired.
@@ -70,7 +69,7 @@ impl Verifier {
     }
 
     /// Verifies a JWT that a request has presented, after a reload if its key is unknown and the policy allows one.
-    pub(crate) async fn verify(&self, jwt: &[u8]) -> Result<Verified, AuthError> {
+    pub(crate) async fn verify(&self, jwt: &[u8], on_outage: OutagePolicy) -> Result<Verified, AuthError> {
         let mut outcome = self.check(jwt);
         if !matches!(outcome, Err(Unverifiable::UnknownKey { .. })) {
             return outcome.map_err(Into::into);
@@ -82,7 +81,7 @@ impl Verifier {
         // refresh is better than the end of the session.
         if let (Err(Unverifiable::UnknownKey { issued_at }), ReloadDecision::NotBefore(delay)) = (&outcome, reloaded)
             && self.jwks.is_older_than(*issued_at)
-            && self.on_outage == OutagePolicy::KeepSession
+            && on_outage == OutagePolicy::KeepSession
         {
             let why = "the key set may be older than the token's key";
             return Err(AuthError::new(AuthErrorKind::Unavailable, why).with_retry_after(Some(delay)));
@@ -118,12 +117,12 @@ impl Verifier {
             return true;
         }
         let verified = self.check(jwt);
-        verified.map(|verified| self.cache(verified, session.material().clone())).is_ok()
+        verified.map(|verified| self.cache(verified, session.tokens().clone())).is_ok()
     }
 
     /// Caches the session of a verified JWT.
-    pub(crate) fn cache(&self, verified: Verified, material: AuthMaterial) -> Session {
-        let session = Session::new(verified, material);
+    pub(crate) fn cache(&self, verified: Verified, tokens: impl Into<Tokens>) -> Session {
+        let session = Session::new(verified, tokens);
         self.cache.insert(session.clone());
         session
     }
@@ -184,6 +183,7 @@ mod tests {
     use crate::{
         config::{ApiKey, CrossmintAuthConfig, Environment},
         jwks::tests::loaded,
+        session::AuthMaterial,
     };
 
     #[tokio::test]

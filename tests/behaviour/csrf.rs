@@ -182,7 +182,7 @@ async fn a_cross_site_request_deletes_only_the_invalid_cookies_that_it_carried()
         },
     ] {
         for policy in [Unauthenticated::Reject, Unauthenticated::Allow] {
-            let app = App::configured(&mock, |config| config.unauthenticated(policy)).await;
+            let app = App::configured(&mock, |config| config.unauthenticated(policy.clone())).await;
             let case = format!("{case}, {policy:?}");
             for headers in ELSEWHERE {
                 let answer = send(&app, Method::GET, "/me", &sent, headers).await;
@@ -222,7 +222,8 @@ async fn only_this_site_and_trusted_ones_open_a_web_socket() {
     let mock = MockCrossmint::start().await;
     let cookie = mock.sign_in("alice").cookie_header();
     for policy in [Unauthenticated::Reject, Unauthenticated::AllowMissing, Unauthenticated::Allow] {
-        let app = App::configured(&mock, |config| config.unauthenticated(policy).trusted_origins([TRUSTED])).await;
+        let app =
+            App::configured(&mock, |config| config.unauthenticated(policy.clone()).trusted_origins([TRUSTED])).await;
         for protocol in ["websocket", "WebSocket", "h2c, websocket", "websocket/13"] {
             let handshake = async |cookie: &str, headers: &[(&str, &str)]| {
                 let upgrade = [("connection", "upgrade"), ("upgrade", protocol)];
@@ -354,8 +355,9 @@ async fn a_preflight_is_treated_as_any_request_if_preflights_are_rejected() {
     for (policy, status) in
         [(Unauthenticated::Reject, 401), (Unauthenticated::AllowMissing, 200), (Unauthenticated::Allow, 200)]
     {
-        let config =
-            |config: CrossmintAuthConfigBuilder| config.unauthenticated(policy).cors_preflights(CorsPreflights::Reject);
+        let config = |config: CrossmintAuthConfigBuilder| {
+            config.unauthenticated(policy.clone()).cors_preflights(CorsPreflights::Reject)
+        };
         let app = App::configured(&mock, config).await;
         let answer = send(&app, Method::OPTIONS, "/me", "", &preflight).await;
         assert_eq!((answer.status, app.served()), (status, usize::from(status == 200)), "{policy:?}");

@@ -269,7 +269,7 @@ impl Site {
 
     /// A request, up to where its handler is called. Returns the session's refresh token.
     fn request(&self, token: &str) -> Result<String, AuthErrorKind> {
-        self.ask(token).map(|delivery| delivery.refreshed.session.refresh_token().secret().to_owned())
+        self.ask(token).map(|delivery| delivery.refreshed.material().refresh_token().secret().to_owned())
     }
 
     /// A request, and its response.
@@ -364,7 +364,7 @@ impl Site {
 
 fn outcome(waiter: Waiter) -> Result<String, AuthErrorKind> {
     match block_on(waiter.outcome()) {
-        Ok(delivery) => Ok(delivery.refreshed.session.refresh_token().secret().to_owned()),
+        Ok(delivery) => Ok(delivery.refreshed.material().refresh_token().secret().to_owned()),
         Err(failure) => Err(failure.error.kind()),
     }
 }

@@ -214,7 +214,7 @@ impl World {
                 self.seen.count("served from memory");
                 assert!(!user.logged_out, "{token} was logged out");
                 assert!(now < delivery.refreshed.session.exp(), "{token} resolves to a session that has expired");
-                let latest = number(delivery.refreshed.session.refresh_token().secret());
+                let latest = number(delivery.refreshed.material().refresh_token().secret());
                 assert!(!self.is_superseded(latest), "{token} resolves to {latest}, which is not the latest");
                 self.handle(delivery);
             }
@@ -423,7 +423,7 @@ impl World {
 
     /// A handler gets to work.
     fn handle(&mut self, delivery: Delivery) {
-        let token = number(delivery.refreshed.session.refresh_token().secret());
+        let token = number(delivery.refreshed.material().refresh_token().secret());
         let parent = self.tokens.iter().rev().find_map(|parent| parent.successor.filter(|next| next.token == token));
         // After a logout that was lost, nothing is known of it.
         let since = parent.map_or_else(Instant::now, |parent| parent.since);
@@ -444,7 +444,7 @@ impl World {
             );
             return;
         };
-        let latest = number(latest.session.refresh_token().secret());
+        let latest = number(latest.material().refresh_token().secret());
         assert!(!self.users[user].logged_out, "the cookies of {latest} outlive the logout");
         assert!(!self.is_superseded(latest), "{token} brings {latest} back, which was rotated");
         self.seen.count(if latest == token { "is delivered" } else { "delivers what is newer" });

@@ -100,7 +100,8 @@ fn refresh(flights: &Arc<SingleFlight>, token: &str, successor: &str) {
 
 /// Returns the refresh token that a response delivers.
 fn token_of(delivered: Result<Arc<Refreshed>, AuthErrorKind>) -> String {
-    delivered.map_or_else(|kind| format!("{kind:?}"), |refreshed| refreshed.session.refresh_token().secret().to_owned())
+    delivered
+        .map_or_else(|kind| format!("{kind:?}"), |refreshed| refreshed.material().refresh_token().secret().to_owned())
 }
 
 /// Refreshes a token for a client whose response takes its time.
@@ -122,7 +123,7 @@ fn refresh_expired(flights: &Arc<SingleFlight>, token: &str) -> Leader {
 /// Says in a word what a request with this token gets.
 fn outcome(flights: &Arc<SingleFlight>, token: &str) -> String {
     match join(flights, token, None) {
-        Ok(Joined::Remembered(delivery)) => delivery.refreshed.session.refresh_token().secret().to_owned(),
+        Ok(Joined::Remembered(delivery)) => delivery.refreshed.material().refresh_token().secret().to_owned(),
         Ok(Joined::Waiter(_)) => "under way".into(),
         Err(error) => format!("{:?}", error.kind()),
         Ok(Joined::Leader(leader, _, ())) => format!("sends {}", &*leader.token),

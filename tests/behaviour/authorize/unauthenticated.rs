@@ -15,7 +15,7 @@ use crate::support::{
 async fn every_policy_lets_valid_and_refreshed_sessions_pass() {
     let mock = MockCrossmint::start().await;
     for policy in [Unauthenticated::Reject, Unauthenticated::AllowMissing, Unauthenticated::Allow] {
-        let app = app(&mock, policy).await;
+        let app = app(&mock, policy.clone()).await;
         let case = format!("{policy:?}");
         app.get("/me", mock.sign_in("alice").cookie_header()).await.assert_passed("alice", &case);
         app.get("/me", expired(&mock, "bob").cookie_header()).await.assert_refreshed("bob", &case);
@@ -93,7 +93,7 @@ async fn an_outage_is_not_treated_as_missing_credentials() {
 }
 
 async fn app(mock: &MockCrossmint, policy: Unauthenticated) -> App {
-    App::configured(mock, |config| config.unauthenticated(policy)).await
+    App::configured(mock, |config| config.unauthenticated(policy.clone())).await
 }
 
 /// Asserts that a request was forwarded without a session.

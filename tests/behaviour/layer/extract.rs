@@ -104,7 +104,7 @@ async fn the_extractor_rejects_a_request_without_a_session_with_401() {
     let mock = MockCrossmint::start().await;
     use Unauthenticated::{Allow, AllowMissing, Reject};
     for policy in [Reject, AllowMissing, Allow] {
-        let app = strict(&mock, policy, OutagePolicy::EndSession);
+        let app = strict(&mock, policy.clone(), OutagePolicy::EndSession);
         let mut preflight = request(Method::OPTIONS, "/", "");
         preflight.headers_mut().insert("origin", "https://app.test".parse().unwrap());
         preflight.headers_mut().insert("access-control-request-method", "PUT".parse().unwrap());
@@ -237,7 +237,7 @@ async fn of_two_layers_the_inner_one_decides() {
 
 /// Makes an application whose only handler needs a session.
 fn strict(mock: &MockCrossmint, policy: Unauthenticated, on_outage: OutagePolicy) -> Router {
-    let config = mock.config().unauthenticated(policy).on_outage(on_outage);
+    let config = mock.config().unauthenticated(policy.clone()).on_outage(on_outage);
     inner().layer(CrossmintAuthLayer::new(config.build().unwrap()))
 }
 

@@ -32,7 +32,7 @@ async fn a_rejection_is_json_that_is_neither_cached_nor_sniffed() {
         ("set-cookie", &format!("{JWT}=; {cleared}")),
         ("set-cookie", &format!("{REFRESH}=; {cleared}")),
         ("vary", "cookie"),
-        ("www-authenticate", "Bearer"),
+        ("www-authenticate", "Cookie"),
         ("x-content-type-options", "nosniff"),
     ];
     let body = r#"{"error":"Unauthorized","message":"Please sign in"}"#;
@@ -285,7 +285,7 @@ async fn a_rejection_by_the_extractor_equals_one_by_the_layer() {
     let app = App::of(CrossmintAuth::new(config), inner).await;
     let answer = app.get("/me", "").await;
     assert_eq!((answer.status, &*answer.body), (401, &*unauthorized(SIGN_IN)));
-    assert_eq!((answer.header("cache-control"), answer.header("www-authenticate")), ("no-store", "Bearer"));
+    assert_eq!((answer.header("cache-control"), answer.header("www-authenticate")), ("no-store", "Cookie"));
     assert_eq!(answer.set_cookie_fields().count(), 0, "there was nothing to clear");
 }
 

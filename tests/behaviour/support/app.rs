@@ -118,7 +118,7 @@ pub(crate) async fn who(session: Option<Session>, request: Request) -> (StatusCo
         "path": request.uri().path(),
         "user": session.as_ref().map(Session::user_id),
         "jwt": session.as_ref().map(Session::jwt),
-        "refreshToken": session.as_ref().map(|session| session.refresh_token().secret()),
+        "refreshToken": session.as_ref().map(|session| session.refresh_token().unwrap().secret()),
         "error": request.extensions().get::<AuthError>().map(|error| format!("{:?}", error.kind())),
     });
     (status.unwrap_or_default(), Json(seen))

@@ -22,6 +22,7 @@ pub const ROOMS: Rooms<'_> = &[
     ("task_tracker", &[LEAVES, "session config"]),
     // The owners of state. `csrf`, `cookies`, `upstream` and `jwks` do not import each other.
     ("csrf", &[SHARED]),
+    ("bearer", &[SHARED]),
     ("cookies", &[SHARED]),
     ("upstream", &[SHARED]),
     ("jwks", &[SHARED]),
@@ -38,7 +39,7 @@ pub const ROOMS: Rooms<'_> = &[
 ];
 const LEAVES: &str = "secret clock sync json log_throttle error";
 const SHARED: &str = "secret clock sync json log_throttle error session config stats task_tracker";
-const OWNERS: &str = "csrf cookies upstream jwks verify refresh";
+const OWNERS: &str = "csrf bearer cookies upstream jwks verify refresh";
 
 /// The rooms that are not part of the engine.
 pub const SHELL: &[&str] = &["layer", "testing", "lib"];
