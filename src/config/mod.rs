@@ -3,12 +3,12 @@
 mod api_key;
 mod cookie_options;
 mod login_page;
+mod path;
 mod policy;
 mod shared_handle;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http::uri::PathAndQuery;
 use reqwest::Url;
 
 use self::shared_handle::SharedHandle;
@@ -20,6 +20,7 @@ pub use self::{
 };
 pub(crate) use self::{
     cookie_options::{NamePair, NamePairs, check_domain, has_prefix},
+    path::{check_route, local_path},
     policy::Policies,
 };
 use crate::error::ConfigError;
@@ -374,7 +375,7 @@ impl CrossmintAuthConfigBuilder {
         ConfigError::ensure(settings.refresh_route != settings.logout_route, "logout_route", why)?;
         if let Some(path) = &settings.after_logout {
             let why = format!("`{}` is not a path of this site: write it like `/`", path.escape_debug());
-            ConfigError::ensure(LoginPage::local_path(path).is_some(), "after_logout", why)?;
+            ConfigError::ensure(local_path(path).is_some(), "after_logout", why)?;
         }
         settings.cookies.check()?;
         let names = settings.cookie_names.resolve(settings.api_key.project_id(), &settings.cookies)?;
@@ -439,13 +440,6 @@ fn parse_base_url(text: &str) -> Result<String, ConfigError> {
     } else {
         Err(refuse("would send the API key in the clear: use https, or http on loopback"))
     }
-}
-
-pub(crate) fn check_route(option: &'static str, path: &str) -> Result<(), ConfigError> {
-    let is_path = path.starts_with('/')
-        && path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.query().is_none() && parsed.path() == path);
-    let why = format!("`{}` is not a path: write it like `/api/auth/refresh`, without a query", path.escape_debug());
-    ConfigError::ensure(is_path, option, why)
 }
 
 /// Returns the origin as browsers write it (RFC 6454 section 6.2).

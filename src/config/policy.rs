@@ -2,7 +2,7 @@
 
 use http::Uri;
 
-use super::LoginPage;
+use super::login_page::LoginPage;
 
 /// The policies of a layer.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,6 @@ use std::{
     error::Error,
     fmt,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -17,8 +16,8 @@ use tower::util::ReadyOneshot;
 use tower_service::Service;
 
 use super::{
-    Shared,
     body::ResponseBody,
+    rejection::Rejector,
     routes::{Exchange, ReadBody},
 };
 use crate::{
@@ -68,7 +67,7 @@ where
     /// Has to be polled ready before it is called.
     pub(super) inner: ReadyOneshot<S, Request<ReqBody>>,
     pub(super) request: Request<ReqBody>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) rejector: Rejector,
 }
 
 impl<S, ReqBody, ResBody> Future for ResponseFuture<S, ReqBody>
@@ -103,7 +102,7 @@ where
                         }
                         Err(rejection) => {
                             let (request, _) = held.request.into_parts();
-                            let response = held.shared.rejector.reject(rejection, &request);
+                            let response = held.rejector.reject(rejection, &request);
                             return Poll::Ready(Ok(response.map(ResponseBody::own)));
                         }
                     }

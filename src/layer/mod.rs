@@ -16,13 +16,13 @@ use tower_layer::Layer;
 
 #[cfg(feature = "axum")]
 pub use self::axum::Claims;
-use self::rejection::Rejector;
 #[cfg(fuzzing)]
 pub(crate) use self::routes::refresh_token;
 pub use self::{body::ResponseBody, future::ResponseFuture, service::CrossmintAuthService};
+use self::{rejection::Rejector, service::Shared};
 use crate::{
     auth::CrossmintAuth,
-    config::{Bearer, CorsPreflights, CrossmintAuthConfig, OutagePolicy, Policies, Unauthenticated},
+    config::{Bearer, CorsPreflights, CrossmintAuthConfig, OutagePolicy, Unauthenticated},
     error::AuthError,
 };
 
@@ -65,14 +65,6 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct CrossmintAuthLayer(Arc<Shared>);
-
-/// What all services of a layer share. Behind one pointer, because services are cloned for each request.
-#[derive(Clone)]
-struct Shared {
-    auth: CrossmintAuth,
-    policies: Policies,
-    rejector: Rejector,
-}
 
 impl CrossmintAuthLayer {
     /// Creates a layer.
@@ -173,12 +165,5 @@ impl<S> Layer<S> for CrossmintAuthLayer {
 impl fmt::Debug for CrossmintAuthLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { auth, policies, rejector: _ } = self;
-        f.debug_struct("CrossmintAuthLayer").field("auth", auth).field("policies", policies).finish_non_exhaustive()
     }
 }

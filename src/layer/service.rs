@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    fmt,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -12,18 +13,26 @@ use tower::ServiceExt as _;
 use tower_service::Service;
 
 use super::{
-    Shared,
     body::ResponseBody,
     future::{Held, ResponseFuture, State},
+    rejection::Rejector,
     routes::{Exchange, ReadBody},
 };
-use crate::{authorize::Decision, csrf::RequestHead};
+use crate::{auth::CrossmintAuth, authorize::Decision, config::Policies, csrf::RequestHead};
 
 /// The service that [`CrossmintAuthLayer`](crate::CrossmintAuthLayer) wraps around another one.
 #[derive(Clone, Debug)]
 pub struct CrossmintAuthService<S> {
     pub(super) inner: S,
     pub(super) shared: Arc<Shared>,
+}
+
+/// What all services of a layer share. Behind one pointer, because services are cloned for each request.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) auth: CrossmintAuth,
+    pub(super) policies: Policies,
+    pub(super) rejector: Rejector,
 }
 
 impl<S> CrossmintAuthService<S> {
@@ -79,7 +88,7 @@ where
             }
             Decision::Pending(outcome) => {
                 let inner = self.inner.clone().ready_oneshot();
-                let held = Some(Box::new(Held { inner, request, shared: Arc::clone(&self.shared) }));
+                let held = Some(Box::new(Held { inner, request, rejector: self.shared.rejector.clone() }));
                 State::Pending { outcome, held }
             }
             Decision::Route(route) => {
@@ -97,5 +106,12 @@ where
             }
         };
         ResponseFuture { state }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { auth, policies, rejector: _ } = self;
+        f.debug_struct("CrossmintAuthLayer").field("auth", auth).field("policies", policies).finish_non_exhaustive()
     }
 }

@@ -90,8 +90,8 @@ async fn the_extractor_rejects_as_the_layer_would_have() {
         let has_cookies = fault.is_some();
         fault.into_iter().for_each(|fault| mock.inject(Endpoint::Refresh, fault));
         let cookie = || if has_cookies { expired(&mock, "alice").cookie_header() } else { String::new() };
-        let by_the_layer = get(&strict(&mock, Unauthenticated::Reject, on_outage), "/", &cookie()).await;
-        let answer = get(&strict(&mock, Unauthenticated::Allow, on_outage), "/", &cookie()).await;
+        let by_the_layer = get(&strict(&mock, &Unauthenticated::Reject, on_outage), "/", &cookie()).await;
+        let answer = get(&strict(&mock, &Unauthenticated::Allow, on_outage), "/", &cookie()).await;
         assert_eq!(essence(&answer), essence(&by_the_layer), "{name}");
         assert_eq!((answer.status, answer.json()["message"].as_str()), (status, Some(message)), "{name}");
         assert_eq!(answer.header("retry-after"), retry_after, "{name}");
@@ -104,7 +104,7 @@ async fn the_extractor_rejects_a_request_without_a_session_with_401() {
     let mock = MockCrossmint::start().await;
     use Unauthenticated::{Allow, AllowMissing, Reject};
     for policy in [Reject, AllowMissing, Allow] {
-        let app = strict(&mock, policy.clone(), OutagePolicy::EndSession);
+        let app = strict(&mock, &policy, OutagePolicy::EndSession);
         let mut preflight = request(Method::OPTIONS, "/", "");
         preflight.headers_mut().insert("origin", "https://app.test".parse().unwrap());
         preflight.headers_mut().insert("access-control-request-method", "PUT".parse().unwrap());
@@ -236,7 +236,7 @@ async fn of_two_layers_the_inner_one_decides() {
 }
 
 /// Makes an application whose only handler needs a session.
-fn strict(mock: &MockCrossmint, policy: Unauthenticated, on_outage: OutagePolicy) -> Router {
+fn strict(mock: &MockCrossmint, policy: &Unauthenticated, on_outage: OutagePolicy) -> Router {
     let config = mock.config().unauthenticated(policy.clone()).on_outage(on_outage);
     inner().layer(CrossmintAuthLayer::new(config.build().unwrap()))
 }

@@ -1,9 +1,12 @@
 //! The tower layer: requests, responses and bodies, and where it can be placed.
 
+mod bearer;
 mod body;
 mod extract;
 mod grpc;
+mod login_page;
 mod placement;
+mod policies;
 mod rejection;
 mod routes;
 mod server;

@@ -18,7 +18,8 @@ use axum::{
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use tower_crossmint_auth::{
-    AuthError, CrossmintAuth, CrossmintAuthConfigBuilder, CrossmintAuthLayer, Session, testing::MockCrossmint,
+    AuthError, CrossmintAuth, CrossmintAuthConfigBuilder, CrossmintAuthLayer, RefreshToken, Session,
+    testing::MockCrossmint,
 };
 
 use crate::support::answer::Answer;
@@ -118,7 +119,7 @@ pub(crate) async fn who(session: Option<Session>, request: Request) -> (StatusCo
         "path": request.uri().path(),
         "user": session.as_ref().map(Session::user_id),
         "jwt": session.as_ref().map(Session::jwt),
-        "refreshToken": session.as_ref().map(|session| session.refresh_token().unwrap().secret()),
+        "refreshToken": session.as_ref().and_then(Session::refresh_token).map(RefreshToken::secret),
         "error": request.extensions().get::<AuthError>().map(|error| format!("{:?}", error.kind())),
     });
     (status.unwrap_or_default(), Json(seen))
