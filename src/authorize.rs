@@ -127,19 +127,20 @@ impl Authorizer {
     }
 
     fn authorize_session(self: &Arc<Self>, head: &RequestHead<'_>, policies: &Policies) -> Decision {
-        let bearer = find_bearer(head, policies);
-        let mut credentials = CookieCredentials::default();
-        let lookup = match bearer {
-            Some(jwt) => jwt.map_err(Into::into).and_then(|jwt| self.look_up_bearer(jwt)),
-            None => {
-                credentials = self.cookies.read(head.headers);
-                self.look_up(&mut credentials)
+        if let Some(jwt) = find_bearer(head, policies) {
+            let lookup = jwt.map_err(Into::into).and_then(|jwt| self.look_up_bearer(jwt));
+            return self.decide(lookup, || Fallback::without_cookies(policies));
+        }
+        let mut credentials = self.cookies.read(head.headers);
+        match self.look_up(&mut credentials) {
+            Err(_) if credentials.is_empty() && policies.allow_missing_at(head.uri) => {
+                Decision::Forward(Grant { accepts_bearer: policies.accepts_bearer(), ..Grant::default() })
             }
-        };
-        let fallback = || match bearer {
-            Some(_) => Fallback::without_cookies(policies),
-            None => self.fallback(&credentials, head, policies),
-        };
+            lookup => self.decide(lookup, || self.fallback(&credentials, head, policies)),
+        }
+    }
+
+    fn decide(self: &Arc<Self>, lookup: Result<Lookup, Failure>, fallback: impl FnOnce() -> Fallback) -> Decision {
         match lookup {
             Ok(Lookup::Session(session)) => Decision::Forward(Grant { session: Some(session), ..Grant::default() }),
             Ok(Lookup::Pending { jwt, refresh_token }) => {
@@ -153,9 +154,6 @@ impl Authorizer {
                         Err(failure) => authorizer.allow_or_reject(failure, fallback),
                     }
                 }))
-            }
-            Err(_) if bearer.is_none() && credentials.is_empty() && policies.allow_missing_at(head.uri) => {
-                Decision::Forward(Grant { accepts_bearer: policies.accepts_bearer(), ..Grant::default() })
             }
             Err(failure) => self.allow_or_reject(failure, fallback()).map_or_else(Decision::Reject, Decision::Forward),
         }

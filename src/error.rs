@@ -1,6 +1,6 @@
 //! What can go wrong, and what each case means for the client and its cookies.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
@@ -66,7 +66,7 @@ impl AuthError {
     }
 
     /// Returns the challenge of the response (RFC 9110 section 11.6.1, RFC 6750 section 3).
-    pub(crate) fn challenge(&self) -> Option<String> {
+    pub(crate) fn challenge(&self) -> Option<Cow<'static, str>> {
         let code = match self.kind {
             AuthErrorKind::InvalidToken => Some("invalid_token"),
             AuthErrorKind::InvalidAuthorization => Some("invalid_request"),
@@ -76,12 +76,12 @@ impl AuthError {
         };
         match code {
             Some(code) if self.accepts_bearer => {
-                Some(format!(r#"Bearer error="{code}", error_description="{}""#, self.message()))
+                Some(format!(r#"Bearer error="{code}", error_description="{}""#, self.message()).into())
             }
             _ if self.status() != StatusCode::UNAUTHORIZED => None,
-            _ if self.accepts_bearer => Some("Bearer".to_owned()),
+            _ if self.accepts_bearer => Some("Bearer".into()),
             // A 401 must have a challenge, and no scheme is registered for cookies.
-            _ => Some("Cookie".to_owned()),
+            _ => Some("Cookie".into()),
         }
     }
 

@@ -88,7 +88,7 @@ fn at_most(instructions: u64) -> LibraryBenchmarkConfig {
 
 const WARM: u64 = 3_600;
 const COLD: u64 = 320_000;
-const ANONYMOUS: u64 = 19_000;
+const ANONYMOUS: u64 = 19_700;
 
 library_benchmark_group!(name = requests, benchmarks = [warm, cold, anonymous]);
 main!(library_benchmark_groups = requests);

@@ -32,11 +32,13 @@ fn forbid_caching(headers: &mut HeaderMap) {
 
 /// Sets cookies on a response, in place of those of the same names.
 pub(crate) fn replace_in_response(headers: &mut HeaderMap, set_cookie: &[HeaderValue]) {
-    let present = headers.get_all(SET_COOKIE).iter();
-    let kept: Vec<HeaderValue> = present.filter(|cookie| !is_among(cookie, set_cookie)).cloned().collect();
-    headers.remove(SET_COOKIE);
-    for cookie in kept {
-        headers.append(SET_COOKIE, cookie);
+    if headers.contains_key(SET_COOKIE) {
+        let present = headers.get_all(SET_COOKIE).iter();
+        let kept: Vec<HeaderValue> = present.filter(|cookie| !is_among(cookie, set_cookie)).cloned().collect();
+        headers.remove(SET_COOKIE);
+        for cookie in kept {
+            headers.append(SET_COOKIE, cookie);
+        }
     }
     add_to_response(headers, set_cookie);
 }

@@ -1,6 +1,6 @@
 //! The responses of the layer's own: rejections, redirects, and JSON.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -55,8 +55,8 @@ pub(super) fn rejected(error: AuthError, set_cookie: &[HeaderValue], request: &H
         message: &'static str,
     }
     let status = error.status();
-    let body = Body { error: status.canonical_reason().unwrap_or_default(), message: error.message() };
-    let mut response = json(status, &body, &[]);
+    let mut response = json(&Body { error: status.canonical_reason().unwrap_or_default(), message: error.message() });
+    *response.status_mut() = status;
     add_own_fields(&mut response, error, set_cookie, request);
     response
 }
@@ -64,7 +64,10 @@ pub(super) fn rejected(error: AuthError, set_cookie: &[HeaderValue], request: &H
 /// Adds what the application cannot change: the cookies, and the fields that clients and caches act on.
 fn add_own_fields(response: &mut Response<Bytes>, error: AuthError, set_cookie: &[HeaderValue], request: &HeaderMap) {
     let headers = response.headers_mut();
-    let challenge = error.challenge().and_then(|challenge| HeaderValue::try_from(challenge).ok());
+    let challenge = error.challenge().and_then(|challenge| match challenge {
+        Cow::Borrowed(challenge) => Some(HeaderValue::from_static(challenge)),
+        Cow::Owned(challenge) => HeaderValue::try_from(challenge).ok(),
+    });
     headers.extend(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)));
     let (field, grpc_status) = match error.status() {
         StatusCode::UNAUTHORIZED => (None, Some("16")),
@@ -79,31 +82,36 @@ fn add_own_fields(response: &mut Response<Bytes>, error: AuthError, set_cookie: 
         headers.insert("grpc-status", HeaderValue::from_static(status));
         headers.insert("grpc-message", HeaderValue::from_static(error.message()));
     }
-    replace_in_response(headers, set_cookie);
-    vary_by_cookie(headers);
+    set_cookies(headers, set_cookie);
     response.extensions_mut().insert(error);
 }
 
 /// Builds a redirect, which a browser follows with GET whatever the method was (RFC 9110 section 15.4.4).
 pub(super) fn redirect(location: HeaderValue, set_cookie: &[HeaderValue]) -> Response<Bytes> {
-    let mut response = respond(StatusCode::SEE_OTHER, Bytes::new(), set_cookie);
+    let mut response = empty(set_cookie);
+    *response.status_mut() = StatusCode::SEE_OTHER;
     response.headers_mut().insert(LOCATION, location);
     response
 }
 
-pub(super) fn json(status: StatusCode, body: &impl Serialize, set_cookie: &[HeaderValue]) -> Response<Bytes> {
-    let mut response = respond(status, serde_json::to_vec(body).unwrap_or_default().into(), set_cookie);
+/// Builds a response without a body.
+pub(super) fn empty(set_cookie: &[HeaderValue]) -> Response<Bytes> {
+    let mut response = Response::default();
+    set_cookies(response.headers_mut(), set_cookie);
+    response
+}
+
+/// Builds a response that must not leave without [`set_cookies`].
+pub(super) fn json(body: &impl Serialize) -> Response<Bytes> {
+    let mut response = Response::new(serde_json::to_vec(body).unwrap_or_default().into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
-/// Builds a response of the layer's own.
-pub(super) fn respond(status: StatusCode, body: Bytes, set_cookie: &[HeaderValue]) -> Response<Bytes> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    replace_in_response(response.headers_mut(), set_cookie);
-    vary_by_cookie(response.headers_mut());
-    response
+/// Sets the cookies of a response of the layer's own, which no cache may store.
+pub(super) fn set_cookies(headers: &mut HeaderMap, set_cookie: &[HeaderValue]) {
+    replace_in_response(headers, set_cookie);
+    vary_by_cookie(headers);
 }

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::{BufMut, Bytes};
 use futures_util::ready;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE, request::Parts};
 use http_body::Body;
 use http_body_util::{Full, LengthLimitError, Limited};
 use pin_project_lite::pin_project;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{Sleep, sleep};
 
-use super::rejection::{Rejector, json, redirect, respond};
+use super::rejection::{Rejector, empty, json, redirect, set_cookies};
 use crate::{
     auth::CrossmintAuth,
     authorize::{Route, RouteRequest},
@@ -116,7 +116,7 @@ impl Exchange {
             RouteRequest::Logout(logout) => logout.run(token).await.map(|(set_cookie, location)| {
                 match location.and_then(|location| HeaderValue::try_from(location).ok()) {
                     Some(location) => redirect(location, &set_cookie),
-                    None => respond(StatusCode::OK, Bytes::new(), &set_cookie),
+                    None => empty(&set_cookie),
                 }
             }),
         };
@@ -143,7 +143,9 @@ fn answer(refreshed: &Refreshed, exposes_secret: bool) -> Response<Bytes> {
     let token = material.refresh_token();
     let (secret, expires_at) = (exposes_secret.then(|| token.secret()), token.expires_at().unwrap_or_default());
     let body = Body { jwt: material.jwt(), refresh_token: Token { secret, expires_at }, user: material.user() };
-    json(StatusCode::OK, &body, &refreshed.set_cookie)
+    let mut response = json(&body);
+    set_cookies(response.headers_mut(), &refreshed.set_cookie);
+    response
 }
 
 /// Finds the refresh token in a body. Returns `None` if the cookie's is to be used.
