@@ -22,7 +22,7 @@
 //! ```
 //!
 //! The [guides](docs) cover all [options](docs::options), the [placement](docs::placement) in axum,
-//! [rejections](docs::rejections), the [handle](docs::handle) behind the layer, the [migration](docs::migration) from
+//! [rejections](docs::rejections), [APIs](docs::api), the [handle](docs::handle) behind the layer, the [migration](docs::migration) from
 //! the TypeScript SDK, [security](docs::security) and [operations](docs::operations).
 //!
 //! # What it does
@@ -37,7 +37,7 @@
 //! 4. **All other requests are rejected** with 401, and their cookies are cleared: there is no refresh token, Crossmint
 //!    refuses it, or cookies of one name differ. The response's extensions contain the [`AuthError`]; the client gets
 //!    one of a few fixed messages. A request from another site clears only the cookies that it carries.
-//!    [`Unauthenticated`] can forward requests without a session instead.
+//!    [`Unauthenticated`] can forward requests without a session instead, or redirect page views to a login page.
 //! 5. **While Crossmint is unavailable**, valid sessions are not affected. Sessions that need a refresh are rejected as
 //!    in rule 4, which signs the user out, as `@crossmint/server-sdk` does. [`OutagePolicy::KeepSession`] answers 503
 //!    and keeps the cookies.
@@ -76,7 +76,7 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `axum` | [`Session`] and `Option<Session>` as extractors, and [`AuthError`] as a response |
+//! | `axum` | `Session`, `Option<Session>` and `Claims<T>` as extractors, `CrossmintAuth::routes`, and [`AuthError`] as a response |
 //! | `testing` | [`testing::MockCrossmint`], a mock of Crossmint on loopback for an application's tests |
 //! | `http-client` | [`http_client`](CrossmintAuthConfigBuilder::http_client), for a `reqwest::Client` with a proxy or a private certificate authority |
 //!

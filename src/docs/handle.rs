@@ -55,8 +55,8 @@
 //!             auth.clear_auth_material(response);
 //!         }
 //!     })?;
-//!     if session.is_refreshed() {
-//!         auth.store_auth_material(response, session.material())?;
+//!     if let (true, Some(material)) = (session.is_refreshed(), session.material()) {
+//!         auth.store_auth_material(response, material)?;
 //!     }
 //!     Ok(session)
 //! }
@@ -104,35 +104,34 @@
 //! Protect such a route against requests from other sites, as the layer protects the refresh route: otherwise another
 //! site can sign the user in as somebody else. See [`security`](super::security#requests-from-other-sites).
 //!
+//! # Answering the two routes yourself
+//!
+//! [`handle_refresh`] and [`handle_logout`] answer requests as the layer does on its two routes, for applications with
+//! routes of their own. With axum, [`routes`] has both at the configured paths. Without a framework:
+//!
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::Full;
+//! use hyper::body::{Bytes, Incoming};
+//! use tower_crossmint_auth::CrossmintAuth;
+//!
+//! async fn serve(auth: &CrossmintAuth, request: Request<Incoming>) -> Response<Full<Bytes>> {
+//!     match request.uri().path() {
+//!         "/session/refresh" => auth.handle_refresh(request).await,
+//!         "/session/logout" => auth.handle_logout(request).await,
+//!         _ => {
+//!             let mut response = Response::default();
+//!             *response.status_mut() = StatusCode::NOT_FOUND;
+//!             response
+//!         }
+//!     }
+//! }
+//! ```
+//!
 //! # Verifying a JWT without cookies
 //!
-//! An API that receives the JWT in `Authorization` verifies it with [`verify_jwt`]. Nothing is refreshed, and no cookie
-//! is read:
-//!
-//! ```
-//! use axum::http::{HeaderMap, StatusCode, header::AUTHORIZATION};
-//! use tower_crossmint_auth::{AuthErrorKind, CrossmintAuth};
-//!
-//! async fn user_id(auth: &CrossmintAuth, request: &HeaderMap) -> Result<String, StatusCode> {
-//!     let header = request.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-//!     let jwt = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or(StatusCode::UNAUTHORIZED)?;
-//!     let claims = auth.verify_jwt(jwt).await.map_err(|error| match error.kind() {
-//!         AuthErrorKind::InvalidToken => StatusCode::UNAUTHORIZED,
-//!         _ => StatusCode::SERVICE_UNAVAILABLE,
-//!     })?;
-//!     Ok(claims["sub"].as_str().unwrap_or_default().to_owned())
-//! }
-//! # use tower_crossmint_auth::testing::MockCrossmint;
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let mock = MockCrossmint::start().await;
-//! # let auth = CrossmintAuth::new(mock.config().build()?);
-//! # let bearer = format!("Bearer {}", mock.sign_in("alice").jwt()).parse()?;
-//! # assert_eq!(user_id(&auth, &HeaderMap::from_iter([(AUTHORIZATION, bearer)])).await, Ok("alice".to_owned()));
-//! # assert_eq!(user_id(&auth, &HeaderMap::new()).await, Err(StatusCode::UNAUTHORIZED));
-//! # Ok(())
-//! # }
-//! ```
+//! [`session_from_jwt`] resolves a JWT alone to a session, and [`verify_jwt`] returns its claims. Nothing is refreshed.
+//! For the `Authorization` header, the layer has [`Bearer::Accept`](super::api#bearer-tokens).
 //!
 //! # Runtimes
 //!
@@ -147,4 +146,8 @@
 //!
 //! [`CrossmintAuth`]: crate::CrossmintAuth
 //! [`get_session`]: crate::CrossmintAuth::get_session
+//! [`handle_refresh`]: crate::CrossmintAuth::handle_refresh
+//! [`handle_logout`]: crate::CrossmintAuth::handle_logout
+//! [`routes`]: crate::CrossmintAuth::routes
+//! [`session_from_jwt`]: crate::CrossmintAuth::session_from_jwt
 //! [`verify_jwt`]: crate::CrossmintAuth::verify_jwt

@@ -3,8 +3,9 @@
 //! | guide | answers |
 //! | --- | --- |
 //! | [`options`] | Which options are there, what is each one's default, and when should it change? |
-//! | [`placement`] | Where does the layer go in an axum router, and which placements lose the two routes? |
-//! | [`rejections`] | What does a request without a session get, and how is that logged, re-rendered or turned into a redirect? |
+//! | [`placement`] | Where does the layer go in an axum router? |
+//! | [`rejections`] | What does a request without a session get, and how is that worded, logged or turned into a redirect? |
+//! | [`api`] | How are bearer tokens accepted, and how are claims and roles required? |
 //! | [`handle`] | How is [`CrossmintAuth`](crate::CrossmintAuth) used without the layer? |
 //! | [`migration`] | What replaces each call of `@crossmint/server-sdk`, and what behaves differently? |
 //! | [`security`] | What does the layer protect, and what is left to the application? |
@@ -16,6 +17,7 @@
 //!
 //! These modules contain text and compiled examples only, and add nothing to a build.
 
+pub mod api;
 pub mod architecture;
 pub mod handle;
 pub mod migration;

@@ -39,6 +39,7 @@
 //! | [`refresh_route`] | `/api/auth/refresh` | The path of the refresh route, compared byte by byte and without the query. |
 //! | [`logout_route`] | `/api/auth/logout` | The path of the logout route, compared in the same way. |
 //! | [`trusted_origins`] | none | Other origins that may call the two routes and open WebSockets. |
+//! | [`after_logout`] | 200 | The path that a form's logout is redirected to with 303. Scripts always get 200. |
 //! | [`expose_refresh_secret`] | `true` | Whether the refresh route's body contains `refreshToken.secret`. |
 //!
 //! # Cookies
@@ -58,13 +59,15 @@
 //!
 //! # Requests without a session
 //!
-//! [`rejections`](super::rejections) has examples of these options.
+//! [`rejections`](super::rejections) and [`api`](super::api) have examples of these options. Each layer can override
+//! them: see [`CrossmintAuthLayer`](crate::CrossmintAuthLayer).
 //!
 //! | option | default | meaning |
 //! | --- | --- | --- |
-//! | [`unauthenticated`] | [`Unauthenticated::Reject`] | `AllowMissing` forwards requests without credentials; `Allow` forwards all requests and clears the cookies of ended sessions. |
+//! | [`unauthenticated`] | [`Unauthenticated::Reject`] | `AllowMissing` forwards requests without credentials; `Allow` forwards all requests and clears the cookies of ended sessions; `Redirect` sends page views to a [`LoginPage`](crate::LoginPage). |
 //! | [`cors_preflights`] | [`CorsPreflights::Pass`] | `Reject` treats a preflight like any other request. Use it for gRPC servers, and where a CORS layer in front of this one answers preflights. |
 //! | [`on_outage`] | [`OutagePolicy::EndSession`]: 401, cookies cleared | `KeepSession` answers 503 with `Retry-After` and keeps the cookies. |
+//! | [`bearer`] | [`Bearer::Ignore`] | `Accept` takes a JWT from the `Authorization` header, without a refresh token. |
 //!
 //! # Time limits
 //!
@@ -149,6 +152,9 @@
 //! [`CorsPreflights::Pass`]: crate::CorsPreflights::Pass
 //! [`on_outage`]: crate::CrossmintAuthConfigBuilder::on_outage
 //! [`OutagePolicy::EndSession`]: crate::OutagePolicy::EndSession
+//! [`bearer`]: crate::CrossmintAuthConfigBuilder::bearer
+//! [`Bearer::Ignore`]: crate::Bearer::Ignore
+//! [`after_logout`]: crate::CrossmintAuthConfigBuilder::after_logout
 //! [`connect_timeout`]: crate::CrossmintAuthConfigBuilder::connect_timeout
 //! [`keys_timeout`]: crate::CrossmintAuthConfigBuilder::keys_timeout
 //! [`refresh_timeout`]: crate::CrossmintAuthConfigBuilder::refresh_timeout

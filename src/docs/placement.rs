@@ -1,52 +1,20 @@
 //! Placement in axum: which requests reach the layer.
 //!
-//! The layer answers the refresh and logout routes itself, but only for requests that axum sends through it.
-//! `Router::layer` wraps all routes that were added before it, and the router's fallback, so that unknown paths and the
-//! two routes reach the layer too. Routes that are added afterwards are public:
+//! Merge [`CrossmintAuth::routes`] into the outermost router. It answers the refresh and logout routes. Add the layer to
+//! the routes that need a session, in whatever way suits the application:
 //!
 //! ```
 //! use axum::{Router, routing::get};
-//! use tower_crossmint_auth::{CrossmintAuthLayer, Session};
+//! use tower_crossmint_auth::{CrossmintAuth, CrossmintAuthLayer, Session};
 //!
-//! fn app(auth: CrossmintAuthLayer) -> Router {
-//!     Router::new()
+//! fn app(auth: &CrossmintAuth) -> Router {
+//!     let protected = Router::new()
 //!         .route("/me", get(|session: Session| async move { session.user_id().to_owned() }))
-//!         .layer(auth)
+//!         .route_layer(CrossmintAuthLayer::from(auth.clone()));
+//!     Router::new()
 //!         .route("/", get(|| async { "a public page" }))
-//! }
-//! ```
-//!
-//! With other placements, axum may answer the two routes with 404 before the layer sees them. Each row of this table is
-//! a test in `tests/behaviour`, in `placement.rs`; `auth` is the layer, `protected` and `public` are routers.
-//!
-//! | application | protected routes | refresh and logout | unknown paths |
-//! | --- | --- | --- | --- |
-//! | `protected.layer(auth)`, then `.route(public)` | session | answered | 401 |
-//! | `public.merge(protected.layer(auth))` | session | answered | 401 |
-//! | `protected.layer(auth).merge(public)` | session | **404** | 404, public |
-//! | either order, and one router has a public `.fallback(..)` | session | **handled by the fallback** | public |
-//! | either order, and `protected` has a fallback, or the two routes, under the layer | session | answered | as the fallback |
-//! | `protected.route_layer(auth)` | session | **404**, unless routes with these paths exist | 404, public |
-//! | `Router::new().nest("/app", protected).layer(auth)` | session | answered | 401 |
-//! | `Router::new().nest("/app", protected.layer(auth))` | session | **404** | 404, public |
-//! | the same, and `protected` has a fallback under the layer | session | answered, without the prefix: `refresh_route("/refresh")` matches `/app/refresh` | session |
-//!
-//! # Merged routers
-//!
-//! In a merge, a fallback that the application has set wins over axum's own; of two routers without one, the last
-//! router's counts. Where the order cannot change, add routes for the two paths under the layer. The layer answers
-//! before their handlers are called:
-//!
-//! ```
-//! use axum::{Router, http::StatusCode, routing::{any, get}};
-//! use tower_crossmint_auth::{CrossmintAuthLayer, Session};
-//!
-//! fn app(auth: CrossmintAuthLayer, public: Router) -> Router {
-//!     Router::new()
-//!         .route("/me", get(|session: Session| async move { session.user_id().to_owned() }))
-//!         .route("/api/auth/{action}", any(StatusCode::NOT_FOUND))
-//!         .layer(auth)
-//!         .merge(public)
+//!         .merge(protected)
+//!         .merge(auth.routes())
 //! }
 //! # use axum::{body::Body, http::Request};
 //! # use tower::ServiceExt as _;
@@ -54,43 +22,25 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let mock = MockCrossmint::start().await;
-//! # let app = app(CrossmintAuthLayer::new(mock.config().build()?), Router::new().route("/", get(|| async { "public" })));
-//! # for (path, status) in [("/api/auth/logout", StatusCode::OK), ("/api/auth/other", StatusCode::UNAUTHORIZED)] {
-//! #     assert_eq!(app.clone().oneshot(Request::post(path).body(Body::empty())?).await?.status(), status);
+//! # let app = app(&CrossmintAuth::new(mock.config().build()?));
+//! # for (path, status) in [("/", 200), ("/me", 401), ("/unknown", 404), ("/api/auth/refresh", 405)] {
+//! #     assert_eq!(app.clone().oneshot(Request::get(path).body(Body::empty())?).await?.status(), status, "{path}");
 //! # }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # Nested routers
+//! With `route_layer`, unknown paths get 404. With `layer`, they get 401, so that nobody learns which paths exist.
 //!
-//! axum strips the prefix of a nested router before its layers see a request. Put the layer around the outer router, or
-//! configure the two routes without the prefix and give the nested router a fallback:
+//! The layer answers the two routes as well, for requests that axum sends through it: without
+//! [`routes`](crate::CrossmintAuth::routes), add it with `Router::layer` to the outermost router, whose fallback it then wraps,
+//! and merge that router last.[^1] Inside `Router::nest`, the layer sees paths without the prefix.
 //!
-//! ```
-//! use axum::{Router, http::StatusCode, routing::get};
-//! use tower_crossmint_auth::{ConfigError, CrossmintAuthConfigBuilder, CrossmintAuthLayer, Session};
+//! [^1]: `protected.layer(auth).merge(public)`, `protected.route_layer(auth)`, a public `fallback`, and
+//! `Router::new().nest("/app", protected.layer(auth))` answer the two routes with 404 or with the fallback. Each is a
+//! test in `tests/behaviour/layer/placement.rs`.
 //!
-//! fn app(config: CrossmintAuthConfigBuilder) -> Result<Router, ConfigError> {
-//!     let config = config.refresh_route("/refresh").logout_route("/logout").build()?;
-//!     let nested = Router::new()
-//!         .route("/me", get(|session: Session| async move { session.user_id().to_owned() }))
-//!         .fallback(|| async { StatusCode::NOT_FOUND })
-//!         .layer(CrossmintAuthLayer::new(config));
-//!     // The browser calls `/app/refresh` and `/app/logout`.
-//!     Ok(Router::new().nest("/app", nested))
-//! }
-//! # use axum::{body::Body, http::Request};
-//! # use tower::ServiceExt as _;
-//! # use tower_crossmint_auth::testing::MockCrossmint;
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let mock = MockCrossmint::start().await;
-//! # let request = Request::post("/app/logout").body(Body::empty())?;
-//! # assert_eq!(app(mock.config())?.oneshot(request).await?.status(), StatusCode::OK);
-//! # Ok(())
-//! # }
-//! ```
+//! [`CrossmintAuth::routes`]: crate::CrossmintAuth::routes
 //!
 //! # Order among other layers
 //!

@@ -10,11 +10,14 @@
 //! | kind | status | cookies |
 //! | --- | --- | --- |
 //! | [`MissingCredentials`], [`MissingRefreshToken`], [`AmbiguousCredentials`], [`InvalidCredentials`], [`Refused`] | 401 | cleared |
+//! | [`InvalidToken`], [`InvalidAuthorization`] of a [bearer token](super::api) | 401, 400 | untouched |
 //! | [`Unavailable`], [`RateLimited`], [`UnusableAnswer`] under [`OutagePolicy::EndSession`] | 401 | cleared |
-//! | the same under [`OutagePolicy::KeepSession`] | 503 with `Retry-After` | kept |
-//! | [`CrossSite`] | 403 | kept |
+//! | the same under [`OutagePolicy::KeepSession`], or under [`Unauthenticated::Redirect`] | 503 with `Retry-After` | kept |
+//! | [`CrossSite`], [`MissingClaims`] | 403 | kept |
 //! | [`MethodNotAllowed`] | 405 with `Allow` | kept |
 //! | [`InvalidBody`], [`BodyTimeout`], [`BodyTooLarge`], [`UnsupportedMediaType`] | 400, 408, 413, 415 | kept |
+//!
+//! A 401 has the challenge `WWW-Authenticate: Bearer` if the layer accepts bearer tokens, and `Cookie` if it does not.
 //!
 //! gRPC requests get `grpc-status` 16 (`UNAUTHENTICATED`) for 401 and 14 (`UNAVAILABLE`) for 503, in the response's
 //! headers.
@@ -22,50 +25,40 @@
 //! A response to a request from another site clears only the cookies that the request carried: see
 //! [`security`](super::security#requests-from-other-sites).
 //!
-//! # Logging and re-rendering rejections
+//! # In the words of the application
 //!
-//! An outer layer finds the error in the response's extensions. This one logs each rejection and answers in the format
-//! of RFC 9457. It keeps the status and the headers, which clear the cookies and forbid caching, and it keeps
-//! `message`, which Crossmint's browser SDK reads:
+//! [`map_rejection`] is given the error, the head of the request, and the response that the layer would send, and
+//! returns the response to send. This one answers in the format of RFC 9457, and keeps `message`, which Crossmint's
+//! browser SDK reads. Cookies and caching fields stay those of the layer, whatever the function does:
 //!
 //! ```
-//! use std::error::Error;
-//!
 //! use axum::{
 //!     Router,
-//!     body::Body,
-//!     http::{HeaderValue, header::{CONTENT_LENGTH, CONTENT_TYPE}},
-//!     middleware::map_response,
-//!     response::Response,
+//!     http::{HeaderValue, header::CONTENT_TYPE},
 //!     routing::get,
 //! };
 //! use serde_json::json;
-//! use tower_crossmint_auth::{AuthError, CrossmintAuthLayer};
-//!
-//! async fn render_rejection(response: Response) -> Response {
-//!     let Some(error) = response.extensions().get::<AuthError>().cloned() else { return response };
-//!     tracing::info!(kind = ?error.kind(), error = &error as &dyn Error, "rejected a request");
-//!
-//!     let (mut head, _) = response.into_parts();
-//!     let problem = json!({
-//!         "title": head.status.canonical_reason(),
-//!         "status": head.status.as_u16(),
-//!         "message": error.to_string(),
-//!         "code": format!("{:?}", error.kind()),
-//!     });
-//!     head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-//!     head.headers.remove(CONTENT_LENGTH);
-//!     Response::from_parts(head, Body::from(problem.to_string()))
-//! }
+//! use tower_crossmint_auth::CrossmintAuthLayer;
 //!
 //! fn app(auth: CrossmintAuthLayer) -> Router {
-//!     Router::new().route("/me", get(|| async { "signed in" })).layer(auth).layer(map_response(render_rejection))
+//!     let auth = auth.map_rejection(|error, request, mut response| {
+//!         let problem = json!({
+//!             "title": response.status().canonical_reason(),
+//!             "status": response.status().as_u16(),
+//!             "instance": request.uri.path(),
+//!             "message": error.to_string(),
+//!             "code": format!("{:?}", error.kind()),
+//!         });
+//!         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+//!         response.map(|_| problem.to_string())
+//!     });
+//!     Router::new().route("/me", get(|| async { "signed in" })).layer(auth)
 //! }
-//! # use axum::http::Request;
+//! # use axum::{body::Body, http::Request};
 //! # use tower::ServiceExt as _;
 //! # use tower_crossmint_auth::testing::MockCrossmint;
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn Error>> {
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let mock = MockCrossmint::start().await;
 //! # let app = app(CrossmintAuthLayer::new(mock.config().build()?));
 //! # let cookie = format!("crossmint-refresh-token-{}=unknown", mock.project_id());
@@ -81,69 +74,91 @@
 //! The text of an [`AuthError`] contains no token and no text from Crossmint, so that it may be shown. Its sources
 //! contain no token either, but they describe failures of connections: log them, and do not show them.
 //!
-//! # Redirecting to a login page
-//!
-//! The TypeScript SDK's documentation has `redirect("/login")` in a `catch`. Here, an outer layer turns a rejected page
-//! view into a redirect. It keeps the headers, so that the cookies of the ended session are cleared. Under
-//! [`OutagePolicy::KeepSession`], an outage is a 503, which is not redirected:
+//! An outer layer finds the error in the response's extensions, to log it:
 //!
 //! ```
-//! use axum::{
-//!     Router,
-//!     body::Body,
-//!     extract::Request,
-//!     http::{HeaderValue, Method, StatusCode, header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE}},
-//!     middleware::{Next, from_fn},
-//!     response::Response,
-//!     routing::get,
-//! };
-//! use tower_crossmint_auth::{AuthError, CrossmintAuthLayer, Session};
+//! use std::error::Error;
 //!
-//! async fn redirect_to_login(request: Request, next: Next) -> Response {
-//!     // Scripts get the 401 itself.
-//!     let is_page_view = request.method() == Method::GET
-//!         && request.headers().get("sec-fetch-dest").is_none_or(|destination| destination == "document");
-//!     let response = next.run(request).await;
-//!     let is_rejection = response.extensions().get::<AuthError>().is_some();
-//!     if !(is_page_view && is_rejection && response.status() == StatusCode::UNAUTHORIZED) {
-//!         return response;
+//! use axum::{Router, middleware::map_response, response::Response};
+//! use tower_crossmint_auth::{AuthError, CrossmintAuthLayer};
+//!
+//! async fn log_rejection(response: Response) -> Response {
+//!     if let Some(error) = response.extensions().get::<AuthError>() {
+//!         tracing::info!(kind = ?error.kind(), error = error as &dyn Error, "rejected a request");
 //!     }
-//!     let (mut head, _) = response.into_parts();
-//!     head.status = StatusCode::SEE_OTHER;
-//!     for name in [CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE] {
-//!         head.headers.remove(name);
-//!     }
-//!     head.headers.insert(LOCATION, HeaderValue::from_static("/login"));
-//!     Response::from_parts(head, Body::empty())
+//!     response
 //! }
 //!
-//! fn app(auth: CrossmintAuthLayer) -> Router {
-//!     Router::new()
-//!         .route("/me", get(|session: Session| async move { session.user_id().to_owned() }))
-//!         .layer(auth)
-//!         .layer(from_fn(redirect_to_login))
-//!         .route("/login", get(|| async { "please sign in" }))
+//! fn app(auth: CrossmintAuthLayer, inner: Router) -> Router {
+//!     inner.layer(auth).layer(map_response(log_rejection))
 //! }
+//! ```
+//!
+//! # Redirecting to a login page
+//!
+//! [`Unauthenticated::Redirect`] redirects page views without a session to a login page, and answers scripts with 401.
+//! The redirect clears the cookies of an ended session, and tells the login page in `return_to` where the user was
+//! going. Whatever is in that parameter, [`LoginPage::local_path`] only lets a path of this site pass: without it, a
+//! link to your login page could lead to any site.
+//!
+//! ```
+//! use axum::{Router, extract::Query, response::Html, routing::get};
+//! use serde::Deserialize;
+//! use tower_crossmint_auth::{ConfigError, CrossmintAuth, CrossmintAuthLayer, LoginPage, Session, Unauthenticated};
+//!
+//! #[derive(Deserialize)]
+//! struct Login {
+//!     return_to: Option<String>,
+//! }
+//!
+//! /// The page signs the user in by Crossmint's browser SDK, and continues to `data-next`.
+//! async fn login(Query(login): Query<Login>) -> Html<String> {
+//!     let next = login.return_to.as_deref().and_then(LoginPage::local_path).unwrap_or("/");
+//!     let next = next.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
+//!     Html(format!(r#"<script type="module" src="/login.js" data-next="{next}"></script>"#))
+//! }
+//!
+//! fn app(auth: &CrossmintAuth) -> Result<Router, ConfigError> {
+//!     let redirect = Unauthenticated::Redirect(LoginPage::new("/login")?);
+//!     let pages = Router::new()
+//!         .route("/orders", get(|session: Session| async move { format!("The orders of {}", session.user_id()) }))
+//!         .route_layer(CrossmintAuthLayer::from(auth.clone()).unauthenticated(redirect));
+//!     Ok(Router::new().route("/login", get(login)).merge(pages).merge(auth.routes()))
+//! }
+//! # use axum::{body::Body, http::Request};
 //! # use tower::ServiceExt as _;
 //! # use tower_crossmint_auth::testing::MockCrossmint;
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let mock = MockCrossmint::start().await;
-//! # let app = app(CrossmintAuthLayer::new(mock.config().build()?));
-//! # for (destination, status) in [("document", 303), ("empty", 401)] {
-//! #     let request = Request::get("/me").header("sec-fetch-dest", destination).body(Body::empty())?;
+//! # let app = app(&CrossmintAuth::new(mock.config().build()?))?;
+//! # for (mode, status) in [("navigate", 303), ("cors", 401)] {
+//! #     let request = Request::get("/orders?page=2").header("sec-fetch-mode", mode).body(Body::empty())?;
 //! #     let response = app.clone().oneshot(request).await?;
 //! #     assert_eq!(response.status(), status);
 //! #     assert_eq!(response.headers().get_all("set-cookie").iter().count(), 2);
+//! # }
+//! # for (return_to, next) in [("%2Forders", "/orders"), ("%2F%2Fevil.example", "/")] {
+//! #     let request = Request::get(format!("/login?return_to={return_to}")).body(Body::empty())?;
+//! #     let body = axum::body::to_bytes(app.clone().oneshot(request).await?.into_body(), 1 << 10).await?;
+//! #     assert!(String::from_utf8(body.to_vec())?.contains(&format!(r#"data-next="{next}""#)));
 //! # }
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! The login page may be behind the layer as well: it is forwarded without a session. An outage is answered with 503
+//! and keeps the cookies, because nobody could sign in. The layer compares and returns the path that it sees: put it
+//! outside of `Router::nest`, which strips the prefix.
+//!
+//! A form that posts to the logout route is redirected with
+//! [`after_logout("/")`](crate::CrossmintAuthConfigBuilder::after_logout); a script gets 200, as the browser SDK expects.
+//!
 //! # Forwarding requests without a session
 //!
-//! By default, no request without a session reaches the application. Two policies change that for all routes except the
-//! refresh and logout routes.
+//! By default, no request without a session reaches the application. Two policies change that, for the whole
+//! configuration or [for one layer](crate::CrossmintAuthLayer::unauthenticated). The refresh and logout routes are not
+//! affected.
 //!
 //! [`Unauthenticated::Allow`] forwards every request. The handler decides, by what it extracts:
 //!
@@ -243,6 +258,12 @@
 //! [`OutagePolicy::KeepSession`]: crate::OutagePolicy::KeepSession
 //! [`Unauthenticated::Allow`]: crate::Unauthenticated::Allow
 //! [`Unauthenticated::AllowMissing`]: crate::Unauthenticated::AllowMissing
+//! [`Unauthenticated::Redirect`]: crate::Unauthenticated::Redirect
+//! [`map_rejection`]: crate::CrossmintAuthLayer::map_rejection
+//! [`LoginPage::local_path`]: crate::LoginPage::local_path
+//! [`InvalidToken`]: crate::AuthErrorKind::InvalidToken
+//! [`InvalidAuthorization`]: crate::AuthErrorKind::InvalidAuthorization
+//! [`MissingClaims`]: crate::AuthErrorKind::MissingClaims
 //! [`MissingCredentials`]: crate::AuthErrorKind::MissingCredentials
 //! [`MissingRefreshToken`]: crate::AuthErrorKind::MissingRefreshToken
 //! [`AmbiguousCredentials`]: crate::AuthErrorKind::AmbiguousCredentials
