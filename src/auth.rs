@@ -117,10 +117,10 @@ impl CrossmintAuth {
         Ok(refreshed.material().clone())
     }
 
-    /// Revokes a session at Crossmint and removes it from the caches.
+    /// Revokes a session at Crossmint, and refuses its JWTs here until they expire.
     ///
-    /// A JWT remains valid until its `exp` wherever else it is verified. Clear the cookies too:
-    /// [`clear_auth_material`](Self::clear_auth_material).
+    /// JWTs remain valid until their `exp` wherever else they are verified, which includes other processes and handles
+    /// with a configuration of their own. Clear the cookies too: [`clear_auth_material`](Self::clear_auth_material).
     ///
     /// Credentials without a refresh token, or with two different ones, are not an error, and neither is a session that
     /// Crossmint does not know (400, 401 or 404): there is nothing to revoke.
@@ -135,6 +135,20 @@ impl CrossmintAuth {
         let mut credentials = self.read(credentials.into());
         self.0.ignore_foreign(&mut credentials);
         self.0.log_out(credentials.jwt.text(), credentials.refresh_token.text()).await
+    }
+
+    /// Revokes the session of a request, for example after a change of password.
+    ///
+    /// Does the same as [`logout`](Self::logout). A session [without a refresh token](Session::refresh_token) is only
+    /// refused here: Crossmint is not called. Other sessions of the user are not affected, because Crossmint has no call
+    /// that lists or ends them.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`logout`](Self::logout).
+    pub async fn revoke_session(&self, session: &Session) -> Result<(), AuthError> {
+        let token = session.refresh_token().map(|token| token.secret().into());
+        self.0.log_out(Some(session.jwt_secret().clone()), token).await
     }
 
     /// Fetches a user by ID. The API key needs the scope `users.read`.

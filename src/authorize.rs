@@ -190,10 +190,11 @@ impl Authorizer {
         Ok(self.refresher.refresh(token).await?.latest()?)
     }
 
-    /// Revokes a session. Credentials without a refresh token, or with two, have none.
+    /// Revokes a session: refuses its JWT here, and its refresh token at Crossmint. Either may be missing.
     pub(crate) async fn log_out(&self, jwt: Option<Secret>, token: Option<Secret>) -> Result<(), AuthError> {
+        self.counters.logouts.count();
         if let Some(jwt) = jwt {
-            self.verifier.evict(&jwt);
+            self.verifier.revoke(&jwt);
         }
         match token.filter(|token| check_token(token.as_bytes()).is_ok()) {
             Some(token) => self.refresher.revoke(token).await,

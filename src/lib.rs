@@ -55,8 +55,8 @@
 //!
 //! # Caveats
 //!
-//! - A JWT is valid until it expires, even after a logout, and even if it was stolen. A logout revokes the session at
-//!   Crossmint and clears the cookies.
+//! - A JWT is valid until it expires, even if it was stolen. After a logout, the process that handled it refuses the
+//!   session's JWTs; other processes, and everything else that verifies them, accept them until they expire.
 //! - A refresh token, and the one-time secret of a login, can be exchanged again during the grace period
 //!   ([`rotation_grace`](CrossmintAuthConfigBuilder::rotation_grace)), with the same session as the result. A grace
 //!   period of zero makes them usable once, and parallel requests then end sessions.

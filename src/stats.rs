@@ -53,6 +53,10 @@ counters! {
     /// ([`rotation_grace_bytes`](crate::CrossmintAuthConfigBuilder::rotation_grace_bytes)). A request that still
     /// carries such a token ends its session.
     grace_evictions,
+    /// Sessions that were signed out through the logout route or the handle.
+    logouts,
+    /// JWTs of signed-out sessions that were forgotten before they expired, for lack of memory. They are accepted again.
+    revocation_evictions,
     /// Runs of refused refresh tokens without an accepted one in between
     /// ([`refusal_warning`](crate::CrossmintAuthConfigBuilder::refusal_warning)). The API key may have been revoked.
     refusal_runs,

@@ -20,7 +20,10 @@
 //! `alg: none`, HMAC, `crit`, and compressed or nested tokens are rejected before any key is used. Keys and URLs in a
 //! token's header are ignored. `aud` must contain the project's ID: Crossmint's projects may share signing keys.
 //!
-//! A JWT is valid until it expires, even after a logout, and even if it was stolen. Keep its lifetime short.
+//! A JWT is valid until it expires, even if it was stolen: keep its lifetime short. After a logout, the process that
+//! handled it refuses the session's JWTs until they expire: the one that the request carried, and those that refreshes
+//! have issued during the grace period. Up to 100 000 are remembered ([`Stats::revocation_evictions`] counts those that
+//! did not fit). Other processes accept them. [`revoke_session`] does the same for an application's own reasons.
 //!
 //! # Refresh tokens
 //!
@@ -102,6 +105,8 @@
 //! [`on_outage(OutagePolicy::KeepSession)`]: crate::CrossmintAuthConfigBuilder::on_outage
 //! [`CookieNames::Custom`]: crate::CookieNames::Custom
 //! [`cors_preflights(CorsPreflights::Reject)`]: crate::CrossmintAuthConfigBuilder::cors_preflights
+//! [`Stats::revocation_evictions`]: crate::Stats::revocation_evictions
+//! [`revoke_session`]: crate::CrossmintAuth::revoke_session
 //! [`rotation_grace`]: crate::CrossmintAuthConfigBuilder::rotation_grace
 //! [`max_concurrent_refreshes`]: crate::CrossmintAuthConfigBuilder::max_concurrent_refreshes
 //! [`trusted_origins`]: crate::CrossmintAuthConfigBuilder::trusted_origins

@@ -145,7 +145,7 @@ impl Refresher {
         }
         if let Some(revoked) = revoked {
             if let Some(session) = session {
-                self.verifier.evict(session.jwt());
+                self.verifier.revoke(session.jwt());
             }
             if let Err(error) = self.send_logout(&revoked).await {
                 self.report_failed_logout(&error);
@@ -225,7 +225,7 @@ impl Refresher {
     pub(crate) async fn revoke(self: &Arc<Self>, token: Secret) -> Result<(), AuthError> {
         tracing::debug!(reason = "logout", "a session has ended");
         let (jwts, revocation) = self.flights.revoke(token);
-        jwts.iter().for_each(|jwt| self.verifier.evict(jwt));
+        jwts.iter().for_each(|jwt| self.verifier.revoke(jwt));
         match revocation {
             Revocation::Now(token) => {
                 // In a task of its own: a client that hangs up must be signed out, too.

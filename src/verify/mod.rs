@@ -1,12 +1,14 @@
 //! The verification of JWTs: their grammar and claims, their signature, and a cache of those that were verified.
 
 pub(crate) mod claims;
+mod revoked_tokens;
 mod token_cache;
 
 use std::{sync::Arc, time::UNIX_EPOCH};
 
 use self::{
     claims::{Expectations, Unverified, is_for_another_audience},
+    revoked_tokens::RevokedTokens,
     token_cache::TokenCache,
 };
 use crate::{
@@ -14,6 +16,7 @@ use crate::{
     config::{Checked, OutagePolicy},
     error::{AuthError, AuthErrorKind},
     jwks::{JwksCache, ReloadDecision, ReloadReason},
+    log_throttle::{Throttle, throttled},
     session::{Session, Tokens, Verified},
     stats::Counters,
 };
@@ -22,6 +25,8 @@ use crate::{
 pub(crate) struct Verifier {
     expectations: Expectations,
     cache: TokenCache,
+    revoked: RevokedTokens,
+    eviction_log: Throttle,
     jwks: Arc<JwksCache>,
     counters: Arc<Counters>,
 }
@@ -35,7 +40,14 @@ impl Verifier {
             leeway: settings.leeway,
         };
         let cache = TokenCache::new(settings.token_cache_bytes);
-        Self { expectations, cache, jwks, counters }
+        Self {
+            expectations,
+            cache,
+            revoked: RevokedTokens::default(),
+            eviction_log: Throttle::default(),
+            jwks,
+            counters,
+        }
     }
 
     /// Finds the session of a JWT that was verified before, if its key is still in use. The JWT may have expired.
@@ -64,6 +76,9 @@ impl Verifier {
         self.counters.verifications.count();
         if !key.verifies(signed.message, signed.signature()) {
             return Err(Unverifiable::Invalid("the signature does not verify"));
+        }
+        if self.revoked.contains(jwt) {
+            return Err(Unverifiable::Invalid("the session has been signed out"));
         }
         Ok(Verified { user_id: token.user_id, expires_at: token.expires_at, generation })
     }
@@ -113,6 +128,10 @@ impl Verifier {
             return false;
         }
         let jwt = session.jwt().as_bytes();
+        // Signed out by its JWT alone.
+        if self.revoked.contains(jwt) {
+            return false;
+        }
         if self.jwks.generation() == Some(session.generation()) || self.cached(jwt).is_some() {
             return true;
         }
@@ -124,12 +143,34 @@ impl Verifier {
     pub(crate) fn cache(&self, verified: Verified, tokens: impl Into<Tokens>) -> Session {
         let session = Session::new(verified, tokens);
         self.cache.insert(session.clone());
+        // A logout since the JWT was verified may have emptied the cache before it was filled.
+        if self.revoked.contains(session.jwt().as_bytes()) {
+            self.cache.remove(session.jwt().as_bytes());
+        }
         session
     }
 
-    /// Drops the session of a JWT from the cache.
-    pub(crate) fn evict(&self, jwt: &str) {
-        self.cache.remove(jwt.as_bytes());
+    /// Refuses a JWT from now on. An invalid one is refused anyway.
+    pub(crate) fn revoke(&self, jwt: &str) {
+        let jwt = jwt.as_bytes();
+        let verified = self.cached(jwt).map_or_else(|| self.check(jwt), |session| Ok(session.verified().clone()));
+        // Before the cache is emptied: whoever fills it afterwards finds the record.
+        match verified {
+            Ok(verified) => {
+                let expires_at = verified.expires_at.saturating_add(self.expectations.leeway.as_secs());
+                if self.revoked.insert(jwt, expires_at, now()) {
+                    self.counters.revocation_evictions.count();
+                    throttled!(
+                        self.eviction_log,
+                        warn,
+                        "more sessions sign out than JWTs can be remembered as revoked"
+                    );
+                }
+            }
+            Err(Unverifiable::NoKeys | Unverifiable::UnknownKey { .. }) => self.revoked.insert_unverified(jwt),
+            Err(Unverifiable::Invalid(_)) => {}
+        }
+        self.cache.remove(jwt);
     }
 
     /// Returns whether a JWT is for another project. Its signature is not checked.
@@ -204,5 +245,23 @@ mod tests {
         assert!(verifier.cached(session.jwt().as_bytes()).is_some());
         let session = cache("a JWT of another set", current + 1);
         assert!(verifier.cached(session.jwt().as_bytes()).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_was_verified_before_its_logout_is_not_cached_after_it() {
+        let key = ApiKey::unverified("project", Environment::Development);
+        let jwks = loaded();
+        let generation = jwks.generation().unwrap();
+        let config = CrossmintAuthConfig::builder(key).build().unwrap();
+        let verifier = Verifier::new(config.checked(), jwks, Arc::default());
+        let verified = Verified { user_id: "alice".into(), expires_at: u64::MAX, generation };
+        let jwt = "the JWT of a session";
+        verifier.cache(verified.clone(), AuthMaterial::pair(jwt, "r"));
+        assert!(verifier.cached(jwt.as_bytes()).is_some());
+        verifier.revoke(jwt);
+        assert!(verifier.cached(jwt.as_bytes()).is_none());
+        // Of a request that was verified before the logout, and gets here after it.
+        verifier.cache(verified, AuthMaterial::pair(jwt, "r"));
+        assert!(verifier.cached(jwt.as_bytes()).is_none());
     }
 }

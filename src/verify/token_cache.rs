@@ -112,9 +112,9 @@ fn cost(session: &Session) -> usize {
 ///
 /// A signature cannot be chosen, so verified tokens do not collide. An unverified token with the same end still has to
 /// equal the cached one.
-type Tail = u128;
+pub(super) type Tail = u128;
 
-fn tail(token: &[u8]) -> Option<Tail> {
+pub(super) fn tail(token: &[u8]) -> Option<Tail> {
     token.last_chunk().copied().map(Tail::from_le_bytes)
 }
 

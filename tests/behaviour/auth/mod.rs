@@ -1,5 +1,6 @@
 //! The handle, without tower.
 
+mod revoked;
 mod runtimes;
 mod sharing;
 mod users;
@@ -198,22 +199,6 @@ async fn a_logout_revokes_the_session_or_returns_the_cause() {
         assert_eq!(refresh.kind(), AuthErrorKind::Refused, "{fault:?}: the session has ended in this process");
     }
     assert_eq!(mock.calls(Endpoint::Refresh), 0);
-}
-
-#[tokio::test]
-async fn a_logout_evicts_the_jwt_from_the_token_cache() {
-    let mock = MockCrossmint::start().await;
-    let auth = auth(&mock);
-    let alice = mock.sign_in("alice");
-    let verifications = async |secret: &str| {
-        let session = auth.get_session(Credentials::pair(alice.jwt(), secret)).await.unwrap();
-        assert_eq!(session.refresh_token().unwrap().secret(), secret);
-        auth.stats().verifications
-    };
-    assert_eq!(verifications(alice.refresh_token()).await, 1);
-    assert_eq!(verifications("another").await, 1);
-    auth.logout(&material(&alice)).await.unwrap();
-    assert_eq!(verifications("another").await, 2);
 }
 
 #[tokio::test]

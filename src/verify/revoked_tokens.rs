@@ -1,0 +1,123 @@
+//! The JWTs of sessions that have signed out, until they expire.
+//!
+//! Verified tokens and others are recorded apart, so that junk evicts no verified one. The memory is not on the path of cached sessions: a
+//! token that is recorded is removed from the cache.
+
+use std::{
+    collections::{BTreeSet, HashSet, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::token_cache::{Tail, tail};
+
+/// Bounded in number. Locked for a look-up, and only by requests that verify a signature or sign out.
+#[derive(Default)]
+pub(crate) struct RevokedTokens(Mutex<Entries>);
+
+#[derive(Default)]
+struct Entries {
+    tails: HashSet<Tail>,
+    /// The same tails, the next to expire first.
+    expiries: BTreeSet<(u64, Tail)>,
+    /// Of tokens whose key was not loaded when they were revoked, oldest first.
+    unverified: VecDeque<Tail>,
+}
+
+impl RevokedTokens {
+    pub(super) fn contains(&self, token: &[u8]) -> bool {
+        let Some(tail) = tail(token) else { return false };
+        let entries = self.entries();
+        entries.tails.contains(&tail) || entries.unverified.contains(&tail)
+    }
+
+    /// Records a verified token until `expires_at`. Returns whether another one was evicted before its time.
+    pub(super) fn insert(&self, token: &[u8], expires_at: u64, now: u64) -> bool {
+        let Some(tail) = tail(token) else { return false };
+        let mut entries = self.entries();
+        while entries.expiries.first().is_some_and(|(expires_at, _)| *expires_at <= now) {
+            entries.evict_first();
+        }
+        if !entries.tails.insert(tail) {
+            return false;
+        }
+        entries.expiries.insert((expires_at, tail));
+        let is_full = entries.tails.len() > MAX_REVOKED;
+        if is_full {
+            // The one that will be harmless soonest.
+            entries.evict_first();
+        }
+        is_full
+    }
+
+    /// Records a token that may turn out to be valid once its key is loaded.
+    pub(super) fn insert_unverified(&self, token: &[u8]) {
+        let Some(tail) = tail(token) else { return };
+        let mut entries = self.entries();
+        if entries.unverified.len() == MAX_UNVERIFIED {
+            entries.unverified.pop_front();
+        }
+        entries.unverified.push_back(tail);
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn evict_first(&mut self) {
+        if let Some((_, tail)) = self.expiries.pop_first() {
+            self.tails.remove(&tail);
+        }
+    }
+}
+
+/// About 8 MiB: 27 logouts a second with JWTs that are valid for an hour.
+const MAX_REVOKED: usize = 100_000;
+/// Scanned by every verification: enough for the logouts of a server that has just started.
+const MAX_UNVERIFIED: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(number: usize) -> String {
+        format!("header.claims.signature-{number:016}")
+    }
+
+    #[test]
+    fn a_token_is_recorded_until_it_expires() {
+        let revoked = RevokedTokens::default();
+        let [first, second] = [token(1), token(2)];
+        assert!(!revoked.insert(first.as_bytes(), 100, 0));
+        assert!(!revoked.insert(first.as_bytes(), 100, 0), "once is enough");
+        assert!(revoked.contains(first.as_bytes()) && !revoked.contains(second.as_bytes()));
+        assert!(!revoked.insert(second.as_bytes(), 200, 100));
+        assert!(!revoked.contains(first.as_bytes()) && revoked.contains(second.as_bytes()));
+        let entries = revoked.entries();
+        assert_eq!((entries.tails.len(), entries.expiries.len()), (1, 1));
+    }
+
+    #[test]
+    fn it_is_bounded_and_evicts_what_expires_first() {
+        let revoked = RevokedTokens::default();
+        for number in 0..MAX_REVOKED {
+            assert!(!revoked.insert(token(number).as_bytes(), 1_000_000 - number as u64, 0));
+        }
+        assert!(revoked.insert(token(MAX_REVOKED).as_bytes(), 2_000_000, 0), "an eviction is reported");
+        assert_eq!(revoked.entries().tails.len(), MAX_REVOKED);
+        assert!(!revoked.contains(token(MAX_REVOKED - 1).as_bytes()), "it would have expired first");
+        assert!(revoked.contains(token(0).as_bytes()) && revoked.contains(token(MAX_REVOKED).as_bytes()));
+    }
+
+    #[test]
+    fn unverified_tokens_evict_only_each_other() {
+        let revoked = RevokedTokens::default();
+        revoked.insert(token(0).as_bytes(), 100, 0);
+        for number in 1..=MAX_UNVERIFIED + 1 {
+            revoked.insert_unverified(token(number).as_bytes());
+        }
+        assert!(revoked.contains(token(0).as_bytes()));
+        assert!(!revoked.contains(token(1).as_bytes()) && revoked.contains(token(2).as_bytes()));
+    }
+}
