@@ -243,6 +243,7 @@ impl CrossmintAuth {
     }
 
     /// Returns the paths of the refresh and logout routes.
+    #[cfg(feature = "axum")]
     pub(crate) fn route_paths(&self) -> [&str; 2] {
         let settings = &self.0.config.checked().settings;
         [&settings.refresh_route, &settings.logout_route]

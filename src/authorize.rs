@@ -54,7 +54,8 @@ impl Authorizer {
     /// Tasks keep `owner` alive, so that clones of the configuration find it while a call is in flight.
     pub(crate) fn new(config: CrossmintAuthConfig, owner: Weak<Self>) -> Self {
         let checked = config.checked();
-        let (tasks, counters) = (TaskTracker::new(owner), Arc::new(Counters::default()));
+        let (tasks, counters) =
+            (TaskTracker::new(owner), Arc::new(Counters::new(checked.settings.api_key.project_id())));
         let cookies = Arc::new(Cookies::new(checked.names.clone(), checked.settings.cookies.clone()));
         let upstream = Arc::new(Upstream::new(config.clone()));
         let fetch = {
@@ -453,6 +454,7 @@ impl Grant {
 
 /// Marks a request that a layer has forwarded without a session.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "read by the extractors"))]
 pub(crate) struct NoSession {
     pub(crate) accepts_bearer: bool,
 }

@@ -52,6 +52,21 @@ impl AuthError {
         self.kind
     }
 
+    /// Returns whether Crossmint is unavailable, so that the error says nothing about the session.
+    ///
+    /// That is so for the kinds [`Unavailable`](AuthErrorKind::Unavailable),
+    /// [`RateLimited`](AuthErrorKind::RateLimited) and [`UnusableAnswer`](AuthErrorKind::UnusableAnswer), to which the
+    /// [`OutagePolicy`](crate::OutagePolicy) applies.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        self.kind.row().status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    /// Formats the error and its sources as one text, for logs: not every subscriber follows sources.
+    pub(crate) fn causes(&self) -> Causes<'_> {
+        Causes(self)
+    }
+
     /// Returns the status of a response that rejects a request for this error.
     pub(crate) fn status(&self) -> StatusCode {
         match self.kind.row().status {
@@ -115,6 +130,21 @@ impl Error for AuthError {
     }
 }
 
+pub(crate) struct Causes<'a>(&'a AuthError);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(error) = self;
+        write!(f, "{error}")?;
+        let mut source = error.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
 /// What one kind of error means.
 struct Row {
     /// 401 ends the session: the cookies are deleted. 503 does if the outage policy says so. Any other status says
@@ -126,9 +156,9 @@ struct Row {
     description: &'static str,
 }
 
-/// Declares the kinds, each with its row of the table: status, message, description.
+/// Declares the kinds, each with its row of the table: name, status, message, description.
 macro_rules! error_kinds {
-    ($($(#[$doc:meta])+ $kind:ident: $status:ident, $message:expr, $description:literal;)+) => {
+    ($($(#[$doc:meta])+ $kind:ident = $name:literal: $status:ident, $message:expr, $description:literal;)+) => {
         /// The kinds of [`AuthError`].
         ///
         /// [`docs::rejections`](crate::docs::rejections#statuses-cookies-and-messages) lists the status and the cookies
@@ -143,6 +173,14 @@ macro_rules! error_kinds {
             /// All kinds, in the order of their declaration.
             pub(crate) const ALL: &[Self] = &[$(Self::$kind),+];
 
+            /// Returns the name of the kind, such as `missing_credentials`: a label for logs and metrics.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)+
+                }
+            }
+
             fn row(self) -> Row {
                 let (status, message, description) = match self {
                     $(Self::$kind => (StatusCode::$status, $message, $description),)+
@@ -155,69 +193,69 @@ macro_rules! error_kinds {
 
 error_kinds! {
     /// The cookies contain no session: they are absent, or there is a JWT without a refresh token.
-    MissingCredentials: UNAUTHORIZED, "Please sign in", "the request's cookies contain no session";
+    MissingCredentials = "missing_credentials": UNAUTHORIZED, "Please sign in", "the request's cookies contain no session";
 
     /// The refresh route was called without a refresh token in the body or the cookies.
-    MissingRefreshToken: UNAUTHORIZED, "Please provide a refresh token either in the request body or cookies",
+    MissingRefreshToken = "missing_refresh_token": UNAUTHORIZED, "Please provide a refresh token either in the request body or cookies",
         "neither the body nor the cookies contain a refresh token";
 
     /// Two cookies with one name have different values. One of them may have been planted by a sibling subdomain.
-    AmbiguousCredentials: UNAUTHORIZED, SESSION_ENDED, "the request has two different cookies of one name";
+    AmbiguousCredentials = "ambiguous_credentials": UNAUTHORIZED, SESSION_ENDED, "the request has two different cookies of one name";
 
     /// A token is empty, too long for a cookie, or contains bytes that a cookie must not contain. It was neither sent
     /// to Crossmint nor stored.
-    InvalidCredentials: UNAUTHORIZED, SESSION_ENDED, "a token is not one that Crossmint could have issued";
+    InvalidCredentials = "invalid_credentials": UNAUTHORIZED, SESSION_ENDED, "a token is not one that Crossmint could have issued";
 
     /// The JWT that was presented [without a refresh token](crate::Bearer), or to
     /// [`verify_jwt`](crate::CrossmintAuth::verify_jwt), is expired or invalid.
-    InvalidToken: UNAUTHORIZED, "The token is expired or not valid", "the JWT is expired or not valid for this project";
+    InvalidToken = "invalid_token": UNAUTHORIZED, "The token is expired or not valid", "the JWT is expired or not valid for this project";
 
     /// The `Authorization` header is repeated, or has no single token of the scheme `Bearer`.
-    InvalidAuthorization: BAD_REQUEST, "The Authorization header must have one Bearer token",
+    InvalidAuthorization = "invalid_authorization": BAD_REQUEST, "The Authorization header must have one Bearer token",
         "the Authorization header does not have one Bearer token";
 
     /// The session's JWT lacks [claims](crate::Claims) that the route requires.
-    MissingClaims: FORBIDDEN, "You are not allowed to do this", "the JWT lacks claims that the route requires";
+    MissingClaims = "missing_claims": FORBIDDEN, "You are not allowed to do this", "the JWT lacks claims that the route requires";
 
     /// Crossmint refused the refresh token, or the session was signed out moments ago.
-    Refused: UNAUTHORIZED, SESSION_ENDED, "Crossmint does not accept the session";
+    Refused = "refused": UNAUTHORIZED, SESSION_ENDED, "Crossmint does not accept the session";
 
     /// The call to Crossmint failed: a network error, a time-out, an unexpected status, or too many refreshes in
     /// flight.
-    Unavailable: SERVICE_UNAVAILABLE, TRY_AGAIN, "Crossmint is unavailable";
+    Unavailable = "unavailable": SERVICE_UNAVAILABLE, TRY_AGAIN, "Crossmint is unavailable";
 
     /// Crossmint answered 429. The call is not repeated before the time that `Retry-After` names.
-    RateLimited: SERVICE_UNAVAILABLE, TRY_AGAIN, "Crossmint limits the rate of requests";
+    RateLimited = "rate_limited": SERVICE_UNAVAILABLE, TRY_AGAIN, "Crossmint limits the rate of requests";
 
     /// Crossmint's answer cannot be used: it is not JSON, or its JWT cannot be verified.
-    UnusableAnswer: SERVICE_UNAVAILABLE, TRY_AGAIN, "Crossmint's answer is not usable";
+    UnusableAnswer = "unusable_answer": SERVICE_UNAVAILABLE, TRY_AGAIN, "Crossmint's answer is not usable";
 
     /// [`get_user`](crate::CrossmintAuth::get_user) found no such user, or the API key lacks the scope `users.read`.
-    UserUnavailable: NOT_FOUND, "The user is not available", "Crossmint does not return this user";
+    UserUnavailable = "user_unavailable": NOT_FOUND, "The user is not available", "Crossmint does not return this user";
 
     /// Another site that is not in `trusted_origins` called the refresh or logout route, or opened a WebSocket.
-    CrossSite: FORBIDDEN, "Cross-site requests are not allowed here",
+    CrossSite = "cross_site": FORBIDDEN, "Cross-site requests are not allowed here",
         "the request comes from an origin that is not trusted";
 
     /// The refresh or logout route was called with a method other than `POST`.
-    MethodNotAllowed: METHOD_NOT_ALLOWED, "Only POST is allowed here", "the route accepts only POST";
+    MethodNotAllowed = "method_not_allowed": METHOD_NOT_ALLOWED, "Only POST is allowed here", "the route accepts only POST";
 
     /// The refresh route received a token in a body that is not `application/json`.
-    UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE, "A refresh token in the body needs the content type application/json",
+    UnsupportedMediaType = "unsupported_media_type": UNSUPPORTED_MEDIA_TYPE, "A refresh token in the body needs the content type application/json",
         "the body is not application/json";
 
     /// The refresh route received a body that is neither empty nor a JSON object with a string `refresh`.
-    InvalidBody: BAD_REQUEST, "The body must be a JSON object whose `refresh` is a string, or empty",
+    InvalidBody = "invalid_body": BAD_REQUEST, "The body must be a JSON object whose `refresh` is a string, or empty",
         "the body is not a JSON object with a string `refresh`";
 
     /// The refresh route received a body of more than 16 KiB.
-    BodyTooLarge: PAYLOAD_TOO_LARGE, "The body must not be larger than 16 KiB", "the body is larger than 16 KiB";
+    BodyTooLarge = "body_too_large": PAYLOAD_TOO_LARGE, "The body must not be larger than 16 KiB", "the body is larger than 16 KiB";
 
     /// The body of the refresh route did not arrive within 5 s.
-    BodyTimeout: REQUEST_TIMEOUT, "The body did not arrive in time", "the body did not arrive within 5 s";
+    BodyTimeout = "body_timeout": REQUEST_TIMEOUT, "The body did not arrive in time", "the body did not arrive within 5 s";
 
     /// [`Session`](crate::Session) was extracted on a route without the layer.
-    LayerMissing: INTERNAL_SERVER_ERROR, "The request could not be handled", "the layer is not installed on this route";
+    LayerMissing = "layer_missing": INTERNAL_SERVER_ERROR, "The request could not be handled", "the layer is not installed on this route";
 }
 
 /// An option with a value that cannot work.

@@ -77,6 +77,7 @@
 //! | feature | adds |
 //! | --- | --- |
 //! | `axum` | `Session`, `Option<Session>` and `Claims<T>` as extractors, `CrossmintAuth::routes`, and [`AuthError`] as a response |
+//! | `metrics` | Metrics through the facade of the same name: see [`docs::operations`](docs::operations#metrics) |
 //! | `testing` | [`testing::MockCrossmint`], a mock of Crossmint on loopback for an application's tests |
 //! | `http-client` | [`http_client`](CrossmintAuthConfigBuilder::http_client), for a `reqwest::Client` with a proxy or a private certificate authority |
 //!

@@ -3,12 +3,13 @@
 //! An answer is read up to a size limit and within a time limit, since a proxy or an impostor may have sent it. 400 and
 //! 401 with a JSON body are the API's verdict on a token; every other failure says nothing about it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, error::Error, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
+use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
     config::{Checked, CrossmintAuthConfig},
@@ -24,6 +25,9 @@ pub(crate) struct Upstream {
     config: CrossmintAuthConfig,
     jwks_uri: String,
     headers: HeaderMap,
+    /// For spans.
+    address: String,
+    port: Option<u16>,
 }
 
 /// What a refresh brings.
@@ -69,7 +73,27 @@ impl Upstream {
         headers.insert("x-client-name", HeaderValue::from_static(env!("CARGO_PKG_NAME")));
         headers.insert("x-client-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Self { config, jwks_uri, headers }
+        let url = Url::parse(&settings.base_url).ok();
+        let port = url.as_ref().and_then(Url::port_or_known_default);
+        let address = url.and_then(|url| url.host_str().map(ToOwned::to_owned)).unwrap_or_default();
+        Self { config, jwks_uri, headers, address, port }
+    }
+
+    /// Creates the span of a call, by OpenTelemetry's conventions for HTTP clients.
+    ///
+    /// `template` stands for the URL, which may contain a user's ID.
+    fn span(&self, method: &'static str, template: &'static str) -> Span {
+        tracing::info_span!(
+            "crossmint_call",
+            otel.name = %format_args!("{method} {template}"),
+            otel.kind = "client",
+            http.request.method = method,
+            url.template = template,
+            server.address = self.address,
+            server.port = self.port,
+            http.response.status_code = Empty,
+            "error.type" = Empty,
+        )
     }
 
     pub(crate) fn jwks_uri(&self) -> &str {
@@ -79,35 +103,48 @@ impl Upstream {
     /// Loads the key set's document. The API key stays out of it.
     pub(crate) async fn keys(self: Arc<Self>) -> Result<Vec<u8>, AuthError> {
         let Checked { client, settings, .. } = self.config.checked();
-        let answer = send(client.get(&self.jwks_uri), settings.keys_timeout).await?;
-        match answer.status() {
-            StatusCode::OK => read(answer, MAX_KEYS_BYTES).await,
-            _ => Err(unexpected(&answer)),
-        }
+        let span = self.span("GET", "/.well-known/jwks.json");
+        let call = async {
+            let answer = send(client.get(&self.jwks_uri), settings.keys_timeout, &span).await?;
+            match answer.status() {
+                StatusCode::OK => read(answer, MAX_KEYS_BYTES).await,
+                _ => Err(unexpected(&answer)),
+            }
+        };
+        in_span(&span, call).await
     }
 
     /// Exchanges a refresh token, or a one-time secret, for new material. Never tries twice: the token may be spent.
     /// Takes an answer that comes a little late.
     pub(crate) async fn refresh(&self, token: &Secret) -> Result<RefreshAnswer, AuthError> {
         let limit = self.config.checked().settings.refresh_timeout;
-        let answer = send(self.post("refresh", token), limit.saturating_add(limit / 4)).await?;
-        match answer.status() {
-            status if status.is_success() => RefreshAnswer::parse(&read(answer, MAX_ANSWER_BYTES).await?),
-            status @ (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) if is_json(answer.headers()) => {
-                Err(AuthError::new(AuthErrorKind::Refused, format!("Crossmint answered {status}")))
+        let span = self.span("POST", REFRESH_PATH);
+        let call = async {
+            let answer = send(self.post(REFRESH_PATH, token), limit.saturating_add(limit / 4), &span).await?;
+            match answer.status() {
+                status if status.is_success() => RefreshAnswer::parse(&read(answer, MAX_ANSWER_BYTES).await?),
+                status @ (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) if is_json(answer.headers()) => {
+                    Err(AuthError::new(AuthErrorKind::Refused, format!("Crossmint answered {status}")))
+                }
+                _ => Err(unexpected(&answer)),
             }
-            _ => Err(unexpected(&answer)),
-        }
+        };
+        in_span(&span, call).await
     }
 
     /// Revokes a session. It is no failure if Crossmint does not know the session, whatever the body.
     pub(crate) async fn logout(&self, token: &Secret) -> Result<(), AuthError> {
-        let answer = send(self.post("logout", token), self.config.checked().settings.logout_timeout).await?;
-        match answer.status() {
-            status if status.is_success() => Ok(()),
-            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND => Ok(()),
-            _ => Err(unexpected(&answer)),
-        }
+        let limit = self.config.checked().settings.logout_timeout;
+        let span = self.span("POST", LOGOUT_PATH);
+        let call = async {
+            let answer = send(self.post(LOGOUT_PATH, token), limit, &span).await?;
+            match answer.status() {
+                status if status.is_success() => Ok(()),
+                StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND => Ok(()),
+                _ => Err(unexpected(&answer)),
+            }
+        };
+        in_span(&span, call).await
     }
 
     /// Fetches a user by ID.
@@ -119,25 +156,29 @@ impl Upstream {
             && !matches!(id, "" | "." | "..")
             && !id.contains(char::is_control)
         {
-            segments.pop_if_empty().extend(["api", API_VERSION, "sdk", "auth", "user", id]);
+            segments.pop_if_empty().extend(USER_PATH.split('/').skip(1).take(5)).push(id);
         } else {
             return Err(AuthError::new(AuthErrorKind::UserUnavailable, "no user has this ID"));
         }
-        let answer = send(client.get(url).headers(self.headers.clone()), settings.refresh_timeout).await?;
-        match answer.status() {
-            status if status.is_success() => object(&read(answer, MAX_ANSWER_BYTES).await?),
-            status if status.is_client_error() && is_json(answer.headers()) => {
-                let why =
-                    format!("Crossmint answered {status}: the user must exist, and the API key needs `users.read`");
-                Err(AuthError::new(AuthErrorKind::UserUnavailable, why))
+        let span = self.span("GET", USER_PATH);
+        let call = async {
+            let answer = send(client.get(url).headers(self.headers.clone()), settings.refresh_timeout, &span).await?;
+            match answer.status() {
+                status if status.is_success() => object(&read(answer, MAX_ANSWER_BYTES).await?),
+                status if status.is_client_error() && is_json(answer.headers()) => {
+                    let why =
+                        format!("Crossmint answered {status}: the user must exist, and the API key needs `users.read`");
+                    Err(AuthError::new(AuthErrorKind::UserUnavailable, why))
+                }
+                _ => Err(unexpected(&answer)),
             }
-            _ => Err(unexpected(&answer)),
-        }
+        };
+        in_span(&span, call).await
     }
 
-    fn post(&self, endpoint: &str, refresh: &Secret) -> RequestBuilder {
+    fn post(&self, path: &str, refresh: &Secret) -> RequestBuilder {
         let Checked { client, settings, .. } = self.config.checked();
-        let url = format!("{}/api/{API_VERSION}/session/sdk/auth/{endpoint}", settings.base_url);
+        let url = format!("{}{path}", settings.base_url);
         let body = serde_json::to_vec(&BTreeMap::from([("refresh", &**refresh)])).unwrap_or_default();
         client.post(url).headers(self.headers.clone()).body(body)
     }
@@ -177,13 +218,32 @@ fn lenient_user(user: &RawValue) -> Option<User> {
     })
 }
 
-async fn send(request: RequestBuilder, limit: Duration) -> Result<Response, AuthError> {
-    request.timeout(limit).send().await.map_err(|error| AuthError::new(UNAVAILABLE, error.without_url()))
+async fn in_span<T>(span: &Span, call: impl Future<Output = Result<T, AuthError>>) -> Result<T, AuthError> {
+    let outcome = call.instrument(span.clone()).await;
+    if let Err(error) = &outcome {
+        match error.source().and_then(|source| source.downcast_ref::<reqwest::Error>()) {
+            Some(error) => span.record("error.type", if error.is_timeout() { "timeout" } else { "transport" }),
+            None if error.kind() == UNUSABLE => span.record("error.type", UNUSABLE.as_str()),
+            // The status has been recorded.
+            None => span,
+        };
+    }
+    outcome
+}
+
+async fn send(request: RequestBuilder, limit: Duration, span: &Span) -> Result<Response, AuthError> {
+    let answer = request.timeout(limit).send().await.map_err(transport)?;
+    let status = answer.status();
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_client_error() || status.is_server_error() {
+        span.record("error.type", status.as_str());
+    }
+    Ok(answer)
 }
 
 async fn read(mut answer: Response, limit: usize) -> Result<Vec<u8>, AuthError> {
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| AuthError::new(UNAVAILABLE, error.without_url()))? {
+    while let Some(chunk) = answer.chunk().await.map_err(transport)? {
         if body.len() + chunk.len() > limit {
             return Err(AuthError::new(UNUSABLE, format!("Crossmint's answer is larger than {} KiB", limit >> 10)));
         }
@@ -192,14 +252,22 @@ async fn read(mut answer: Response, limit: usize) -> Result<Vec<u8>, AuthError> 
     Ok(body)
 }
 
+/// A connection that failed, or an answer that did not arrive in time.
+fn transport(error: reqwest::Error) -> AuthError {
+    AuthError::new(UNAVAILABLE, error.without_url())
+}
+
 fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, AuthError> {
-    json::object(body).ok_or_else(|| AuthError::new(UNUSABLE, "Crossmint's answer does not have the expected members"))
+    let why = "Crossmint's answer is not JSON with the expected members";
+    json::object(body).ok_or_else(|| AuthError::new(UNUSABLE, why))
 }
 
 fn unexpected(answer: &Response) -> AuthError {
     let status = answer.status();
     let kind = if status == StatusCode::TOO_MANY_REQUESTS { AuthErrorKind::RateLimited } else { UNAVAILABLE };
-    AuthError::new(kind, format!("Crossmint answered {status}")).with_retry_after(retry_after(answer.headers()))
+    // A load balancer or a geo block has answered.
+    let page = if is_json(answer.headers()) { "" } else { " with something other than JSON" };
+    AuthError::new(kind, format!("Crossmint answered {status}{page}")).with_retry_after(retry_after(answer.headers()))
 }
 
 /// Reads a delay in seconds. Dates (RFC 9110 section 10.2.3) are left to the default.
@@ -215,7 +283,9 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type.is_some_and(|media_type| media_type == "application/json" || media_type.ends_with("+json"))
 }
 
-const API_VERSION: &str = "2024-09-26";
+const REFRESH_PATH: &str = "/api/2024-09-26/session/sdk/auth/refresh";
+const LOGOUT_PATH: &str = "/api/2024-09-26/session/sdk/auth/logout";
+const USER_PATH: &str = "/api/2024-09-26/sdk/auth/user/{user}";
 const MAX_KEYS_BYTES: usize = 256 << 10;
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 const MAX_EXPIRES_AT: usize = 64;

@@ -1,4 +1,4 @@
-//! Operations: events, counters, limits, shutdown and replicas.
+//! Operations: events, spans, metrics, counters, limits, shutdown and replicas.
 //!
 //! # Events
 //!
@@ -8,23 +8,51 @@
 //!
 //! | event | level | fields, action |
 //! | --- | --- | --- |
-//! | `a session was not refreshed: Crossmint is unavailable` | `ERROR`, at most once a minute; otherwise `DEBUG` | `kind`, `error` |
+//! | `could not refresh a session` | `ERROR`, at most once a minute; otherwise `DEBUG` | `kind`, `error` |
 //! | `the layer is not installed on this route` | `ERROR`, at most once a minute; otherwise `DEBUG` | a handler extracts `Session` there: see [`placement`](super::placement) |
 //! | `two handles with separate caches are in use for one project ...` | `WARN`, once per project | `project_id`; build one configuration and clone it |
 //! | `a production API key with weak cookies ...`, `a client API key ... is in use ...` | `WARN`, at start-up | use [`CookieOptions::hardened`](crate::CookieOptions::hardened), use a server key |
-//! | `the key set could not be loaded` | `WARN`, at most once a minute | `kind`, `error` |
+//! | `could not load the key set` | `WARN`, at most once a minute | `kind`, `error` |
 //! | `rotated tokens are evicted before their grace period ends ...` | `WARN`, at most once a minute | raise [`rotation_grace_bytes`](crate::CrossmintAuthConfigBuilder::rotation_grace_bytes) |
 //! | `Crossmint refuses all refresh tokens ...` | `WARN`, at most once a minute | `refusals`; check the API key |
-//! | `Crossmint was not told of a logout` | `INFO`, at most once a minute; otherwise `DEBUG` | `error` |
+//! | `could not revoke a session at Crossmint` | `INFO`, at most once a minute; otherwise `DEBUG` | `error` |
 //! | `a session has ended` | `DEBUG`, because anonymous clients can cause it | `reason`: `logout` or `refused` |
 //! | `loaded the key set` | `DEBUG` | `keys`: how many |
 //! | `refreshed a session` | `DEBUG` | |
 //! | `joined a refresh` | `TRACE` | |
 //!
+//! The field `error` holds the error and all its causes in one text. `kind` is
+//! [`AuthErrorKind::as_str`](crate::AuthErrorKind::as_str).
+//!
+//! # Spans
+//!
+//! Each call to Crossmint has a span at level `INFO` with the name `crossmint_call` and the fields of OpenTelemetry's
+//! conventions for HTTP clients: `otel.kind`, `http.request.method`, `url.template`, `server.address`, `server.port`,
+//! `http.response.status_code` and, if the call failed, `error.type` (the status, `timeout`, `transport` or
+//! `unusable_answer`). The template stands for the URL, which may contain a user's ID. The span of a refresh is a child
+//! of the request that started it.
+//!
+//! # Metrics
+//!
+//! With the feature `metrics`, the crate emits these metrics through the [`metrics`](https://docs.rs/metrics) facade, to
+//! the recorder that is installed when the handle is created. Install it first. `examples/metrics.rs` has an endpoint
+//! for Prometheus.
+//!
+//! | metric | type | labels |
+//! | --- | --- | --- |
+//! | `crossmint_auth_refresh_seconds` | histogram | `outcome`: `success` or the kind of the error |
+//! | `crossmint_auth_refreshes_in_flight` | gauge | |
+//! | `crossmint_auth_key_set_loaded_timestamp_seconds` | gauge; the age is `time()` minus its value | |
+//! | `crossmint_auth_rejections_total` | counter | `kind` |
+//! | `crossmint_auth_<counter>_total` for each field of [`Stats`](crate::Stats) | counter | |
+//!
+//! All have the label `project`.
+//!
 //! # Counters
 //!
-//! [`CrossmintAuth::stats`](crate::CrossmintAuth::stats) returns counters that only grow. This handler exports them in
-//! the text format of Prometheus; with OpenTelemetry, read them in the callback of an observable counter:
+//! [`CrossmintAuth::stats`](crate::CrossmintAuth::stats) returns the same counters without the feature. This handler
+//! exports them in the text format of Prometheus; with OpenTelemetry, read them in the callback of an observable
+//! counter:
 //!
 //! ```
 //! use std::fmt::Write as _;
@@ -33,25 +61,13 @@
 //! use tower_crossmint_auth::CrossmintAuth;
 //!
 //! async fn metrics(State(auth): State<CrossmintAuth>) -> String {
-//!     let stats = auth.stats();
-//!     let counters = [
-//!         ("cache_hits", stats.cache_hits),
-//!         ("verifications", stats.verifications),
-//!         ("key_set_reloads", stats.reloads),
-//!         ("key_set_failed_reloads", stats.failed_reloads),
-//!         ("refreshes", stats.refreshes),
-//!         ("joined_refreshes", stats.joined),
-//!         ("grace_hits", stats.grace_hits),
-//!         ("grace_evictions", stats.grace_evictions),
-//!         ("refusal_runs", stats.refusal_runs),
-//!     ];
-//!     let mut text = String::new();
-//!     for (name, value) in counters {
-//!         let _ = writeln!(text, "# TYPE crossmint_{name}_total counter\ncrossmint_{name}_total {value}");
+//!     let (stats, mut text) = (auth.stats(), String::new());
+//!     for (name, value) in stats.counters() {
+//!         let _ = writeln!(text, "# TYPE {name} counter\n{name} {value}");
 //!     }
-//!     let _ = writeln!(text, "# TYPE crossmint_rejections_total counter");
+//!     let _ = writeln!(text, "# TYPE crossmint_auth_rejections_total counter");
 //!     for (kind, count) in stats.rejections() {
-//!         let _ = writeln!(text, "crossmint_rejections_total{{kind=\"{kind:?}\"}} {count}");
+//!         let _ = writeln!(text, "crossmint_auth_rejections_total{{kind=\"{}\"}} {count}", kind.as_str());
 //!     }
 //!     text
 //! }
@@ -63,8 +79,8 @@
 //! # let alice = mock.session("alice").jwt_lifetime(-60).create();
 //! # auth.get_session(Credentials::pair(alice.jwt(), alice.refresh_token())).await?;
 //! # let text = metrics(State(auth)).await;
-//! # assert!(text.contains("crossmint_refreshes_total 1\n"), "{text}");
-//! # assert!(text.contains("crossmint_rejections_total{kind=\"Refused\"} 0\n"), "{text}");
+//! # assert!(text.contains("crossmint_auth_refreshes_total 1\n"), "{text}");
+//! # assert!(text.contains("crossmint_auth_rejections_total{kind=\"refused\"} 0\n"), "{text}");
 //! # Ok(())
 //! # }
 //! ```
@@ -75,8 +91,9 @@
 //! | `failed_reloads` | Growth that does not stop: the key set cannot be loaded. The last one is used for an hour. |
 //! | `refreshes`, `joined`, `grace_hits` | The ratio shows how many requests share one refresh. |
 //! | `grace_evictions` | Anything but zero: sessions end. Raise [`rotation_grace_bytes`]. |
+//! | `revocation_evictions` | Anything but zero: JWTs of signed-out sessions are accepted again. |
 //! | `refusal_runs` | Anything but zero: the API key may have been revoked. |
-//! | rejections of the kinds `Unavailable`, `RateLimited`, `UnusableAnswer` | An outage at Crossmint, or too few permits. |
+//! | rejections of the kinds `unavailable`, `rate_limited`, `unusable_answer` | An outage at Crossmint, or too few permits. |
 //!
 //! # Outages
 //!
@@ -102,6 +119,7 @@
 //! | logouts in flight | the same numbers, with permits and a queue of their own |
 //! | verified JWTs | [`token_cache_bytes`], 16 MiB by default, about 14 000 sessions |
 //! | rotated tokens and their successors | [`rotation_grace_bytes`], 16 MiB by default; about 6 KiB per refresh during the grace period |
+//! | JWTs of signed-out sessions, refused until they expire | 100 000, about 8 MiB |
 //! | refused tokens, remembered for 30 s, and tokens that must pause | 10 000 entries |
 //! | Crossmint's answers | 256 KiB for the key set, 64 KiB for others |
 //! | the refresh route's body | 16 KiB, within 5 s |

@@ -47,7 +47,7 @@
 //!             "status": response.status().as_u16(),
 //!             "instance": request.uri.path(),
 //!             "message": error.to_string(),
-//!             "code": format!("{:?}", error.kind()),
+//!             "code": error.kind().as_str(),
 //!         });
 //!         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
 //!         response.map(|_| problem.to_string())
@@ -66,7 +66,7 @@
 //! # assert_eq!(response.status(), 401);
 //! # assert_eq!(response.headers().get_all("set-cookie").iter().count(), 2);
 //! # let body = axum::body::to_bytes(response.into_body(), 1 << 10).await?;
-//! # assert!(String::from_utf8(body.to_vec())?.contains(r#""code":"Refused""#));
+//! # assert!(String::from_utf8(body.to_vec())?.contains(r#""code":"refused""#));
 //! # Ok(())
 //! # }
 //! ```
@@ -84,7 +84,7 @@
 //!
 //! async fn log_rejection(response: Response) -> Response {
 //!     if let Some(error) = response.extensions().get::<AuthError>() {
-//!         tracing::info!(kind = ?error.kind(), error = error as &dyn Error, "rejected a request");
+//!         tracing::info!(kind = error.kind().as_str(), error = error as &dyn Error, "rejected a request");
 //!     }
 //!     response
 //! }

@@ -12,7 +12,6 @@
 mod key_set;
 
 use std::{
-    error::Error,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -206,13 +205,14 @@ impl JwksCache {
         match &set {
             Ok(set) => {
                 self.counters.reloads.count();
+                self.counters.recorder.keys_loaded();
                 tracing::debug!(keys = set.len(), "loaded the key set");
             }
             Err(error) => {
                 self.counters.failed_reloads.count();
                 if self.failure_log.is_due() {
-                    let kind = error.kind();
-                    tracing::warn!(?kind, error = error as &dyn Error, "the key set could not be loaded");
+                    let kind = error.kind().as_str();
+                    tracing::warn!(kind, error = %error.causes(), "could not load the key set");
                 }
             }
         }

@@ -15,6 +15,7 @@ mod single_flight;
 use std::{error::Error, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tracing::Instrument as _;
 
 use self::{
     digest::digest_of,
@@ -33,7 +34,7 @@ use crate::{
     log_throttle::{Throttle, throttled},
     secret::Secret,
     session::{AuthMaterial, RefreshToken, Session, User},
-    stats::Counters,
+    stats::{Counters, RefreshTimer},
     task_tracker::{TaskTracker, runtime},
     upstream::{RefreshAnswer, Upstream},
     verify::Verifier,
@@ -104,7 +105,7 @@ impl Refresher {
                 }
                 Joined::Leader(leader, waiter, queued) => {
                     // A client that hangs up must not take the only copy of the successor with it.
-                    self.tasks.spawn(Arc::clone(self).lead(leader, queued))?;
+                    self.tasks.spawn(Arc::clone(self).lead(leader, queued).in_current_span())?;
                     break waiter;
                 }
             }
@@ -159,7 +160,9 @@ impl Refresher {
     async fn exchange(&self, token: &Secret) -> Result<Refreshed, Failure> {
         let permit = self.limit.acquire().await?;
         self.counters.refreshes.count();
+        let timer = RefreshTimer::start(&self.counters.recorder);
         let answer = self.upstream.refresh(token).await;
+        timer.stop(answer.as_ref().err());
         permit.record(answer.as_ref().err());
         // Verification needs no permit.
         drop(permit);
@@ -191,6 +194,7 @@ impl Refresher {
     }
 
     fn report(&self, token: &Secret, outcome: &Result<Refreshed, Failure>) {
+        self.counters.refreshed(outcome.as_ref().err().map(|failure| &failure.error));
         let Err(Failure { error, rescued }) = outcome else {
             self.refusal_run.end();
             return tracing::debug!("refreshed a session");
@@ -199,12 +203,12 @@ impl Refresher {
             // Crossmint has accepted the token, whatever is wrong with the rest of its answer.
             self.refusal_run.end();
         }
-        let (kind, error) = (error.kind(), error as &dyn Error);
-        if kind != AuthErrorKind::Refused {
-            throttled!(self.outage_log, error, ?kind, error, "a session was not refreshed: Crossmint is unavailable");
+        if error.kind() != AuthErrorKind::Refused {
+            let kind = error.kind().as_str();
+            throttled!(self.outage_log, error, kind, error = %error.causes(), "could not refresh a session");
             return;
         }
-        tracing::debug!(reason = "refused", error, "a session has ended");
+        tracing::debug!(reason = "refused", error = %error.causes(), "a session has ended");
         if self.refusal_run.completes_with(digest_of(token)) {
             self.counters.refusal_runs.count();
             if self.refusal_log.is_due() {
@@ -230,7 +234,8 @@ impl Refresher {
             Revocation::Now(token) => {
                 // In a task of its own: a client that hangs up must be signed out, too.
                 let refresher = Arc::clone(self);
-                let call = self.tasks.spawn(async move { refresher.send_logout(&token).await })?;
+                let logout = async move { refresher.send_logout(&token).await };
+                let call = self.tasks.spawn(logout.in_current_span())?;
                 call.await.unwrap_or_else(|panic| Err(AuthError::new(AuthErrorKind::Unavailable, panic)))
             }
             Revocation::AfterRefresh(waiter) => {
@@ -243,8 +248,7 @@ impl Refresher {
 
     /// Logs that a session may still be alive at Crossmint, although its user has signed out.
     pub(crate) fn report_failed_logout(&self, error: &AuthError) {
-        let error = error as &dyn Error;
-        throttled!(self.logout_log, info, error, "Crossmint was not told of a logout");
+        throttled!(self.logout_log, info, error = %error.causes(), "could not revoke a session at Crossmint");
     }
 
     /// Waiting for a permit counts against the time limit of the call.

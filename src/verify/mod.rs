@@ -55,7 +55,9 @@ impl Verifier {
     /// Starts the reload of a stale key set in the background when that is due.
     pub(crate) fn cached(&self, jwt: &[u8]) -> Option<Session> {
         let generation = self.jwks.generation()?;
-        self.cache.get(jwt).filter(|session| session.generation() == generation)
+        let session = self.cache.get(jwt)?;
+        self.counters.recorder.cache_hit();
+        (session.generation() == generation).then_some(session)
     }
 
     /// Returns whether the JWT of a session has not expired.

@@ -14,6 +14,7 @@ mod csrf;
 mod jwks;
 mod layer;
 mod matrix;
+mod metrics;
 mod refresh;
 mod security;
 mod stats;

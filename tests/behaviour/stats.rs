@@ -87,14 +87,14 @@ async fn events_tell_what_happened() {
     assert_eq!(
         events.texts(),
         [
-            "WARN the key set could not be loaded kind=Unavailable",
+            r#"WARN could not load the key set kind="unavailable""#,
             "DEBUG loaded the key set keys=1",
             "TRACE joined a refresh",
             "DEBUG refreshed a session",
             r#"DEBUG a session has ended reason="logout""#,
             r#"DEBUG a session has ended reason="refused""#,
-            "ERROR a session was not refreshed: Crossmint is unavailable kind=UnusableAnswer",
-            "DEBUG a session was not refreshed: Crossmint is unavailable kind=UnusableAnswer",
+            r#"ERROR could not refresh a session kind="unusable_answer""#,
+            r#"DEBUG could not refresh a session kind="unusable_answer""#,
         ]
     );
 }
@@ -147,4 +147,89 @@ async fn a_run_of_refusals_logs_a_warning_that_names_the_api_key() {
         get(&app, "/", &expired(&mock, &number.to_string()).cookie_header()).await;
     }
     assert_eq!(events.texts().len(), 2, "one line a minute");
+}
+
+#[tokio::test]
+async fn an_event_carries_the_whole_cause_in_one_field() {
+    let events = Events::capture(Level::DEBUG);
+    let mock = MockCrossmint::start().await;
+    let auth = CrossmintAuth::new(mock.config().refresh_timeout(Duration::from_secs(3)).build().unwrap());
+    let app = app(&auth);
+    auth.warm_up().await.unwrap();
+    let unavailable = "Crossmint is unavailable: ";
+    for (fault, starts, contains) in [
+        (Fault::Status(500), format!("{unavailable}Crossmint answered 500 Internal Server Error"), ""),
+        (Fault::StatusHtml(403), format!("{unavailable}Crossmint answered 403 Forbidden with something other"), ""),
+        (Fault::Reset, format!("{unavailable}error sending request: "), "connection"),
+        (Fault::Garbage, "Crossmint's answer is not usable: Crossmint's answer is not JSON with the".to_owned(), ""),
+        (Fault::Status(429), "Crossmint limits the rate of requests: Crossmint answered 429".to_owned(), ""),
+    ] {
+        let before = events.causes().len();
+        let session = expired(&mock, "alice");
+        mock.inject(Endpoint::Refresh, fault.clone());
+        assert_eq!(get(&app, "/", &session.cookie_header()).await.status, 401);
+        auth.wait_idle().await;
+        let causes = events.causes();
+        let [cause] = &causes[before..] else { panic!("{fault:?}: {causes:?}") };
+        assert!(cause.starts_with(&starts) && cause.contains(contains), "{fault:?}: {cause}");
+        assert!(!cause.contains(&session.refresh_token()[..8]) && !cause.contains("http://"), "{cause}");
+    }
+    let session = expired(&mock, "alice");
+    mock.inject(Endpoint::Refresh, Fault::Hang);
+    let clock = async {
+        mock.called(Endpoint::Refresh, mock.calls(Endpoint::Refresh) + 1).await;
+        pass(Duration::from_secs(4)).await;
+    };
+    let cookie = session.cookie_header();
+    let (answer, ()) = tokio::join!(get(&app, "/", &cookie), clock);
+    auth.wait_idle().await;
+    let cause = events.causes().pop().unwrap();
+    assert!(answer.status == 401 && cause.contains("time"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_call_to_crossmint_has_a_span_without_secrets() {
+    let events = Events::capture(Level::DEBUG);
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let alice = expired(&mock, "alice");
+    mock.inject(Endpoint::Logout, Fault::Status(500));
+    get(&app(&auth), "/", &alice.cookie_header()).await;
+    auth.get_user("a user with a secret ID").await.unwrap_err();
+    post(&app(&auth), LOGOUT_ROUTE, &alice.cookie_header()).await;
+    let port = mock.base_url().rsplit(':').next().unwrap();
+    let spans: Vec<_> = events.spans().into_iter().filter(|span| !span.is_empty()).collect();
+    let span = |method: &str, path: &str, rest: &str| {
+        format!(
+            " otel.name={method} {path} otel.kind=\"client\" http.request.method=\"{method}\" url.template=\"{path}\" \
+             server.address=\"127.0.0.1\" server.port={port} {rest}"
+        )
+    };
+    let not_found = r#"http.response.status_code=404 error.type="404""#;
+    let failed = r#"http.response.status_code=500 error.type="500""#;
+    assert_eq!(
+        spans,
+        [
+            span("GET", "/.well-known/jwks.json", "http.response.status_code=200"),
+            span("POST", "/api/2024-09-26/session/sdk/auth/refresh", "http.response.status_code=200"),
+            span("GET", "/api/2024-09-26/sdk/auth/user/{user}", not_found),
+            span("POST", "/api/2024-09-26/session/sdk/auth/logout", failed),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn counters_have_the_names_of_the_metrics() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    let app = app(&auth);
+    get(&app, "/", &expired(&mock, "alice").cookie_header()).await;
+    get(&app, "/", "").await;
+    let stats = auth.stats();
+    let counters: HashMap<&str, u64> = stats.counters().collect();
+    assert_eq!(counters["crossmint_auth_refreshes_total"], 1);
+    assert_eq!(counters["crossmint_auth_refreshes_succeeded_total"], 1);
+    assert_eq!(counters["crossmint_auth_refreshes_failed_total"], 0);
+    let printed = format!("{stats:?}");
+    assert!(printed.contains(r#""missing_credentials": 1"#) && !printed.contains("refused"), "{printed}");
 }

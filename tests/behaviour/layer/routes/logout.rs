@@ -96,10 +96,10 @@ async fn failed_logouts_are_logged_once_a_minute_and_unknown_tokens_never() {
     }
     pass(Duration::from_secs(60)).await;
     post(&app, LOGOUT_ROUTE, &format!("{REFRESH}=junk")).await;
-    let levels: Vec<String> = events.texts().into_iter().filter(|text| text.contains("told of a logout")).collect();
+    let levels: Vec<String> = events.texts().into_iter().filter(|text| text.contains("revoke a session")).collect();
     assert_eq!(
         levels,
-        ["INFO", "DEBUG", "DEBUG", "INFO"].map(|level| format!("{level} Crossmint was not told of a logout"))
+        ["INFO", "DEBUG", "DEBUG", "INFO"].map(|level| format!("{level} could not revoke a session at Crossmint"))
     );
 }
 

@@ -1,33 +1,70 @@
-//! Counters of what the layer has done.
+//! Counters of what the layer has done. With the feature `metrics`, each of them is a metric as well.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod metrics;
 
-use crate::error::AuthErrorKind;
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+pub(crate) use self::metrics::RefreshTimer;
+use self::metrics::{Metric, Recorder};
+use crate::error::{AuthError, AuthErrorKind};
+
+macro_rules! name {
+    ($counter:ident) => {
+        concat!("crossmint_auth_", stringify!($counter), "_total")
+    };
+}
 
 /// Declares the counters, and the fields of a snapshot of them.
 macro_rules! counters {
-    ($($(#[$doc:meta])+ $counter:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $counter:ident,)+) => {
         /// A snapshot of the counters of a [`CrossmintAuth`](crate::CrossmintAuth) and its layers.
         ///
         /// The counters start at zero when the handle is created, and only grow.
         /// [`docs::operations`](crate::docs::operations#counters) shows how to export them.
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
             /// JWTs that were found in the cache of verified tokens.
             pub cache_hits: u64,
-            $($(#[$doc])+ pub $counter: u64,)+
+            $($(#[doc = $doc])+ pub $counter: u64,)+
             rejections: [u64; AuthErrorKind::ALL.len()],
         }
 
+        impl Stats {
+            /// Returns the names and values of all counters except [`rejections`](Self::rejections).
+            ///
+            /// The names are those of the feature `metrics`: `crossmint_auth_`, the field, and `_total`.
+            pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [
+                    (name!(cache_hits), self.cache_hits),
+                    $((name!($counter), self.$counter),)+
+                ]
+                .into_iter()
+            }
+        }
+
         /// The counters behind [`Stats`], except `cache_hits`, which the cache counts.
-        #[derive(Debug, Default)]
+        #[derive(Debug)]
         pub(crate) struct Counters {
             $(pub(crate) $counter: Counter,)+
             rejections: [Counter; AuthErrorKind::ALL.len()],
+            pub(crate) recorder: Recorder,
         }
 
         impl Counters {
+            /// Registers the metrics of a project with the recorder that is installed at this moment.
+            pub(crate) fn new(project_id: &str) -> Self {
+                let recorder = Recorder::new(project_id);
+                $(let $counter = Counter::of(recorder.counter(name!($counter), concat!($($doc,)+)));)+
+                let rejections = std::array::from_fn(|kind| {
+                    Counter::of(recorder.rejections(AuthErrorKind::ALL[kind].as_str()))
+                });
+                Self { $($counter,)+ rejections, recorder }
+            }
+
             pub(crate) fn read(&self, cache_hits: u64) -> Stats {
                 let rejections = self.rejections.each_ref().map(Counter::read);
                 Stats { cache_hits, $($counter: self.$counter.read(),)+ rejections }
@@ -45,6 +82,10 @@ counters! {
     failed_reloads,
     /// Refresh tokens that were sent to Crossmint.
     refreshes,
+    /// Refreshes that have returned a session.
+    refreshes_succeeded,
+    /// Refreshes that have returned none: refused, failed, or not sent for lack of permits.
+    refreshes_failed,
     /// Requests that joined a refresh in flight.
     joined,
     /// Requests with a rotated token that were resolved to its successor.
@@ -65,7 +106,7 @@ counters! {
 impl Stats {
     /// Returns, for each reason, how many requests were rejected.
     ///
-    /// The `Debug` form of a kind is suitable as a label. Requests that
+    /// [`AuthErrorKind::as_str`] is suitable as a label. Requests that
     /// [`Unauthenticated::Allow`](crate::Unauthenticated::Allow) forwards although their credentials were refused are
     /// counted too; requests without credentials that a policy forwards are not.
     pub fn rejections(&self) -> impl Iterator<Item = (AuthErrorKind, u64)> {
@@ -73,27 +114,54 @@ impl Stats {
     }
 }
 
+impl fmt::Debug for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rejections = self.rejections().filter(|(_, count)| *count > 0).map(|(kind, count)| (kind.as_str(), count));
+        f.debug_map().entries(self.counters()).entries(rejections).finish()
+    }
+}
+
 impl Counters {
+    /// Counts a refresh that has ended.
+    pub(crate) fn refreshed(&self, error: Option<&AuthError>) {
+        if error.is_none() { &self.refreshes_succeeded } else { &self.refreshes_failed }.count();
+    }
+
     pub(crate) fn rejection(&self, kind: AuthErrorKind) {
         self.rejections[kind as usize].count();
     }
 }
 
 /// A number that only grows.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+#[derive(Debug)]
+pub(crate) struct Counter {
+    value: AtomicU64,
+    metric: Metric,
+}
 
 impl Counter {
+    fn of(metric: Metric) -> Self {
+        Self { value: AtomicU64::new(0), metric }
+    }
+
     pub(crate) fn count(&self) {
         self.add(1);
     }
 
     pub(crate) fn add(&self, times: usize) {
         // Relaxed: a counter guards no other data.
-        self.0.fetch_add(times as u64, Ordering::Relaxed);
+        self.value.fetch_add(times as u64, Ordering::Relaxed);
+        self.metric.add(times as u64);
     }
 
     pub(crate) fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.value.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new("project")
     }
 }
