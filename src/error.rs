@@ -260,8 +260,9 @@ error_kinds! {
 
 /// An option with a value that cannot work.
 ///
-/// The text names the option, shows the value unless it is a secret, and says what to change.
-#[derive(Clone, Debug)]
+/// The text names the option, shows the value unless it is a secret, and says what to change. `Debug` shows the same
+/// text, for a `main` that returns the error.
+#[derive(Clone)]
 pub struct ConfigError {
     option: &'static str,
     why: String,
@@ -287,6 +288,12 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the option `{}` cannot be used: {}", self.option, self.why)
+    }
+}
+
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -125,7 +125,7 @@ pub use self::{
     auth::{Credentials, CrossmintAuth},
     config::{
         ApiKey, Bearer, CookieNames, CookieOptions, CorsPreflights, CrossmintAuthConfig, CrossmintAuthConfigBuilder,
-        Environment, IntoApiKey, KeyOrigin, LoginPage, OutagePolicy, SameSite, Unauthenticated,
+        Environment, IntoApiKey, IntoDomain, KeyOrigin, LoginPage, OutagePolicy, SameSite, Unauthenticated,
     },
     error::{AuthError, AuthErrorKind, ConfigError},
     layer::{CrossmintAuthLayer, CrossmintAuthService, ResponseBody, ResponseFuture},

@@ -368,10 +368,10 @@ pub fn retry_after(text: &str) -> Option<Duration> {
     digits::<u64>(text).map(Duration::from_secs)
 }
 
-/// A path that a request's target can be for the `http` crate, without a query.
+/// A path that a request's target can be for the `http` crate, without a query and without a router's placeholders.
 pub fn is_route(text: &str) -> bool {
-    let is_legal = |c: char| !c.is_ascii() || c.is_ascii_graphic() && !"?#<>`".contains(c);
-    text.starts_with('/') && text.chars().all(is_legal)
+    let is_legal = |c: char| !c.is_ascii() || c.is_ascii_graphic() && !"?#<>`{}".contains(c);
+    text.starts_with('/') && text.chars().all(is_legal) && !text.contains("/:") && !text.contains("/*")
 }
 
 fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {

@@ -133,7 +133,16 @@ impl Environment {
         [Self::Development, Self::Staging, Self::Production].into_iter().find(|environment| environment.name() == name)
     }
 
-    fn name(self) -> &'static str {
+    /// Returns the environment that a host of Crossmint's belongs to.
+    pub(crate) fn of_host(host: &str) -> Option<Self> {
+        match host {
+            "www.crossmint.com" | "crossmint.com" => Some(Self::Production),
+            "staging.crossmint.com" => Some(Self::Staging),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Development => "development",
             Self::Staging => "staging",
@@ -154,10 +163,14 @@ fn parse(key: &str) -> Result<ApiKey, &'static str> {
     if key.is_empty() {
         return Err("it is empty: copy a server key (`sk_...`) from the Crossmint console");
     }
+    if key.starts_with(['"', '\'', '`']) {
+        return Err("it is in quotes, which are not part of the key: leave them out");
+    }
+    if key.contains(char::is_whitespace) {
+        return Err("it has white space or a line break in it, perhaps at the end of a file: remove it");
+    }
     if key.len() > MAX_LENGTH || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(
-            "it is too long, or has white space or other characters that no key has: copy it again from the console",
-        );
+        return Err("it is too long or has characters that no key has: copy it again from the console");
     }
     if key.starts_with("sk_live") || key.starts_with("sk_test") {
         return Err("it has the old format (`sk_live...` or `sk_test...`): create a new key in the Crossmint console");
@@ -234,7 +247,10 @@ mod tests {
             ("cut off", format!("ck_development_{}", &payload[..100]), "not copied whole"),
             ("bad signature: another environment", format!("ck_staging_{payload}"), "does not verify"),
             ("bad signature: another origin", format!("sk_development_{payload}"), "does not verify"),
-            ("line break", format!("{GENUINE}\n"), "white space"),
+            ("line break", format!("{GENUINE}\n"), "line break"),
+            ("space", format!(" {GENUINE}"), "white space"),
+            ("quotes", format!("\"{GENUINE}\""), "in quotes"),
+            ("not ASCII", "sk_staging_\u{e9}".into(), "no key has"),
             ("endless", "sk_staging_".to_owned() + &"1".repeat(1 << 20), "no key has"),
         ];
         for (name, key, expected) in cases {

@@ -69,9 +69,9 @@ impl CookieOptions {
         self
     }
 
-    /// Sets the `Domain` attribute of both cookies. A leading dot makes no difference.
+    /// Sets the `Domain` attribute of both cookies: a string, or an `Option` of one. A leading dot makes no difference.
     ///
-    /// By default, the cookies are host-only. Set it only to share the session with every subdomain: each of them can
+    /// By default, the cookies are host-only, as with `None`. Set it only to share the session with every subdomain: each of them can
     /// then read the JWT.
     ///
     /// # Security
@@ -83,8 +83,8 @@ impl CookieOptions {
     /// cookie that the deletions miss stay rejected. Cookies that are planted where the user has none are accepted:
     /// only names that begin with `__Host-` ([`CookieNames::Custom`]) prevent it.
     #[must_use]
-    pub fn domain(mut self, domain: impl Into<String>) -> Self {
-        self.domain = Some(domain.into());
+    pub fn domain(mut self, domain: impl IntoDomain) -> Self {
+        self.domain = domain.into_domain();
         self
     }
 
@@ -92,8 +92,57 @@ impl CookieOptions {
         let why = "`SameSite::None` without `secure`: browsers drop such cookies; add `.secure(true)`";
         ConfigError::ensure(self.same_site != SameSite::None || self.secure, "cookies", why)?;
         let Some(domain) = &self.domain else { return Ok(()) };
+        let is_kept = domain.trim_start_matches('.').contains('.');
+        let why =
+            "has no dot in it: browsers keep no cookies for a top-level domain or `localhost`; leave the domain out";
         check_domain(domain)
+            .and(if is_kept { Ok(()) } else { Err(why) })
             .map_err(|why| ConfigError::new("cookies.domain", format!("`{}` {why}", domain.escape_debug())))
+    }
+}
+
+/// A string or an `Option` of one, for [`CookieOptions::domain`].
+///
+/// This trait is sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a cookie's domain",
+    label = "expected a `&str`, a `String`, or an `Option` of one of them"
+)]
+pub trait IntoDomain: sealed::Sealed {}
+
+impl IntoDomain for &str {}
+impl IntoDomain for String {}
+impl IntoDomain for Option<&str> {}
+impl IntoDomain for Option<String> {}
+
+mod sealed {
+    #[expect(unnameable_types, reason = "a trait is sealed by a supertrait that cannot be named")]
+    pub trait Sealed {
+        fn into_domain(self) -> Option<String>;
+    }
+
+    impl Sealed for &str {
+        fn into_domain(self) -> Option<String> {
+            Some(self.to_owned())
+        }
+    }
+
+    impl Sealed for String {
+        fn into_domain(self) -> Option<String> {
+            Some(self)
+        }
+    }
+
+    impl Sealed for Option<&str> {
+        fn into_domain(self) -> Option<String> {
+            self.map(ToOwned::to_owned)
+        }
+    }
+
+    impl Sealed for Option<String> {
+        fn into_domain(self) -> Option<String> {
+            self
+        }
     }
 }
 
@@ -121,6 +170,11 @@ pub enum CookieNames {
     /// these names on the same domain.
     #[default]
     Scoped,
+    /// The same names, and never the unscoped ones: neither read nor deleted.
+    ///
+    /// For several projects on one domain, whose users have all signed in with scoped cookies: see
+    /// [`docs::tenants`](crate::docs::tenants).
+    ScopedOnly,
     /// `crossmint-jwt` and `crossmint-refresh-token`, as in `@crossmint/server-sdk` up to 1.2.78.
     ///
     /// Another project on the same domain may use these names too. A request with its JWT has no session, and its
@@ -160,6 +214,7 @@ impl CookieNames {
         let (unscoped, scoped) = (pair(""), pair(&format!("-{project_id}")));
         let (written, other) = match self.clone() {
             Self::Scoped => (scoped, Some(unscoped)),
+            Self::ScopedOnly => (scoped, None),
             Self::Unscoped => (unscoped, Some(scoped)),
             Self::Custom { jwt, refresh_token } => (NamePair { jwt, refresh_token }, None),
         };
@@ -225,7 +280,7 @@ mod tests {
 
     #[test]
     fn domains_are_checked() {
-        for domain in ["example.com", ".example.com", "localhost", "a.b-c.example", "xn--bcher-kva.example"] {
+        for domain in ["example.com", ".example.com", "a.b-c.example", "xn--bcher-kva.example"] {
             assert!(CookieOptions::default().domain(domain).check().is_ok(), "{domain}");
         }
         for domain in [
@@ -244,6 +299,9 @@ mod tests {
             "exämple.com",
             "-a.example",
             "example.com.",
+            "com",
+            ".com",
+            "localhost",
         ] {
             let error = CookieOptions::default().domain(domain).check().unwrap_err();
             assert_eq!(error.option(), "cookies.domain", "{domain}");

@@ -2,6 +2,7 @@
 
 mod api_key;
 mod cookie_options;
+mod from_env;
 mod login_page;
 mod path;
 mod policy;
@@ -14,7 +15,7 @@ use reqwest::Url;
 use self::shared_handle::SharedHandle;
 pub use self::{
     api_key::{ApiKey, Environment, IntoApiKey, KeyOrigin},
-    cookie_options::{CookieNames, CookieOptions, SameSite},
+    cookie_options::{CookieNames, CookieOptions, IntoDomain, SameSite},
     login_page::LoginPage,
     policy::{Bearer, CorsPreflights, OutagePolicy, Unauthenticated},
 };
@@ -72,7 +73,8 @@ pub(crate) struct Settings {
     pub(crate) after_logout: Option<String>,
     pub(crate) expose_refresh_secret: bool,
     pub(crate) trusted_origins: Vec<String>,
-    connect_timeout: Duration,
+    /// `None` for the default, which other limits may undercut.
+    connect_timeout: Option<Duration>,
     pub(crate) keys_timeout: Duration,
     pub(crate) refresh_timeout: Duration,
     pub(crate) logout_timeout: Duration,
@@ -90,6 +92,33 @@ impl CrossmintAuthConfig {
     /// An invalid key is reported by [`build`](CrossmintAuthConfigBuilder::build).
     pub fn builder(api_key: impl IntoApiKey) -> CrossmintAuthConfigBuilder {
         CrossmintAuthConfigBuilder(api_key.into_api_key().map(Settings::new))
+    }
+
+    /// Starts a configuration from the environment of the process.
+    ///
+    /// | variable | option |
+    /// | --- | --- |
+    /// | `SERVER_CROSSMINT_API_KEY` | the API key; required |
+    /// | `COOKIE_DOMAIN` | [`CookieOptions::domain`] |
+    /// | `COOKIE_SECURE` | [`CookieOptions::secure`]: `true` (the default) or `false`, for development over plain HTTP |
+    /// | `CROSSMINT_BASE_URL` | [`base_url`](CrossmintAuthConfigBuilder::base_url) |
+    /// | `CROSSMINT_REFRESH_ROUTE` | [`refresh_route`](CrossmintAuthConfigBuilder::refresh_route) |
+    /// | `CROSSMINT_LOGOUT_ROUTE` | [`logout_route`](CrossmintAuthConfigBuilder::logout_route) |
+    ///
+    /// The cookies are [hardened](CookieOptions::hardened). An empty variable counts as unset. A missing or invalid one is
+    /// reported by [`build`](CrossmintAuthConfigBuilder::build).
+    ///
+    /// ```no_run
+    /// use tower_crossmint_auth::{CrossmintAuthConfig, OutagePolicy};
+    ///
+    /// # fn main() -> Result<(), tower_crossmint_auth::ConfigError> {
+    /// let config = CrossmintAuthConfig::from_env().on_outage(OutagePolicy::KeepSession).build()?;
+    /// # let _ = config;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_env() -> CrossmintAuthConfigBuilder {
+        from_env::read(std::env::var_os)
     }
 
     pub(crate) fn checked(&self) -> &Checked {
@@ -113,7 +142,7 @@ impl Settings {
             after_logout: None,
             expose_refresh_secret: true,
             trusted_origins: Vec::new(),
-            connect_timeout: Duration::from_secs(2),
+            connect_timeout: None,
             keys_timeout: Duration::from_secs(5),
             refresh_timeout: Duration::from_secs(10),
             logout_timeout: Duration::from_secs(2),
@@ -234,8 +263,9 @@ setters! {
 
     /// Sets the time limit for opening a connection to Crossmint.
     ///
-    /// The default is 2 s. It has no effect on a client that is set with [`http_client`](Self::http_client).
-    connect_timeout(limit: Duration) = limit;
+    /// The default is 2 s. It is part of the other limits, and cannot be longer than
+    /// [`refresh_timeout`](Self::refresh_timeout). It has no effect on a client that is set with [`http_client`](Self::http_client).
+    connect_timeout(limit: Duration) = Some(limit);
 
     /// Sets the time limit for loading the key set, from the connection to the end of the answer.
     ///
@@ -368,7 +398,7 @@ impl CrossmintAuthConfigBuilder {
         let is_cookie_name = (1..=128).contains(&project_id.len()) && project_id.bytes().all(is_legal);
         let why = format!("its project ID `{}` cannot be part of a cookie's name", project_id.escape_debug());
         ConfigError::ensure(is_cookie_name, "api_key", why)?;
-        settings.base_url = parse_base_url(&settings.base_url)?;
+        settings.base_url = parse_base_url(&settings.base_url, settings.api_key.environment())?;
         check_route("refresh_route", &settings.refresh_route)?;
         check_route("logout_route", &settings.logout_route)?;
         let why = format!("`{}` is the refresh route as well: give them two paths", settings.logout_route);
@@ -391,13 +421,17 @@ impl CrossmintAuthConfigBuilder {
             ConfigError::ensure(value <= MAX_PERIOD, option, why)?;
         }
         for (option, limit) in [
-            ("connect_timeout", settings.connect_timeout),
+            ("connect_timeout", settings.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
             ("keys_timeout", settings.keys_timeout),
             ("refresh_timeout", settings.refresh_timeout),
             ("logout_timeout", settings.logout_timeout),
         ] {
             let why = "it is zero, and no call could ever succeed: make it longer";
             ConfigError::ensure(!limit.is_zero(), option, why)?;
+        }
+        if let Some(limit) = settings.connect_timeout {
+            let why = format!("{limit:?} is longer than `refresh_timeout`, of which it is a part: shorten it");
+            ConfigError::ensure(limit <= settings.refresh_timeout, "connect_timeout", why)?;
         }
         for (option, value, max) in [
             ("max_concurrent_refreshes", settings.max_concurrent_refreshes, MAX_CONCURRENCY),
@@ -408,8 +442,9 @@ impl CrossmintAuthConfigBuilder {
         let bytes = settings.rotation_grace_bytes;
         let why = format!("{bytes} bytes are too few: use {MIN_GRACE_BYTES} at least");
         ConfigError::ensure(bytes >= MIN_GRACE_BYTES, "rotation_grace_bytes", why)?;
-        let client = settings.http_client.take().map_or_else(|| built_in_client(settings.connect_timeout), Ok)?;
-        warn_of_risks(&settings.api_key, &settings.cookies);
+        let connect_timeout = settings.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let client = settings.http_client.take().map_or_else(|| built_in_client(connect_timeout), Ok)?;
+        warn_of_risks(&settings);
         Ok(CrossmintAuthConfig(Arc::new(Checked { settings, names, client, handle: SharedHandle::default() })))
     }
 
@@ -422,7 +457,7 @@ impl CrossmintAuthConfigBuilder {
     }
 }
 
-fn parse_base_url(text: &str) -> Result<String, ConfigError> {
+fn parse_base_url(text: &str, environment: Environment) -> Result<String, ConfigError> {
     let refuse = |why: &str| ConfigError::new("base_url", format!("`{}` {why}", text.escape_debug()));
     // Checked first: the other messages show the value, and a password must not be shown.
     ConfigError::ensure(!text.contains('@'), "base_url", "it contains a user name or password: leave them out")?;
@@ -435,11 +470,21 @@ fn parse_base_url(text: &str) -> Result<String, ConfigError> {
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     let on_loopback = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
     let is_private = url.scheme() == "https" || (url.scheme() == "http" && on_loopback);
-    if is_private {
-        Ok(url.as_str().trim_end_matches('/').to_owned())
-    } else {
-        Err(refuse("would send the API key in the clear: use https, or http on loopback"))
+    if !is_private {
+        return Err(refuse("would send the API key in the clear: use https, or http on loopback"));
     }
+    let served = Environment::of_host(host);
+    if let Some(served) = served.filter(|served| *served != environment) {
+        let (served, own) = (served.name(), environment.name());
+        return Err(refuse(&format!("is Crossmint's {served} environment, and the API key is for {own}: change one")));
+    }
+    let is_of_api = |segment: &str| segment == ".well-known" || segment.starts_with("2024-");
+    if url.path_segments().is_some_and(|mut segments| segments.any(is_of_api))
+        || (served.is_some() && url.path() != "/")
+    {
+        return Err(refuse("has the path of an endpoint, which is added to it: leave the path out"));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 /// Returns the origin as browsers write it (RFC 6454 section 6.2).
@@ -479,7 +524,8 @@ fn built_in_client(connect_timeout: Duration) -> Result<reqwest::Client, ConfigE
         })
 }
 
-fn warn_of_risks(api_key: &ApiKey, cookies: &CookieOptions) {
+fn warn_of_risks(settings: &Settings) {
+    let Settings { api_key, cookies, trusted_origins, .. } = settings;
     if api_key.origin() == KeyOrigin::Client {
         tracing::warn!("a client API key (`ck_...`) is in use: a server should have a server key (`sk_...`)");
     }
@@ -490,6 +536,29 @@ fn warn_of_risks(api_key: &ApiKey, cookies: &CookieOptions) {
             "a production API key with weak cookies: use `CookieOptions::hardened()`"
         );
     }
+    if cookies.same_site != SameSite::None
+        && let Some(origin) = trusted_origins.iter().find(|origin| !may_be_same_site(origin, cookies.domain.as_deref()))
+    {
+        tracing::warn!(
+            origin,
+            same_site = ?cookies.same_site,
+            "a trusted origin seems to be on another site, from which browsers send no such cookies: use \
+             `SameSite::None`, or set the cookies' domain if it is on the same site"
+        );
+    }
+}
+
+/// Returns whether an origin can be on the site of the cookies. Without a domain, only loopback is sure to be.
+fn may_be_same_site(origin: &str, domain: Option<&str>) -> bool {
+    let Some(host) = Url::parse(origin).ok().and_then(|url| url.host_str().map(ToOwned::to_owned)) else {
+        return false;
+    };
+    let is_under = |domain: &str| {
+        let domain = domain.trim_start_matches('.').to_ascii_lowercase();
+        host.strip_suffix(&*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    let is_loopback = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    is_loopback || is_under("localhost") || domain.is_some_and(is_under)
 }
 
 /// The maximum of the leeway and of the grace period, during which an expired JWT or a rotated token still works.
@@ -501,3 +570,4 @@ const MAX_IDLE_CONNECTIONS: usize = 32;
 /// Much shorter than the idle time-outs of load balancers, of which many are 60 s.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(15);
 const MAX_CONCURRENCY: usize = 65_536;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

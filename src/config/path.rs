@@ -12,7 +12,11 @@ pub(crate) fn check_route(option: &'static str, path: &str) -> Result<(), Config
     let is_path = path.starts_with('/')
         && path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.query().is_none() && parsed.path() == path);
     let why = format!("`{}` is not a path: write it like `/api/auth/refresh`, without a query", path.escape_debug());
-    ConfigError::ensure(is_path, option, why)
+    ConfigError::ensure(is_path, option, why)?;
+    // As axum's routers write them, now and before 0.8.
+    let is_placeholder = |segment: &str| segment.contains(['{', '}']) || segment.starts_with([':', '*']);
+    let why = format!("`{path}` has a placeholder, and routes are compared byte by byte: name one path");
+    ConfigError::ensure(!path.split('/').any(is_placeholder), option, why)
 }
 
 /// Returns `target` if it is a path of this site, whatever decodes it before a browser follows it.

@@ -9,7 +9,7 @@
 //! | event | level | fields, action |
 //! | --- | --- | --- |
 //! | `could not refresh a session` | `ERROR`, at most once a minute; otherwise `DEBUG` | `kind`, `error` |
-//! | `the layer is not installed on this route` | `ERROR`, at most once a minute; otherwise `DEBUG` | a handler extracts `Session` there: see [`placement`](super::placement) |
+//! | `the layer is not installed on this route ...` | `ERROR`, at most once a minute; otherwise `DEBUG` | a handler extracts `Session` there: see [`placement`](super::placement) |
 //! | `two handles with separate caches are in use for one project ...` | `WARN`, once per project | `project_id`; build one configuration and clone it |
 //! | `a production API key with weak cookies ...`, `a client API key ... is in use ...` | `WARN`, at start-up | use [`CookieOptions::hardened`](crate::CookieOptions::hardened), use a server key |
 //! | `could not load the key set` | `WARN`, at most once a minute | `kind`, `error` |

@@ -25,6 +25,10 @@
 //! # }
 //! ```
 //!
+//! [`CrossmintAuthConfig::from_env`] starts from environment variables: `SERVER_CROSSMINT_API_KEY`, `COOKIE_DOMAIN` and a
+//! few more. Where Crossmint's documentation has `secure: process.env.NODE_ENV === "production"`, set `COOKIE_SECURE` to
+//! `false` for development, or write `.secure(!cfg!(debug_assertions))`.
+//!
 //! # Crossmint and the API key
 //!
 //! | option | default | meaning |
@@ -47,7 +51,7 @@
 //! | option | default | meaning |
 //! | --- | --- | --- |
 //! | [`cookies`] | [`CookieOptions::default`]: no `HttpOnly`, no `Secure`, `SameSite=Lax`, no `Domain` | The attributes of both cookies. The default is the one that Crossmint documents; use [`CookieOptions::hardened`] in production. |
-//! | [`cookie_names`] | [`CookieNames::Scoped`]: `crossmint-jwt-<project>` and `crossmint-refresh-token-<project>` | Where the scoped pair is absent, the unscoped pair is read. |
+//! | [`cookie_names`] | [`CookieNames::Scoped`]: `crossmint-jwt-<project>` and `crossmint-refresh-token-<project>` | Where the scoped pair is absent, the unscoped pair is read, except with [`CookieNames::ScopedOnly`]. |
 //!
 //! # Verification of JWTs
 //!
@@ -73,7 +77,7 @@
 //!
 //! | option | default | meaning |
 //! | --- | --- | --- |
-//! | [`connect_timeout`] | 2 s | For opening a connection to Crossmint. Has no effect on a client passed to [`http_client`]. |
+//! | [`connect_timeout`] | 2 s | For opening a connection to Crossmint; not longer than `refresh_timeout`. Has no effect on a client passed to [`http_client`]. |
 //! | [`keys_timeout`] | 5 s | For loading the key set. |
 //! | [`refresh_timeout`] | 10 s | For a refresh, and for [`get_user`](crate::CrossmintAuth::get_user). |
 //! | [`logout_timeout`] | 2 s | For a logout, including the time spent in the queue. |
@@ -127,6 +131,8 @@
 //! Do not enable its cookie store: it would send cookies that Crossmint has set for one user with the refresh of
 //! another.
 //!
+//! [`CrossmintAuthConfig::from_env`]: crate::CrossmintAuthConfig::from_env
+//! [`CookieNames::ScopedOnly`]: crate::CookieNames::ScopedOnly
 //! [`CrossmintAuthConfig::builder`]: crate::CrossmintAuthConfig::builder
 //! [`builder(api_key)`]: crate::CrossmintAuthConfig::builder
 //! [`build`]: crate::CrossmintAuthConfigBuilder::build

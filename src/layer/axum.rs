@@ -38,7 +38,7 @@ impl<S: Sync> FromRequestParts<S> for Session {
         }
         let Some(no_session) = extensions.get::<NoSession>() else {
             static LOG: Throttle = Throttle::new();
-            throttled!(LOG, error, "the layer is not installed on this route");
+            throttled!(LOG, error, "the layer is not installed on this route: add `CrossmintAuthLayer` around it");
             return Err(AuthError::of(AuthErrorKind::LayerMissing));
         };
         let missing = || AuthError::of(AuthErrorKind::MissingCredentials).with_bearer(no_session.accepts_bearer);

@@ -93,6 +93,24 @@ fn a_bad_value_is_an_error_that_names_the_option_and_the_fix() {
         (builder().logout_route("https://a.test/logout"), "logout_route", ["`https://a.test/logout`", "write it like"]),
         (builder().logout_route("/logout#x"), "logout_route", ["`/logout#x`", "write it like"]),
         (builder().logout_route("/api/auth/refresh"), "logout_route", ["`/api/auth/refresh`", "two paths"]),
+        (builder().refresh_route("/{tenant}/refresh"), "refresh_route", ["placeholder", "name one path"]),
+        (builder().refresh_route("/:tenant/refresh"), "refresh_route", ["placeholder", "name one path"]),
+        (builder().logout_route("/auth/*rest"), "logout_route", ["placeholder", "name one path"]),
+        (builder().after_logout("https://evil.example"), "after_logout", ["`https://evil.example`", "write it like"]),
+        (builder().after_logout("//evil.example"), "after_logout", ["`//evil.example`", "write it like"]),
+        (key(Environment::Production).base_url("https://staging.crossmint.com"), "base_url", ["staging", "change one"]),
+        (key(Environment::Staging).base_url("https://www.crossmint.com/"), "base_url", ["production", "change one"]),
+        (key(Environment::Staging).base_url("https://crossmint.com"), "base_url", ["production", "change one"]),
+        (
+            key(Environment::Production).base_url("https://www.crossmint.com/api"),
+            "base_url",
+            ["path", "leave the path out"],
+        ),
+        (builder().base_url("https://a.test/api/2024-09-26"), "base_url", ["path", "leave the path out"]),
+        (builder().base_url("https://a.test/.well-known/jwks.json"), "base_url", ["path", "leave the path out"]),
+        (builder().connect_timeout(Duration::from_secs(11)), "connect_timeout", ["11s", "`refresh_timeout`"]),
+        (builder().cookies(lax().domain("com")), "cookies.domain", ["`com`", "leave the domain out"]),
+        (builder().cookies(lax().domain("localhost")), "cookies.domain", ["`localhost`", "leave the domain out"]),
         (builder().audience(""), "audience", ["empty", "dangerous_accept_any_audience"]),
         (builder().issuer(""), "issuer", ["empty", "leave it out"]),
         (builder().leeway(Duration::from_millis(300_001)), "leeway", ["300.001s", "maximum of 300 s"]),
@@ -434,6 +452,23 @@ fn risky_configurations_are_warned_of_once() {
         ("not HttpOnly", production().cookies(hardened().http_only(false)), vec!["weak cookies"]),
         ("hardened in production", production().cookies(hardened()), vec![]),
         ("weak cookies in staging", staging(), vec![]),
+        ("a trusted origin elsewhere", staging().trusted_origins(["https://other.example"]), vec!["on another site"]),
+        (
+            "a trusted origin under another domain",
+            staging().cookies(hardened().domain("app.example")).trusted_origins(["https://notapp.example"]),
+            vec!["on another site"],
+        ),
+        (
+            "a trusted origin under the domain",
+            staging().cookies(hardened().domain(".app.example")).trusted_origins(["https://www.app.example:8443"]),
+            vec![],
+        ),
+        ("a trusted origin on loopback", staging().trusted_origins(["http://localhost:5173", "http://[::1]"]), vec![]),
+        (
+            "cookies for every site",
+            staging().cookies(hardened().same_site(SameSite::None)).trusted_origins(["https://other.example"]),
+            vec![],
+        ),
     ];
     for (name, builder, expected) in cases {
         let events = Events::capture(Level::WARN);
@@ -445,6 +480,26 @@ fn risky_configurations_are_warned_of_once() {
         assert!(texts.iter().zip(expected).all(|(text, expected)| text.contains(expected)), "{name}: {texts:?}");
         assert!(texts.iter().all(|text| !text.contains(&GENUINE[16..40])), "{name} shows the key");
     }
+}
+
+#[test]
+fn a_config_error_is_readable_in_main() {
+    let error: Box<dyn std::error::Error> = Box::new(builder().refresh_route("x").build().unwrap_err());
+    assert_eq!(format!("{error:?}"), error.to_string());
+}
+
+#[test]
+fn a_domain_may_be_optional() {
+    let domain = |name: &str| std::env::var(name).ok();
+    assert_eq!(CookieOptions::default().domain(domain("NOT_SET_FOR_THIS_TEST")), CookieOptions::default());
+    let options = CookieOptions::default().domain("a.test");
+    assert_eq!(CookieOptions::default().domain(Some("a.test")), options);
+    assert_eq!(CookieOptions::default().domain("a.test".to_owned()), options);
+    assert_eq!(options.domain(None::<&str>), CookieOptions::default());
+}
+
+fn key(environment: Environment) -> CrossmintAuthConfigBuilder {
+    CrossmintAuthConfig::builder(ApiKey::unverified("project", environment)).cookies(CookieOptions::hardened())
 }
 
 fn builder() -> CrossmintAuthConfigBuilder {

@@ -133,7 +133,7 @@ async fn a_route_without_the_layer_is_a_server_error_that_is_logged_once() {
         assert_eq!(get(&app, "/maybe", cookie).await.user(), None);
         assert_eq!(get(&app, "/reason", cookie).await.body, "LayerMissing");
     }
-    assert_eq!(events.texts(), ["ERROR the layer is not installed on this route"]);
+    assert_eq!(events.texts(), ["ERROR the layer is not installed on this route: add `CrossmintAuthLayer` around it"]);
 }
 
 #[tokio::test]
