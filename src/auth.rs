@@ -68,12 +68,15 @@ impl CrossmintAuth {
 
     /// Loads the key set, so that the first request does not have to wait for it.
     ///
+    /// Does nothing if there is a key set that can be used. Each call after a failure asks Crossmint again, unless
+    /// Crossmint has answered with `Retry-After`: a loop at start-up should pause between its calls.
+    ///
     /// # Errors
     ///
     /// Returns an error if the key set cannot be loaded. The layer remains usable, and tries again when a request needs
     /// a key.
     pub async fn warm_up(&self) -> Result<(), AuthError> {
-        self.0.verifier.ensure_keys().await
+        self.0.verifier.warm_up().await
     }
 
     /// Resolves credentials to a session, and refreshes it if its JWT is missing, expired or invalid.

@@ -94,33 +94,6 @@ impl CrossmintAuthConfig {
         CrossmintAuthConfigBuilder(api_key.into_api_key().map(Settings::new))
     }
 
-    /// Starts a configuration from the environment of the process.
-    ///
-    /// | variable | option |
-    /// | --- | --- |
-    /// | `SERVER_CROSSMINT_API_KEY` | the API key; required |
-    /// | `COOKIE_DOMAIN` | [`CookieOptions::domain`] |
-    /// | `COOKIE_SECURE` | [`CookieOptions::secure`]: `true` (the default) or `false`, for development over plain HTTP |
-    /// | `CROSSMINT_BASE_URL` | [`base_url`](CrossmintAuthConfigBuilder::base_url) |
-    /// | `CROSSMINT_REFRESH_ROUTE` | [`refresh_route`](CrossmintAuthConfigBuilder::refresh_route) |
-    /// | `CROSSMINT_LOGOUT_ROUTE` | [`logout_route`](CrossmintAuthConfigBuilder::logout_route) |
-    ///
-    /// The cookies are [hardened](CookieOptions::hardened). An empty variable counts as unset. A missing or invalid one is
-    /// reported by [`build`](CrossmintAuthConfigBuilder::build).
-    ///
-    /// ```no_run
-    /// use tower_crossmint_auth::{CrossmintAuthConfig, OutagePolicy};
-    ///
-    /// # fn main() -> Result<(), tower_crossmint_auth::ConfigError> {
-    /// let config = CrossmintAuthConfig::from_env().on_outage(OutagePolicy::KeepSession).build()?;
-    /// # let _ = config;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn from_env() -> CrossmintAuthConfigBuilder {
-        from_env::read(std::env::var_os)
-    }
-
     pub(crate) fn checked(&self) -> &Checked {
         &self.0
     }

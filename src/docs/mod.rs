@@ -10,10 +10,11 @@
 //! | [`migration`] | What replaces each call of `@crossmint/server-sdk`, and what behaves differently? |
 //! | [`security`] | What does the layer protect, and what is left to the application? |
 //! | [`operations`] | Which events, counters and limits does it have, and how is it shut down? |
+//! | [`tenants`] | How does one server serve several Crossmint projects? |
+//! | [`testing`] | How is an application tested, without a network? |
 //! | [`architecture`] | How is the crate built? For contributors. |
 //!
-//! How to test an application is described in the module `testing`, which needs the feature of that name. The threat
-//! model, its evidence and the load figures are in `SECURITY.md`, the measurements in `benches/README.md`.
+//! The threat model, its evidence and the load figures are in `SECURITY.md`, the measurements in `benches/README.md`.
 //!
 //! These modules contain text and compiled examples only, and add nothing to a build.
 
@@ -26,3 +27,5 @@ pub mod options;
 pub mod placement;
 pub mod rejections;
 pub mod security;
+pub mod tenants;
+pub mod testing;

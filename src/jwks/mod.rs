@@ -120,11 +120,11 @@ impl JwksCache {
     /// # Errors
     ///
     /// Why there is none.
-    pub(crate) async fn ensure_usable(self: &Arc<Self>) -> Result<(), AuthError> {
+    pub(crate) async fn ensure_usable(self: &Arc<Self>, reason: ReloadReason) -> Result<(), AuthError> {
         if self.generation().is_some() {
             return Ok(());
         }
-        let reloaded = self.reload(ReloadReason::Missing).await;
+        let reloaded = self.reload(reason).await;
         if self.is_usable() { Ok(()) } else { reloaded.and(Err(AuthError::of(AuthErrorKind::Unavailable))) }
     }
 
@@ -172,7 +172,7 @@ impl JwksCache {
         let mut state = self.state();
         // Another request may have been faster.
         let is_wanted = match reason {
-            ReloadReason::Missing => !self.is_usable(),
+            ReloadReason::Missing | ReloadReason::WarmUp => !self.is_usable(),
             ReloadReason::Stale => self.millis(Duration::ZERO) >= self.reload_at.load(Ordering::Acquire),
             ReloadReason::UnknownKey | ReloadReason::Issued => true,
         };
@@ -278,6 +278,8 @@ impl Reload {
             ReloadReason::Issued => Duration::ZERO,
             ReloadReason::UnknownKey => COOLDOWN.max(requested),
             ReloadReason::Missing | ReloadReason::Stale => backoff(self.failures).max(requested),
+            // The application asks, not its clients.
+            ReloadReason::WarmUp => requested,
         }
     }
 }
@@ -292,6 +294,8 @@ fn backoff(failures: u32) -> Duration {
 pub(crate) enum ReloadReason {
     /// There is no usable set.
     Missing,
+    /// The same, and the application itself asks for one.
+    WarmUp,
     /// The set is stale.
     Stale,
     /// A request's token names a key that is not in the set.

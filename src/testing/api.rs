@@ -22,6 +22,7 @@ use super::{
 
 /// The state of the service.
 pub(crate) struct Api {
+    project_id: String,
     api_key: String,
     keyring: Keyring,
     ledger: Mutex<Ledger>,
@@ -37,14 +38,19 @@ struct RefreshOptions {
 }
 
 impl Api {
-    pub(crate) fn new(api_key: &str) -> Self {
+    pub(crate) fn new(project_id: &str, api_key: &str) -> Self {
         Self {
+            project_id: project_id.to_owned(),
             api_key: api_key.to_owned(),
             keyring: Keyring::new(),
             ledger: Mutex::new(Ledger::new()),
             users: Mutex::default(),
             refresh_options: Mutex::new(RefreshOptions { jwt: JwtTemplate::default(), edit: Arc::new(|_| ()) }),
         }
+    }
+
+    pub(crate) fn project_id(&self) -> &str {
+        &self.project_id
     }
 
     pub(crate) fn api_key(&self) -> &str {
@@ -70,7 +76,7 @@ impl Api {
     }
 
     pub(crate) fn mint(&self, user_id: &str, template: &JwtTemplate) -> String {
-        self.keyring.current().sign(json!({ "typ": "JWT" }), &template.claims_for(user_id))
+        self.keyring.current().sign(json!({ "typ": "JWT" }), &template.claims_for(user_id, &self.project_id))
     }
 
     pub(crate) fn set_user(&self, id: String, user: Value) {

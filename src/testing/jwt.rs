@@ -17,13 +17,13 @@ pub(crate) struct JwtTemplate {
 }
 
 impl JwtTemplate {
-    pub(crate) fn claims_for(&self, user_id: &str) -> Value {
+    pub(crate) fn claims_for(&self, user_id: &str, project_id: &str) -> Value {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().cast_signed();
         let expiry = now.saturating_add(self.lifetime);
         let mut claims = Map::from_iter([
             ("iss".to_owned(), json!(ISSUER)),
             ("sub".to_owned(), json!(user_id)),
-            ("aud".to_owned(), json!(PROJECT_ID)),
+            ("aud".to_owned(), json!(project_id)),
             ("iat".to_owned(), json!(now.min(expiry))),
             ("exp".to_owned(), json!(expiry)),
             // Without it, two JWTs minted for the same user in the same second would be identical.

@@ -37,9 +37,20 @@ impl MockCrossmint {
     ///
     /// Panics if the loopback interface is unavailable, and outside of a Tokio runtime with I/O enabled.
     pub async fn start() -> Self {
+        Self::start_as(PROJECT_ID).await
+    }
+
+    /// Starts a server for another project than [`start`](Self::start), whose project is `mock-project`.
+    ///
+    /// Two of them stand for two projects, whose users, keys and tokens have nothing in common.
+    ///
+    /// # Panics
+    ///
+    /// Panics as [`start`](Self::start) does.
+    pub async fn start_as(project_id: &str) -> Self {
         let listener = Listener::bind().await.expect("127.0.0.1 has a free port");
         let base_url = format!("http://{}", listener.address());
-        let api = Api::new(ApiKey::unverified(PROJECT_ID, Environment::Development).expose());
+        let api = Api::new(project_id, ApiKey::unverified(project_id, Environment::Development).expose());
         Self(Arc::new(ServerGuard { server: Server::start(api, listener), base_url }))
     }
 
@@ -52,7 +63,7 @@ impl MockCrossmint {
     /// Returns the project ID, which is the `aud` of every JWT and the suffix of the scoped cookie names.
     #[must_use]
     pub fn project_id(&self) -> &str {
-        PROJECT_ID
+        self.api().project_id()
     }
 
     /// Returns the `iss` of every JWT.
@@ -69,7 +80,7 @@ impl MockCrossmint {
 
     /// Creates a configuration builder with this server's API key and base URL.
     pub fn config(&self) -> CrossmintAuthConfigBuilder {
-        let api_key = ApiKey::unverified(PROJECT_ID, Environment::Development);
+        let api_key = ApiKey::unverified(self.project_id(), Environment::Development);
         CrossmintAuthConfig::builder(api_key).base_url(self.base_url())
     }
 }

@@ -63,6 +63,7 @@
 
 mod answer;
 mod api;
+mod browser;
 mod calls;
 mod connection;
 mod fault;
@@ -78,6 +79,7 @@ mod session;
 mod tests;
 
 pub use self::{
+    browser::{Browser, Page},
     calls::{Endpoint, RecordedRequest},
     fault::Fault,
     mock_crossmint::MockCrossmint,

@@ -4,16 +4,14 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::{
-    api::Api,
-    jwt::{JwtTemplate, PROJECT_ID},
-};
+use super::{api::Api, jwt::JwtTemplate};
 
 /// A user's session: a JWT and an unused refresh token.
 ///
 /// Its `Debug` output redacts both.
 #[derive(Clone)]
 pub struct MockSession {
+    project_id: String,
     user_id: String,
     jwt: String,
     refresh_token: String,
@@ -42,8 +40,8 @@ impl MockSession {
     /// `crossmint-refresh-token-<project ID>`.
     #[must_use]
     pub fn cookie_header(&self) -> String {
-        let Self { jwt, refresh_token, .. } = self;
-        format!("crossmint-jwt-{PROJECT_ID}={jwt}; crossmint-refresh-token-{PROJECT_ID}={refresh_token}")
+        let Self { project_id, jwt, refresh_token, .. } = self;
+        format!("crossmint-jwt-{project_id}={jwt}; crossmint-refresh-token-{project_id}={refresh_token}")
     }
 
     /// Returns a `Cookie` header with both cookies under their unscoped names, which older Crossmint SDKs write.
@@ -115,6 +113,6 @@ impl<'a> SessionBuilder<'a> {
     pub fn create(self) -> MockSession {
         let refresh_token = self.api.open_session(&self.user_id);
         let jwt = self.api.mint(&self.user_id, &self.template);
-        MockSession { user_id: self.user_id, jwt, refresh_token }
+        MockSession { project_id: self.api.project_id().to_owned(), user_id: self.user_id, jwt, refresh_token }
     }
 }

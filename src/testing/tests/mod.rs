@@ -1,5 +1,6 @@
 //! Tests of the mock itself, over its sockets.
 
+mod browser;
 mod connections;
 mod endpoints;
 mod faults;

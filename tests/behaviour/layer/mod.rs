@@ -11,3 +11,4 @@ mod rejection;
 mod routes;
 mod server;
 mod service;
+mod tenants;
