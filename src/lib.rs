@@ -41,9 +41,9 @@
 //! 5. **While Crossmint is unavailable**, valid sessions are not affected. Sessions that need a refresh are rejected as
 //!    in rule 4, which signs the user out, as `@crossmint/server-sdk` does. [`OutagePolicy::KeepSession`] answers 503
 //!    and keeps the cookies.
-//! 6. **CORS preflights are forwarded** without a session, on every path: they carry no cookies, and the CORS layer or
-//!    handler behind this one answers them. [`CorsPreflights::Reject`] is for servers that get none, such as gRPC
-//!    servers.
+//! 6. **CORS preflights are forwarded** without a session, on every path: they carry no cookies. A CORS layer belongs in
+//!    front of this one, so that rejections carry its headers, and answers preflights there. [`CorsPreflights::Reject`] is
+//!    for such applications, and for servers that get no preflights, such as gRPC servers.
 //! 7. **Two routes are answered by the layer** and never reach the inner service: `POST /api/auth/refresh` and
 //!    `POST /api/auth/logout`. Browsers' requests from other sites are rejected there, and so are WebSocket handshakes
 //!    from other sites, on every path.

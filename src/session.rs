@@ -9,8 +9,9 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
+use tokio::time::sleep;
 
-use crate::secret::Secret;
+use crate::{clock, secret::Secret};
 
 /// A session whose JWT has been verified.
 ///
@@ -88,6 +89,23 @@ impl Session {
     #[must_use]
     pub fn expires_at(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.exp())
+    }
+
+    /// Waits until the JWT has expired: the time to close a WebSocket or another stream of this session.
+    ///
+    /// The future does not borrow the session. The time that is left is determined at its first poll, and measured with
+    /// tokio's clock. [`docs::streams`](crate::docs::streams) has examples.
+    ///
+    /// # Panics
+    ///
+    /// The future panics outside of a tokio runtime with time enabled, as [`tokio::time::sleep`] does.
+    pub fn expired(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let expires_at = self.expires_at();
+        async move {
+            if let Ok(remaining) = expires_at.duration_since(clock::now()) {
+                sleep(remaining).await;
+            }
+        }
     }
 
     /// Returns all claims of the JWT.

@@ -10,6 +10,8 @@
 //! | [`migration`] | What replaces each call of `@crossmint/server-sdk`, and what behaves differently? |
 //! | [`security`] | What does the layer protect, and what is left to the application? |
 //! | [`operations`] | Which events, counters and limits does it have, and how is it shut down? |
+//! | [`grpc`] | What is different in a tonic server? |
+//! | [`streams`] | How do WebSockets and server-sent events end with the session? |
 //! | [`tenants`] | How does one server serve several Crossmint projects? |
 //! | [`testing`] | How is an application tested, without a network? |
 //! | [`architecture`] | How is the crate built? For contributors. |
@@ -20,6 +22,7 @@
 
 pub mod api;
 pub mod architecture;
+pub mod grpc;
 pub mod handle;
 pub mod migration;
 pub mod operations;
@@ -27,5 +30,6 @@ pub mod options;
 pub mod placement;
 pub mod rejections;
 pub mod security;
+pub mod streams;
 pub mod tenants;
 pub mod testing;

@@ -44,14 +44,47 @@
 //!
 //! # Order among other layers
 //!
-//! Requests pass through axum's layers from the last one added to the first.
+//! Requests pass through axum's layers from the last one added to the first. Each row is a test in
+//! `tests/behaviour/layer/stacks.rs`, with the layers of tower-http:
 //!
-//! - **Outside** this layer, added after it: rate limits, request IDs and tracing, `csrf`, and layers that log or
-//!   re-render [rejections](super::rejections).
-//! - **Either side**: CORS. Inside, it answers preflights, which this layer forwards without a session; but rejections
-//!   bypass it and carry no CORS headers, so that scripts on other origins cannot read them. Outside, it adds its
-//!   headers to rejections as well; combine it with [`CorsPreflights::Reject`](crate::CorsPreflights::Reject).
-//! - **Inside**, added before it: everything that needs the [`Session`](crate::Session).
+//! | layer | place | in the other place |
+//! | --- | --- | --- |
+//! | `cors` | outside | 401 and the answers of the two routes carry no CORS headers, so that scripts on other origins can read neither |
+//! | `csrf` | outside | a forged request spends a refresh token before it is refused |
+//! | `trace`, request IDs, rate limits | outside | rejected requests and the two routes pass unseen |
+//! | `timeout` | outside | the time that Crossmint takes for a refresh is not limited by it; in either place, a refresh that is cut off completes in the background |
+//! | `compression` | inside | the tokens in the refresh route's answer are compressed, which this layer avoids because of attacks such as BREACH |
+//! | whatever needs the [`Session`](crate::Session) | inside | there is none |
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use axum::{Router, http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE}, routing::get};
+//! use tower_crossmint_auth::{CrossmintAuth, CrossmintAuthLayer, Session};
+//! use tower_http::{compression::CompressionLayer, cors::CorsLayer, csrf::CsrfLayer, timeout::TimeoutLayer, trace::TraceLayer};
+//!
+//! fn app(auth: &CrossmintAuth) -> Result<Router, Box<dyn std::error::Error>> {
+//!     let cors = CorsLayer::new()
+//!         .allow_origin("https://app.example.com".parse::<HeaderValue>()?)
+//!         .allow_methods([Method::GET, Method::POST])
+//!         .allow_headers([CONTENT_TYPE])
+//!         .allow_credentials(true);
+//!     Ok(Router::new()
+//!         .route("/me", get(|session: Session| async move { session.user_id().to_owned() }))
+//!         .layer(CompressionLayer::new())
+//!         .layer(CrossmintAuthLayer::from(auth.clone()))
+//!         .layer(CsrfLayer::new().add_trusted_origin("https://app.example.com")?)
+//!         .layer(cors)
+//!         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(30)))
+//!         .layer(TraceLayer::new_for_http()))
+//! }
+//! # let _ = app;
+//! ```
+//!
+//! A CORS layer outside answers preflights itself. Without one, they are forwarded to the handlers, unless
+//! [`CorsPreflights::Reject`](crate::CorsPreflights::Reject) is set. List the origins of your scripts in
+//! [`trusted_origins`](crate::CrossmintAuthConfigBuilder::trusted_origins), too: the layer does not know those of the CORS
+//! layer.
 //!
 //! # Pages for everyone
 //!

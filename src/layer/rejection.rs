@@ -70,7 +70,7 @@ fn add_own_fields(response: &mut Response<Bytes>, error: AuthError, set_cookie: 
     });
     headers.extend(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)));
     let (field, grpc_status) = match error.status() {
-        StatusCode::UNAUTHORIZED => (None, Some("16")),
+        StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST => (None, Some("16")),
         StatusCode::SERVICE_UNAVAILABLE => (Some((RETRY_AFTER, error.retry_after().as_secs().into())), Some("14")),
         StatusCode::METHOD_NOT_ALLOWED => (Some((ALLOW, HeaderValue::from_static("POST"))), None),
         _ => (None, None),

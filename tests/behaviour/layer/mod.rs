@@ -11,4 +11,6 @@ mod rejection;
 mod routes;
 mod server;
 mod service;
+mod stacks;
+mod streams;
 mod tenants;
