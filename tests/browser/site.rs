@@ -68,7 +68,18 @@ impl App {
         users: Router,
         edit: fn(&mut HeaderMap),
     ) -> Self {
-        let mock = MockCrossmint::start().await;
+        Self::of(MockCrossmint::start().await, host, configure, users, Router::new(), edit).await
+    }
+
+    /// Serves the application with a mock of its own, and with routes that need no session.
+    pub(crate) async fn of(
+        mock: MockCrossmint,
+        host: &'static str,
+        configure: impl FnOnce(CrossmintAuthConfigBuilder) -> CrossmintAuthConfigBuilder,
+        users: Router,
+        public: Router,
+        edit: fn(&mut HeaderMap),
+    ) -> Self {
         let auth = CrossmintAuth::new(configure(mock.config()).build().unwrap());
         let (material, signed_in) = watch::channel(AuthMaterial::new("", RefreshToken::new("")));
         let visits = Arc::new(Visits::default());
@@ -82,10 +93,12 @@ impl App {
         };
         let router = users
             .route("/me", any(async |session: Session| session.user_id().to_owned()))
-            .layer(CrossmintAuthLayer::from(auth))
+            .layer(CrossmintAuthLayer::from(auth.clone()))
             .route("/", get(async || Html(r#"<a id="me" href="/me">Who am I?</a>"#)))
             .route("/favicon.ico", get(async || ""))
             .route("/sign-in", sign_in)
+            .merge(public)
+            .merge(auth.routes())
             .layer(middleware::from_fn({
                 let visits = Arc::clone(&visits);
                 move |request, next| watch(Arc::clone(&visits), edit, request, next)
@@ -100,11 +113,16 @@ impl App {
     /// Signs a user in: the application stores a session's cookies in the browser.
     pub(crate) async fn sign_in(&self, browser: &Browser, user_id: &str) -> MockSession {
         let session = self.mock.sign_in(user_id);
+        self.store(browser, &session).await;
+        assert!(self.is_alive(browser, &session).await, "the login failed");
+        session
+    }
+
+    /// Stores a session's cookies in the browser.
+    pub(crate) async fn store(&self, browser: &Browser, session: &MockSession) {
         let token = RefreshToken::new(session.refresh_token());
         self.material.send_replace(AuthMaterial::new(session.jwt(), token));
         browser.open(&self.url("/sign-in")).await;
-        assert!(self.is_alive(browser, &session).await, "the login failed");
-        session
     }
 
     /// Tells whether the browser still has both cookies of the session, reaches a page that needs a session, and is
