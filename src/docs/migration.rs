@@ -1,6 +1,7 @@
-//! Migrating from `@crossmint/server-sdk`.
+//! Migrating from `@crossmint/server-sdk`: Crossmint's documentation, in Rust.
 //!
-//! The browser keeps its SDK and, by default, its session: this crate reads the cookies that the TypeScript SDK has
+//! Each snippet of Crossmint's pages about custom refresh routes and session methods has its counterpart here. The browser
+//! keeps its SDK and, by default, its session: this crate reads the cookies that the TypeScript SDK has
 //! set. In the server, one layer replaces the calls in every handler and the two route handlers.
 //!
 //! # What replaces what
@@ -13,11 +14,11 @@
 //! | `getSession(request, response)` in every handler | the [layer](crate::CrossmintAuthLayer); [`Session`](crate::Session) as an extractor, or from the request's extensions |
 //! | `session.jwt`, `session.refreshToken`, `session.userId` | [`jwt()`](crate::Session::jwt), [`refresh_token()`](crate::Session::refresh_token), [`user_id()`](crate::Session::user_id); an unknown `expiresAt` is `None`, not `""` |
 //! | `getSession({ jwt, refreshToken })` | [`get_session(Credentials::pair(jwt, refresh_secret))`](crate::CrossmintAuth::get_session) |
-//! | `handleCustomRefresh(request)` in a route handler | the layer answers [`refresh_route`](crate::CrossmintAuthConfigBuilder::refresh_route) |
-//! | `logout(request)` in a route handler | the layer answers [`logout_route`](crate::CrossmintAuthConfigBuilder::logout_route); [`logout`](crate::CrossmintAuth::logout) in code |
+//! | `handleCustomRefresh(request)` in a route handler | [`routes()`](crate::CrossmintAuth::routes) or the layer; [`handle_refresh(request)`](crate::CrossmintAuth::handle_refresh) in a handler of your own |
+//! | `logout(request)` in a route handler | the same; [`handle_logout(request)`](crate::CrossmintAuth::handle_logout), or [`logout`](crate::CrossmintAuth::logout) in code |
 //! | `getUser(id)`, `verifyCrossmintJwt(jwt)` | [`get_user`](crate::CrossmintAuth::get_user), [`verify_jwt`](crate::CrossmintAuth::verify_jwt) |
 //! | `storeAuthMaterial`, `getJwksUri` | [`store_auth_material`](crate::CrossmintAuth::store_auth_material), [`jwks_uri`](crate::CrossmintAuth::jwks_uri) |
-//! | `redirect("/login")` in a `catch` | an outer layer that redirects: see [`rejections`](super::rejections#redirecting-to-a-login-page); or [`Unauthenticated::Allow`](crate::Unauthenticated::Allow) and a decision in the handler |
+//! | `redirect("/login")` in a `catch` | [`Unauthenticated::Redirect`](crate::Unauthenticated::Redirect) |
 //!
 //! # Configuration
 //!
@@ -39,29 +40,37 @@
 //! });
 //! ```
 //!
-//! ```
-//! use tower_crossmint_auth::{ApiKey, ConfigError, CookieOptions, CrossmintAuth, CrossmintAuthConfig, Environment};
+//! [`from_env`](crate::CrossmintAuthConfig::from_env) reads the same variables. Its cookies are HttpOnly and Strict, and
+//! Secure unless `COOKIE_SECURE` is `false`:
 //!
-//! fn crossmint_auth(api_key: ApiKey, cookie_domain: Option<String>) -> Result<CrossmintAuth, ConfigError> {
-//!     // HttpOnly, SameSite=Strict, and Secure in production.
-//!     let mut cookies = CookieOptions::hardened().secure(api_key.environment() == Environment::Production);
-//!     if let Some(domain) = cookie_domain {
-//!         cookies = cookies.domain(domain);
-//!     }
-//!     let config = CrossmintAuthConfig::builder(api_key)
-//!         .refresh_route("/api/auth/refresh")
-//!         .cookies(cookies)
-//!         .build()?;
+//! ```no_run
+//! use tower_crossmint_auth::{ConfigError, CrossmintAuth, CrossmintAuthConfig};
+//!
+//! fn crossmint_auth() -> Result<CrossmintAuth, ConfigError> {
+//!     Ok(CrossmintAuth::new(CrossmintAuthConfig::from_env().refresh_route("/api/auth/refresh").build()?))
+//! }
+//! ```
+//!
+//! The same, written out:
+//!
+//! ```
+//! use tower_crossmint_auth::{ConfigError, CookieOptions, CrossmintAuth, CrossmintAuthConfig, IntoApiKey, SameSite};
+//!
+//! fn crossmint_auth(api_key: impl IntoApiKey) -> Result<CrossmintAuth, ConfigError> {
+//!     let cookies = CookieOptions::default()
+//!         .http_only(true)
+//!         .same_site(SameSite::Strict)
+//!         .secure(!cfg!(debug_assertions))
+//!         .domain(std::env::var("COOKIE_DOMAIN").ok());
+//!     let config =
+//!         CrossmintAuthConfig::builder(api_key).refresh_route("/api/auth/refresh").cookies(cookies).build()?;
 //!     Ok(CrossmintAuth::new(config))
 //! }
-//! # fn main() -> Result<(), ConfigError> {
-//! # let key = ApiKey::unverified("my-project", Environment::Development);
-//! # crossmint_auth(key, std::env::var("COOKIE_DOMAIN").ok())?;
-//! # Ok(())
-//! # }
+//! # use tower_crossmint_auth::{ApiKey, Environment};
+//! # crossmint_auth(ApiKey::unverified("my-project", Environment::Development)).unwrap();
 //! ```
 //!
-//! The key comes from `std::env::var("SERVER_CROSSMINT_API_KEY")?.parse()?`. Single options are:
+//! Single options are:
 //!
 //! | TypeScript | this crate |
 //! | --- | --- |
@@ -73,7 +82,7 @@
 //!
 //! # The refresh and logout routes
 //!
-//! The handlers of the two routes disappear:
+//! Crossmint's pages have a handler for each route:
 //!
 //! ```ts
 //! // app/api/refresh/route.ts
@@ -87,13 +96,15 @@
 //! }
 //! ```
 //!
+//! Here, [`routes`](crate::CrossmintAuth::routes) has both:
+//!
 //! ```
 //! use axum::Router;
-//! use tower_crossmint_auth::{ConfigError, CrossmintAuthConfigBuilder, CrossmintAuthLayer};
+//! use tower_crossmint_auth::{ConfigError, CrossmintAuth, CrossmintAuthConfigBuilder};
 //!
 //! fn app(config: CrossmintAuthConfigBuilder) -> Result<Router, ConfigError> {
 //!     let config = config.refresh_route("/api/refresh").logout_route("/api/logout").build()?;
-//!     Ok(Router::new().layer(CrossmintAuthLayer::new(config)))
+//!     Ok(Router::new().merge(CrossmintAuth::new(config).routes()))
 //! }
 //! # use axum::{body::{Body, to_bytes}, http::Request};
 //! # use tower::ServiceExt as _;
@@ -113,11 +124,71 @@
 //! # }
 //! ```
 //!
-//! axum must route requests for the two paths through the layer: see [`placement`](super::placement). The browser SDK
-//! is configured with both of them, because only the server can clear an `HttpOnly` cookie:
+//! Handlers of your own, as in the snippets:
+//!
+//! ```
+//! use axum::{Router, extract::{Request, State}, response::IntoResponse, routing::post};
+//! use tower_crossmint_auth::CrossmintAuth;
+//!
+//! /// Errors are handled: the response is 401 and clears the cookies.
+//! async fn refresh(State(auth): State<CrossmintAuth>, request: Request) -> impl IntoResponse {
+//!     auth.handle_refresh(request).await
+//! }
+//!
+//! /// Clears the cookies even if Crossmint cannot be reached.
+//! async fn logout(State(auth): State<CrossmintAuth>, request: Request) -> impl IntoResponse {
+//!     auth.handle_logout(request).await
+//! }
+//!
+//! fn app(auth: CrossmintAuth) -> Router {
+//!     Router::new().route("/api/refresh", post(refresh)).route("/api/logout", post(logout)).with_state(auth)
+//! }
+//! # use axum::{body::Body, http};
+//! # use tower::ServiceExt as _;
+//! # use tower_crossmint_auth::testing::MockCrossmint;
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let mock = MockCrossmint::start().await;
+//! # let app = app(CrossmintAuth::new(mock.config().build()?));
+//! # for (path, status) in [("/api/refresh", 401), ("/api/logout", 200)] {
+//! #     let response = app.clone().oneshot(http::Request::post(path).body(Body::empty())?).await?;
+//! #     assert_eq!(response.status(), status);
+//! #     assert_eq!(response.headers().get_all("set-cookie").iter().count(), 2);
+//! # }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Step by step, as Crossmint's page explains `handleCustomRefresh`: find the token in the body or the cookies, refresh it,
+//! store the result in the cookies of the response. Whoever does this by hand has to protect the route against other
+//! sites, too: see [`security`](super::security#requests-from-other-sites).
+//!
+//! ```
+//! use http::HeaderMap;
+//! use tower_crossmint_auth::{AuthError, AuthMaterial, CrossmintAuth};
+//!
+//! async fn refresh(auth: &CrossmintAuth, secret: &str, response: &mut HeaderMap) -> Result<AuthMaterial, AuthError> {
+//!     let material = auth.refresh(secret).await?;
+//!     auth.store_auth_material(response, &material)?;
+//!     Ok(material)
+//! }
+//! # use tower_crossmint_auth::testing::MockCrossmint;
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let mock = MockCrossmint::start().await;
+//! # let (auth, mut response) = (CrossmintAuth::new(mock.config().build()?), HeaderMap::new());
+//! # refresh(&auth, mock.sign_in("alice").refresh_token(), &mut response).await?;
+//! # assert_eq!(response.get_all("set-cookie").iter().count(), 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The browser SDK is configured with both routes, because only the server can clear an `HttpOnly` cookie:
 //!
 //! ```ts
-//! const authClient = CrossmintAuthClient.from(crossmint, {
+//! import { CrossmintAuth, createCrossmint } from "@crossmint/client-sdk-auth";
+//!
+//! const authClient = CrossmintAuth.from(createCrossmint({ apiKey: "ck_..." }), {
 //!     refreshRoute: "/api/refresh",
 //!     logoutRoute: "/api/logout",
 //! });
@@ -156,6 +227,25 @@
 //! }
 //! ```
 //!
+//! "Always handle refresh errors by redirecting users to login" is a policy of the layer:
+//!
+//! ```ts
+//! try {
+//!     await crossmintAuth.getSession(request, response);
+//! } catch (error) {
+//!     return redirect("/login");
+//! }
+//! ```
+//!
+//! ```
+//! use tower_crossmint_auth::{ConfigError, CrossmintAuth, CrossmintAuthLayer, LoginPage, Unauthenticated};
+//!
+//! fn pages(auth: CrossmintAuth) -> Result<CrossmintAuthLayer, ConfigError> {
+//!     let redirect = Unauthenticated::Redirect(LoginPage::new("/login")?);
+//!     Ok(CrossmintAuthLayer::from(auth).unauthenticated(redirect))
+//! }
+//! ```
+//!
 //! `getSession({ jwt, refreshToken })`, for tokens that do not come from cookies:
 //!
 //! ```
@@ -171,7 +261,9 @@
 //!
 //! # Logging out in code
 //!
-//! The TypeScript documentation redirects after `logout(request, response)`:
+//! A form that posts to the logout route is redirected with
+//! [`after_logout("/")`](crate::CrossmintAuthConfigBuilder::after_logout), and a script does what it likes after the
+//! browser SDK's `logout()`. In code, `logout(request, response)` and a redirect are:
 //!
 //! ```
 //! use axum::{extract::State, http::HeaderMap, response::{IntoResponse, Redirect}};

@@ -6,6 +6,8 @@
 //! | [`placement`] | Where does the layer go in an axum router? |
 //! | [`rejections`] | What does a request without a session get, and how is that worded, logged or turned into a redirect? |
 //! | [`api`] | How are bearer tokens accepted, and how are claims and roles required? |
+//! | [`spa`] | How does a single-page application sign in, and what does the browser need? |
+//! | [`html`] | How do server-rendered pages redirect, sign in and sign out? |
 //! | [`handle`] | How is [`CrossmintAuth`](crate::CrossmintAuth) used without the layer? |
 //! | [`migration`] | What replaces each call of `@crossmint/server-sdk`, and what behaves differently? |
 //! | [`security`] | What does the layer protect, and what is left to the application? |
@@ -24,12 +26,14 @@ pub mod api;
 pub mod architecture;
 pub mod grpc;
 pub mod handle;
+pub mod html;
 pub mod migration;
 pub mod operations;
 pub mod options;
 pub mod placement;
 pub mod rejections;
 pub mod security;
+pub mod spa;
 pub mod streams;
 pub mod tenants;
 pub mod testing;
