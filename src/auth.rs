@@ -143,8 +143,8 @@ impl CrossmintAuth {
     /// Revokes the session of a request, for example after a change of password.
     ///
     /// Does the same as [`logout`](Self::logout). A session [without a refresh token](Session::refresh_token) is only
-    /// refused here: Crossmint is not called. Other sessions of the user are not affected, because Crossmint has no call
-    /// that lists or ends them.
+    /// refused here: Crossmint is not called. Other sessions of the user are not affected, because Crossmint has no
+    /// call that lists or ends them.
     ///
     /// # Errors
     ///

@@ -193,29 +193,36 @@ macro_rules! error_kinds {
 
 error_kinds! {
     /// The cookies contain no session: they are absent, or there is a JWT without a refresh token.
-    MissingCredentials = "missing_credentials": UNAUTHORIZED, "Please sign in", "the request's cookies contain no session";
+    MissingCredentials = "missing_credentials": UNAUTHORIZED,
+        "Please sign in", "the request's cookies contain no session";
 
     /// The refresh route was called without a refresh token in the body or the cookies.
-    MissingRefreshToken = "missing_refresh_token": UNAUTHORIZED, "Please provide a refresh token either in the request body or cookies",
+    MissingRefreshToken = "missing_refresh_token": UNAUTHORIZED,
+        "Please provide a refresh token either in the request body or cookies",
         "neither the body nor the cookies contain a refresh token";
 
     /// Two cookies with one name have different values. One of them may have been planted by a sibling subdomain.
-    AmbiguousCredentials = "ambiguous_credentials": UNAUTHORIZED, SESSION_ENDED, "the request has two different cookies of one name";
+    AmbiguousCredentials = "ambiguous_credentials": UNAUTHORIZED,
+        SESSION_ENDED, "the request has two different cookies of one name";
 
     /// A token is empty, too long for a cookie, or contains bytes that a cookie must not contain. It was neither sent
     /// to Crossmint nor stored.
-    InvalidCredentials = "invalid_credentials": UNAUTHORIZED, SESSION_ENDED, "a token is not one that Crossmint could have issued";
+    InvalidCredentials = "invalid_credentials": UNAUTHORIZED,
+        SESSION_ENDED, "a token is not one that Crossmint could have issued";
 
     /// The JWT that was presented [without a refresh token](crate::Bearer), or to
     /// [`verify_jwt`](crate::CrossmintAuth::verify_jwt), is expired or invalid.
-    InvalidToken = "invalid_token": UNAUTHORIZED, "The token is expired or not valid", "the JWT is expired or not valid for this project";
+    InvalidToken = "invalid_token": UNAUTHORIZED,
+        "The token is expired or not valid", "the JWT is expired or not valid for this project";
 
     /// The `Authorization` header is repeated, or has no single token of the scheme `Bearer`.
-    InvalidAuthorization = "invalid_authorization": BAD_REQUEST, "The Authorization header must have one Bearer token",
+    InvalidAuthorization = "invalid_authorization": BAD_REQUEST,
+        "The Authorization header must have one Bearer token",
         "the Authorization header does not have one Bearer token";
 
     /// The session's JWT lacks [claims](crate::Claims) that the route requires.
-    MissingClaims = "missing_claims": FORBIDDEN, "You are not allowed to do this", "the JWT lacks claims that the route requires";
+    MissingClaims = "missing_claims": FORBIDDEN,
+        "You are not allowed to do this", "the JWT lacks claims that the route requires";
 
     /// Crossmint refused the refresh token, or the session was signed out moments ago.
     Refused = "refused": UNAUTHORIZED, SESSION_ENDED, "Crossmint does not accept the session";
@@ -234,28 +241,33 @@ error_kinds! {
     UserUnavailable = "user_unavailable": NOT_FOUND, "The user is not available", "Crossmint does not return this user";
 
     /// Another site that is not in `trusted_origins` called the refresh or logout route, or opened a WebSocket.
-    CrossSite = "cross_site": FORBIDDEN, "Cross-site requests are not allowed here",
-        "the request comes from an origin that is not trusted";
+    CrossSite = "cross_site": FORBIDDEN,
+        "Cross-site requests are not allowed here", "the request comes from an origin that is not trusted";
 
     /// The refresh or logout route was called with a method other than `POST`.
-    MethodNotAllowed = "method_not_allowed": METHOD_NOT_ALLOWED, "Only POST is allowed here", "the route accepts only POST";
+    MethodNotAllowed = "method_not_allowed": METHOD_NOT_ALLOWED,
+        "Only POST is allowed here", "the route accepts only POST";
 
     /// The refresh route received a token in a body that is not `application/json`.
-    UnsupportedMediaType = "unsupported_media_type": UNSUPPORTED_MEDIA_TYPE, "A refresh token in the body needs the content type application/json",
-        "the body is not application/json";
+    UnsupportedMediaType = "unsupported_media_type": UNSUPPORTED_MEDIA_TYPE,
+        "A refresh token in the body needs the content type application/json", "the body is not application/json";
 
     /// The refresh route received a body that is neither empty nor a JSON object with a string `refresh`.
-    InvalidBody = "invalid_body": BAD_REQUEST, "The body must be a JSON object whose `refresh` is a string, or empty",
+    InvalidBody = "invalid_body": BAD_REQUEST,
+        "The body must be a JSON object whose `refresh` is a string, or empty",
         "the body is not a JSON object with a string `refresh`";
 
     /// The refresh route received a body of more than 16 KiB.
-    BodyTooLarge = "body_too_large": PAYLOAD_TOO_LARGE, "The body must not be larger than 16 KiB", "the body is larger than 16 KiB";
+    BodyTooLarge = "body_too_large": PAYLOAD_TOO_LARGE,
+        "The body must not be larger than 16 KiB", "the body is larger than 16 KiB";
 
     /// The body of the refresh route did not arrive within 5 s.
-    BodyTimeout = "body_timeout": REQUEST_TIMEOUT, "The body did not arrive in time", "the body did not arrive within 5 s";
+    BodyTimeout = "body_timeout": REQUEST_TIMEOUT,
+        "The body did not arrive in time", "the body did not arrive within 5 s";
 
     /// [`Session`](crate::Session) was extracted on a route without the layer.
-    LayerMissing = "layer_missing": INTERNAL_SERVER_ERROR, "The request could not be handled", "the layer is not installed on this route";
+    LayerMissing = "layer_missing": INTERNAL_SERVER_ERROR,
+        "The request could not be handled", "the layer is not installed on this route";
 }
 
 /// An option with a value that cannot work.

@@ -21,9 +21,27 @@
 //! # }
 //! ```
 //!
-//! The [guides](docs) cover all [options](docs::options), the [placement](docs::placement) in axum,
-//! [rejections](docs::rejections), [APIs](docs::api), the [handle](docs::handle) behind the layer, the [migration](docs::migration) from
-//! the TypeScript SDK, [security](docs::security) and [operations](docs::operations).
+//! # Start here
+//!
+//! [Crossmint](https://www.crossmint.com) is a service that signs users in: by e-mail, social login or wallet. This
+//! crate is not made by Crossmint. A user signs in with Crossmint's browser SDK, [`@crossmint/client-sdk-auth`] or its
+//! React components, which receives a one-time secret and posts it to the refresh route of your server. The layer
+//! exchanges it, and sets the cookies: [`docs::spa`] has the whole way.
+//!
+//! | you have | read |
+//! | --- | --- |
+//! | a single-page application | [`docs::spa`], [`docs::placement`] |
+//! | server-rendered pages | [`docs::html`], [`docs::rejections`] |
+//! | an API for mobile applications or services, or roles | [`docs::api`], [`docs::grpc`] |
+//! | WebSockets or server-sent events | [`docs::streams`] |
+//! | several Crossmint projects | [`docs::tenants`] |
+//! | tests to write | [`docs::testing`] |
+//! | `@crossmint/server-sdk` today | [`docs::migration`] |
+//! | a production server | [`docs::options`], [`docs::security`], [`docs::operations`] |
+//! | routes or background tasks of your own | [`docs::handle`] |
+//! | a choice to make | [`docs::comparison`] |
+//!
+//! [`@crossmint/client-sdk-auth`]: https://www.npmjs.com/package/@crossmint/client-sdk-auth
 //!
 //! # What it does
 //!
@@ -41,9 +59,10 @@
 //! 5. **While Crossmint is unavailable**, valid sessions are not affected. Sessions that need a refresh are rejected as
 //!    in rule 4, which signs the user out, as `@crossmint/server-sdk` does. [`OutagePolicy::KeepSession`] answers 503
 //!    and keeps the cookies.
-//! 6. **CORS preflights are forwarded** without a session, on every path: they carry no cookies. A CORS layer belongs in
-//!    front of this one, so that rejections carry its headers, and answers preflights there. [`CorsPreflights::Reject`] is
-//!    for such applications, and for servers that get no preflights, such as gRPC servers.
+//! 6. **CORS preflights are forwarded** without a session, on every path: they carry no cookies. A CORS layer belongs
+//!    in front of this one, so that rejections carry its headers, and answers preflights there.
+//!    [`CorsPreflights::Reject`] is for such applications, and for servers that get no preflights, such as gRPC
+//!    servers.
 //! 7. **Two routes are answered by the layer** and never reach the inner service: `POST /api/auth/refresh` and
 //!    `POST /api/auth/logout`. Browsers' requests from other sites are rejected there, and so are WebSocket handshakes
 //!    from other sites, on every path.

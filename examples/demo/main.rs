@@ -4,8 +4,8 @@
 //! cargo run --example demo --features axum,testing
 //! ```
 //!
-//! `PORT` sets the port; the default is 3000. With `SERVER_CROSSMINT_API_KEY` set, the demo uses the real Crossmint instead
-//! of the mock. A `development` key expects Crossmint on port 3000: choose another port for the demo.
+//! `PORT` sets the port; the default is 3000. With `SERVER_CROSSMINT_API_KEY` set, the demo uses the real Crossmint
+//! instead of the mock. A `development` key expects Crossmint on port 3000: choose another port for the demo.
 
 use std::{
     env,

@@ -71,8 +71,8 @@ impl CookieOptions {
 
     /// Sets the `Domain` attribute of both cookies: a string, or an `Option` of one. A leading dot makes no difference.
     ///
-    /// By default, the cookies are host-only, as with `None`. Set it only to share the session with every subdomain: each of them can
-    /// then read the JWT.
+    /// By default, the cookies are host-only, as with `None`. Set it only to share the session with every subdomain:
+    /// each of them can then read the JWT.
     ///
     /// # Security
     ///

@@ -237,7 +237,8 @@ setters! {
     /// Sets the time limit for opening a connection to Crossmint.
     ///
     /// The default is 2 s. It is part of the other limits, and cannot be longer than
-    /// [`refresh_timeout`](Self::refresh_timeout). It has no effect on a client that is set with [`http_client`](Self::http_client).
+    /// [`refresh_timeout`](Self::refresh_timeout). It has no effect on a client that is set with
+    /// [`http_client`](Self::http_client).
     connect_timeout(limit: Duration) = Some(limit);
 
     /// Sets the time limit for loading the key set, from the connection to the end of the answer.

@@ -34,21 +34,21 @@
 //! The JWT is verified and cached like one from a cookie. The rest differs:
 //!
 //! - The header takes precedence. If it is invalid, the cookies are not tried.
-//! - The session has no [refresh token](crate::Session::refresh_token) and is never refreshed. The caller refreshes it by
-//!   posting `{"refresh": "<token>"}` as `application/json` to the refresh route, and signs out by posting the same to
-//!   the logout route. Both answer callers without cookies.
+//! - The session has no [refresh token](crate::Session::refresh_token) and is never refreshed. The caller refreshes it
+//!   by posting `{"refresh": "<token>"}` as `application/json` to the refresh route, and signs out by posting the same
+//!   to the logout route. Both answer callers without cookies.
 //! - No cookie is set or cleared.
 //! - An invalid or expired JWT is answered with 401 and `WWW-Authenticate: Bearer error="invalid_token", ...`; a header
-//!   that is repeated or malformed with 400 and `error="invalid_request"`; a request with neither header nor cookies with
-//!   401 and `WWW-Authenticate: Bearer`. If no key set can be loaded, the answer is 503 with `Retry-After`.
+//!   that is repeated or malformed with 400 and `error="invalid_request"`; a request with neither header nor cookies
+//!   with 401 and `WWW-Authenticate: Bearer`. If no key set can be loaded, the answer is 503 with `Retry-After`.
 //!
-//! Without the layer, [`session_from_jwt`](crate::CrossmintAuth::session_from_jwt) resolves a JWT from anywhere else, such
-//! as the first message of a WebSocket.
+//! Without the layer, [`session_from_jwt`](crate::CrossmintAuth::session_from_jwt) resolves a JWT from anywhere else,
+//! such as the first message of a WebSocket.
 //!
 //! # Claims and roles
 //!
-//! [`Claims`](crate::Claims) extracts the claims of the JWT into a type. If they do not fit, the answer is 403: the user
-//! is signed in, but may not do this.
+//! [`Claims`](crate::Claims) extracts the claims of the JWT into a type. If they do not fit, the answer is 403: the
+//! user is signed in, but may not do this.
 //!
 //! ```
 //! use axum::{Router, middleware::from_extractor, routing::get};
@@ -105,8 +105,8 @@
 //! # }
 //! ```
 //!
-//! The layer goes around the guard, which needs the session: in axum, it is added last. Claims are as old as the JWT, so
-//! that a role that was withdrawn is gone after the next refresh. For rights that must end at once, ask your own
+//! The layer goes around the guard, which needs the session: in axum, it is added last. Claims are as old as the JWT,
+//! so that a role that was withdrawn is gone after the next refresh. For rights that must end at once, ask your own
 //! database by [`user_id`](crate::Session::user_id).
 //!
 //! [`Bearer::Accept`]: crate::Bearer::Accept

@@ -40,19 +40,21 @@
 //! # }
 //! ```
 //!
-//! - **The login page** signs the user in with the browser SDK, which posts the one-time secret to the refresh route: see
-//!   [`spa`](super::spa#how-a-user-signs-in). Then it continues to the page in `return_to`, after the server has checked it
-//!   with [`LoginPage::local_path`](crate::LoginPage::local_path):
+//! - **The login page** signs the user in with the browser SDK, which posts the one-time secret to the refresh route:
+//!   see [`spa`](super::spa#how-a-user-signs-in). Then it continues to the page in `return_to`, after the server has
+//!   checked it with [`LoginPage::local_path`](crate::LoginPage::local_path):
 //!   [`rejections`](super::rejections#redirecting-to-a-login-page) has a handler.
 //! - **Signing out** is a form that posts to the logout route. With
-//!   [`after_logout("/")`](crate::CrossmintAuthConfigBuilder::after_logout) the browser is redirected; without it, it shows
-//!   an empty page. A link cannot sign out: the route accepts only `POST`, so that no image on another site signs users out.
-//! - **Strict cookies** do not come along when a user follows a link from another site, such as a search engine. The first
-//!   page then shows a guest, or redirects to the login page, whose script finds the session and continues. If that is a
-//!   nuisance, use [`SameSite::Lax`](crate::SameSite::Lax), with which links carry the cookies and forms do not.
+//!   [`after_logout("/")`](crate::CrossmintAuthConfigBuilder::after_logout) the browser is redirected; without it, it
+//!   shows an empty page. A link cannot sign out: the route accepts only `POST`, so that no image on another site signs
+//!   users out.
+//! - **Strict cookies** do not come along when a user follows a link from another site, such as a search engine. The
+//!   first page then shows a guest, or redirects to the login page, whose script finds the session and continues. If
+//!   that is a nuisance, use [`SameSite::Lax`](crate::SameSite::Lax), with which links carry the cookies and forms do
+//!   not.
 //! - **Forms** of your own need protection against forged requests from other sites, which this layer gives to its two
 //!   routes only: tower-http's `csrf` layer, in front of this one.
-//! - **Pages that differ for users and guests** should not be kept by shared caches: set `Cache-Control: private`. The layer
-//!   sets `no-store` on the responses that carry its cookies, and no field on others.
+//! - **Pages that differ for users and guests** should not be kept by shared caches: set `Cache-Control: private`. The
+//!   layer sets `no-store` on the responses that carry its cookies, and no field on others.
 //!
 //! `examples/site.rs` is such a site, with a login page that works without Crossmint.

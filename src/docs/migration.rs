@@ -1,8 +1,8 @@
 //! Migrating from `@crossmint/server-sdk`: Crossmint's documentation, in Rust.
 //!
-//! Each snippet of Crossmint's pages about custom refresh routes and session methods has its counterpart here. The browser
-//! keeps its SDK and, by default, its session: this crate reads the cookies that the TypeScript SDK has
-//! set. In the server, one layer replaces the calls in every handler and the two route handlers.
+//! Each snippet of Crossmint's pages about custom refresh routes and session methods has its counterpart here. The
+//! browser keeps its SDK and, by default, its session: this crate reads the cookies that the TypeScript SDK has set. In
+//! the server, one layer replaces the calls in every handler and the two route handlers.
 //!
 //! # What replaces what
 //!
@@ -40,8 +40,8 @@
 //! });
 //! ```
 //!
-//! [`from_env`](crate::CrossmintAuthConfig::from_env) reads the same variables. Its cookies are HttpOnly and Strict, and
-//! Secure unless `COOKIE_SECURE` is `false`:
+//! [`from_env`](crate::CrossmintAuthConfig::from_env) reads the same variables. Its cookies are HttpOnly and Strict,
+//! and Secure unless `COOKIE_SECURE` is `false`:
 //!
 //! ```no_run
 //! use tower_crossmint_auth::{ConfigError, CrossmintAuth, CrossmintAuthConfig};
@@ -159,9 +159,9 @@
 //! # }
 //! ```
 //!
-//! Step by step, as Crossmint's page explains `handleCustomRefresh`: find the token in the body or the cookies, refresh it,
-//! store the result in the cookies of the response. Whoever does this by hand has to protect the route against other
-//! sites, too: see [`security`](super::security#requests-from-other-sites).
+//! Step by step, as Crossmint's page explains `handleCustomRefresh`: find the token in the body or the cookies, refresh
+//! it, store the result in the cookies of the response. Whoever does this by hand has to protect the route against
+//! other sites, too: see [`security`](super::security#requests-from-other-sites).
 //!
 //! ```
 //! use http::HeaderMap;

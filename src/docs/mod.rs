@@ -16,6 +16,7 @@
 //! | [`streams`] | How do WebSockets and server-sent events end with the session? |
 //! | [`tenants`] | How does one server serve several Crossmint projects? |
 //! | [`testing`] | How is an application tested, without a network? |
+//! | [`comparison`] | What do axum-login, axum-oidc, Auth.js and Clerk have? |
 //! | [`architecture`] | How is the crate built? For contributors. |
 //!
 //! The threat model, its evidence and the load figures are in `SECURITY.md`, the measurements in `benches/README.md`.
@@ -24,6 +25,7 @@
 
 pub mod api;
 pub mod architecture;
+pub mod comparison;
 pub mod grpc;
 pub mod handle;
 pub mod html;

@@ -34,9 +34,9 @@
 //!
 //! # Metrics
 //!
-//! With the feature `metrics`, the crate emits these metrics through the [`metrics`](https://docs.rs/metrics) facade, to
-//! the recorder that is installed when the handle is created. Install it first. `examples/metrics.rs` has an endpoint
-//! for Prometheus.
+//! With the feature `metrics`, the crate emits these metrics through the [`metrics`](https://docs.rs/metrics) facade,
+//! to the recorder that is installed when the handle is created. Install it first. `examples/metrics.rs` has an
+//! endpoint for Prometheus.
 //!
 //! | metric | type | labels |
 //! | --- | --- | --- |

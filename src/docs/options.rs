@@ -25,9 +25,9 @@
 //! # }
 //! ```
 //!
-//! [`CrossmintAuthConfig::from_env`] starts from environment variables: `SERVER_CROSSMINT_API_KEY`, `COOKIE_DOMAIN` and a
-//! few more. Where Crossmint's documentation has `secure: process.env.NODE_ENV === "production"`, set `COOKIE_SECURE` to
-//! `false` for development, or write `.secure(!cfg!(debug_assertions))`.
+//! [`CrossmintAuthConfig::from_env`] starts from environment variables: `SERVER_CROSSMINT_API_KEY`, `COOKIE_DOMAIN` and
+//! a few more. Where Crossmint's documentation has `secure: process.env.NODE_ENV === "production"`, set `COOKIE_SECURE`
+//! to `false` for development, or write `.secure(!cfg!(debug_assertions))`.
 //!
 //! # Crossmint and the API key
 //!

@@ -1,7 +1,7 @@
 //! Placement in axum: which requests reach the layer.
 //!
-//! Merge [`CrossmintAuth::routes`] into the outermost router. It answers the refresh and logout routes. Add the layer to
-//! the routes that need a session, in whatever way suits the application:
+//! Merge [`CrossmintAuth::routes`] into the outermost router. It answers the refresh and logout routes. Add the layer
+//! to the routes that need a session, in whatever way suits the application:
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -33,8 +33,8 @@
 //! With `route_layer`, unknown paths get 404. With `layer`, they get 401, so that nobody learns which paths exist.
 //!
 //! The layer answers the two routes as well, for requests that axum sends through it: without
-//! [`routes`](crate::CrossmintAuth::routes), add it with `Router::layer` to the outermost router, whose fallback it then wraps,
-//! and merge that router last.[^1] Inside `Router::nest`, the layer sees paths without the prefix.
+//! [`routes`](crate::CrossmintAuth::routes), add it with `Router::layer` to the outermost router, whose fallback it
+//! then wraps, and merge that router last.[^1] Inside `Router::nest`, the layer sees paths without the prefix.
 //!
 //! [^1]: `protected.layer(auth).merge(public)`, `protected.route_layer(auth)`, a public `fallback`, and
 //! `Router::new().nest("/app", protected.layer(auth))` answer the two routes with 404 or with the fallback. Each is a
@@ -83,8 +83,8 @@
 //!
 //! A CORS layer outside answers preflights itself. Without one, they are forwarded to the handlers, unless
 //! [`CorsPreflights::Reject`](crate::CorsPreflights::Reject) is set. List the origins of your scripts in
-//! [`trusted_origins`](crate::CrossmintAuthConfigBuilder::trusted_origins), too: the layer does not know those of the CORS
-//! layer.
+//! [`trusted_origins`](crate::CrossmintAuthConfigBuilder::trusted_origins), too: the layer does not know those of the
+//! CORS layer.
 //!
 //! # Pages for everyone
 //!

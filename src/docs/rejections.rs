@@ -152,7 +152,8 @@
 //! outside of `Router::nest`, which strips the prefix.
 //!
 //! A form that posts to the logout route is redirected with
-//! [`after_logout("/")`](crate::CrossmintAuthConfigBuilder::after_logout); a script gets 200, as the browser SDK expects.
+//! [`after_logout("/")`](crate::CrossmintAuthConfigBuilder::after_logout); a script gets 200, as the browser SDK
+//! expects.
 //!
 //! # Forwarding requests without a session
 //!

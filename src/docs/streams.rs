@@ -35,8 +35,8 @@
 //! }
 //! ```
 //!
-//! A stream of server-sent events ends with one adapter, after which the browser's `EventSource` connects again, with the
-//! cookies that it has by then:
+//! A stream of server-sent events ends with one adapter, after which the browser's `EventSource` connects again, with
+//! the cookies that it has by then:
 //!
 //! ```
 //! use std::convert::Infallible;

@@ -1,8 +1,9 @@
 //! Several Crossmint projects in one server.
 //!
 //! A [`CrossmintAuthConfig`](crate::CrossmintAuthConfig) stands for one project. For several projects, build one each,
-//! with routes of their own. Choose [`CookieNames::ScopedOnly`](crate::CookieNames::ScopedOnly): all projects on a domain
-//! share the unscoped names, which older SDKs write. With it, no layer reads or deletes cookies of another project.
+//! with routes of their own. Choose [`CookieNames::ScopedOnly`](crate::CookieNames::ScopedOnly): all projects on a
+//! domain share the unscoped names, which older SDKs write. With it, no layer reads or deletes cookies of another
+//! project.
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -34,13 +35,13 @@
 //!
 //! # Layers around each other
 //!
-//! A handler behind two layers sees the session of the inner one, or none: the inner layer removes what an outer one has
-//! inserted. A handler must be able to rely on the layer next to it, and not find a user of another project because its
-//! own layer allows requests without a session. To keep both sessions, copy the outer one to an extension of your own
-//! type, in a middleware between the layers.
+//! A handler behind two layers sees the session of the inner one, or none: the inner layer removes what an outer one
+//! has inserted. A handler must be able to rely on the layer next to it, and not find a user of another project because
+//! its own layer allows requests without a session. To keep both sessions, copy the outer one to an extension of your
+//! own type, in a middleware between the layers.
 //!
-//! Two layers of one handle, such as a permissive one around the whole application and a strict one around a part of it,
-//! resolve a request to the same session. A refresh is made once, and the cookies are set once.
+//! Two layers of one handle, such as a permissive one around the whole application and a strict one around a part of
+//! it, resolve a request to the same session. A refresh is made once, and the cookies are set once.
 //!
 //! # In tests
 //!

@@ -7,10 +7,10 @@
 //! tower-crossmint-auth = { version = "0.1", features = ["testing"] }
 //! ```
 //!
-//! [`MockCrossmint`] is a Crossmint on loopback. It signs users in, issues real JWTs, rotates refresh tokens, and ends a
-//! session whose refresh token is used twice. Your application calls it over HTTP, with
-//! [`mock.config()`](crate::testing::MockCrossmint::config) in place of a configuration with an API key; all other options
-//! are yours.
+//! [`MockCrossmint`] is a Crossmint on loopback. It signs users in, issues real JWTs, rotates refresh tokens, and ends
+//! a session whose refresh token is used twice. Your application calls it over HTTP, with
+//! [`mock.config()`](crate::testing::MockCrossmint::config) in place of a configuration with an API key; all other
+//! options are yours.
 //!
 //! # Signing in, clicking, coming back
 //!
@@ -49,9 +49,9 @@
 //! # }
 //! ```
 //!
-//! For a request without a browser, [`mock.sign_in("alice")`](crate::testing::MockCrossmint::sign_in) returns a session with
-//! its `Cookie` header and its JWT. [`mock.session("alice")`](crate::testing::MockCrossmint::session) sets claims, such as a
-//! role, and the lifetime.
+//! For a request without a browser, [`mock.sign_in("alice")`](crate::testing::MockCrossmint::sign_in) returns a session
+//! with its `Cookie` header and its JWT. [`mock.session("alice")`](crate::testing::MockCrossmint::session) sets claims,
+//! such as a role, and the lifetime.
 //!
 //! # Time
 //!
@@ -59,10 +59,10 @@
 //! `mock.session("alice").jwt_lifetime(-60).create()`. JWTs that a refresh issues get their lifetime from
 //! [`set_refreshed_jwt_lifetime`](crate::testing::MockCrossmint::set_refreshed_jwt_lifetime).
 //!
-//! Everything else (time-outs, the grace period, pauses after failures, the age of the key set) is measured with tokio's
-//! clock, which `tokio::time::pause` stops and `tokio::time::advance` moves. The mock answers while time is paused. Do
-//! not let tokio move the clock of its own accord while a call is on its way: pause after the call has arrived
-//! ([`called`](crate::testing::MockCrossmint::called)), advance, and resume.
+//! Everything else (time-outs, the grace period, pauses after failures, the age of the key set) is measured with
+//! tokio's clock, which `tokio::time::pause` stops and `tokio::time::advance` moves. The mock answers while time is
+//! paused. Do not let tokio move the clock of its own accord while a call is on its way: pause after the call has
+//! arrived ([`called`](crate::testing::MockCrossmint::called)), advance, and resume.
 //!
 //! ```
 //! use std::time::Duration;
@@ -94,7 +94,8 @@
 //! [`set_down`](crate::testing::MockCrossmint::set_down) all of them. [`hold`](crate::testing::MockCrossmint::hold) and
 //! [`called`](crate::testing::MockCrossmint::called) order events without sleeping. What Crossmint has seen is in
 //! [`calls`](crate::testing::MockCrossmint::calls), [`requests`](crate::testing::MockCrossmint::requests) and
-//! [`live_sessions`](crate::testing::MockCrossmint::live_sessions): assert on it rather than on what your code has logged.
+//! [`live_sessions`](crate::testing::MockCrossmint::live_sessions): assert on it rather than on what your code has
+//! logged.
 //!
 //! [`MockCrossmint`]: crate::testing::MockCrossmint
 //! [`Browser`]: crate::testing::Browser

@@ -83,8 +83,8 @@ impl IntoResponse for AuthError {
 
 /// The claims of the session's JWT, as an extractor.
 ///
-/// A request without a session is answered as by the extractor [`Session`]. If the claims do not deserialize to `T`, the
-/// answer is 403: the user is signed in, but the token lacks what the route requires.
+/// A request without a session is answered as by the extractor [`Session`]. If the claims do not deserialize to `T`,
+/// the answer is 403: the user is signed in, but the token lacks what the route requires.
 ///
 /// A type that only deserializes for some users guards a whole router:
 ///

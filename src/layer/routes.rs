@@ -33,9 +33,9 @@ use crate::{
 impl CrossmintAuth {
     /// Answers a request for the refresh route, for an application that routes such requests itself.
     ///
-    /// It is the counterpart of `handleCustomRefresh` in `@crossmint/server-sdk`, with all rules that the layer applies:
-    /// only `POST` is allowed, pages of other sites are refused, the token in the body takes precedence over the
-    /// cookie's, and the response sets or clears the cookies. The path is not looked at. With axum,
+    /// It is the counterpart of `handleCustomRefresh` in `@crossmint/server-sdk`, with all rules that the layer
+    /// applies: only `POST` is allowed, pages of other sites are refused, the token in the body takes precedence over
+    /// the cookie's, and the response sets or clears the cookies. The path is not looked at. With axum,
     /// [`routes`](Self::routes) is shorter.
     ///
     /// ```

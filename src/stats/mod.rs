@@ -96,7 +96,8 @@ counters! {
     grace_evictions,
     /// Sessions that were signed out through the logout route or the handle.
     logouts,
-    /// JWTs of signed-out sessions that were forgotten before they expired, for lack of memory. They are accepted again.
+    /// JWTs of signed-out sessions that were forgotten before they expired, for lack of memory. They are accepted
+    /// again.
     revocation_evictions,
     /// Runs of refused refresh tokens without an accepted one in between
     /// ([`refusal_warning`](crate::CrossmintAuthConfigBuilder::refusal_warning)). The API key may have been revoked.

@@ -1,7 +1,7 @@
 //! The JWTs of sessions that have signed out, until they expire.
 //!
-//! Verified tokens and others are recorded apart, so that junk evicts no verified one. The memory is not on the path of cached sessions: a
-//! token that is recorded is removed from the cache.
+//! Verified tokens and others are recorded apart, so that junk evicts no verified one. The memory is not on the path of
+//! cached sessions: a token that is recorded is removed from the cache.
 
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
