@@ -75,8 +75,11 @@ impl AuthError {
         }
     }
 
-    /// Returns the text for the client.
-    pub(crate) fn message(&self) -> &'static str {
+    /// Returns the text that the layer sends to the client: one of a fixed set, which tells an attacker nothing.
+    ///
+    /// `Display` is for logs.
+    #[must_use]
+    pub fn message(&self) -> &'static str {
         self.kind.row().message
     }
 

@@ -12,7 +12,7 @@
 //!   ├ Pending            the JWT is expired, missing or invalid, or the key set is not loaded:
 //!   │                    ├ granted   poll the inner service ready, call it, set the cookies on its response
 //!   │                    └ rejected  respond
-//!   ├ Refresh, Logout    respond to the route; the inner service is not called
+//!   ├ Route              read the body, respond; the inner service is not called
 //!   └ Reject             respond
 //! ```
 //!
@@ -27,21 +27,21 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | `config/` | Every option with its default and its check: the builder, the API key, cookie options and names. |
+//! | `config/` | Every option with its default and its check: the builder, the API key, cookie options and names, the policies of a layer, paths of this site. |
 //! | `error.rs` | `AuthError`, and one table of what each kind means: status, message, cookies. `ConfigError`. |
 //! | `session.rs` | `Session`, `AuthMaterial`, `RefreshToken`, `User`. |
-//! | `layer/` | The shell, the only place that knows Tower, bodies, requests and responses: the layer, the service, its future and body, the two routes, rejections as responses, the extractors. |
+//! | `layer/` | The shell, the only place that knows Tower, bodies, requests and responses: the layer, the service, its future and body, the two routes, rejections as responses, what is for axum. |
 //! | `auth.rs` | `CrossmintAuth`, the public handle: a façade without logic of its own. |
 //! | `authorize.rs` | The decision about a request, composed of what the owners below know. |
-//! | `csrf.rs` | Whether another site can have caused a request. |
+//! | `csrf.rs`, `bearer.rs` | Whether another site can have caused a request, and whether it loads a page; the token in `Authorization`. |
 //! | `cookies/` | Reading and writing cookies, clearing them, and merging them with the application's own. The only place that writes `Set-Cookie`, `Cache-Control` and `Vary`. |
 //! | `jwks/` | `JwksCache`: the key set, and the policy of its reloads. |
-//! | `verify/` | `Verifier`: the grammar and the claims of JWTs, and `TokenCache`, the cache of verified tokens. |
+//! | `verify/` | `Verifier`: the grammar and the claims of JWTs, `TokenCache`, the cache of verified tokens, and `RevokedTokens`, those of sessions that have signed out. |
 //! | `refresh/` | `Refresher`: the single flight, the limit on upstream calls with its circuit breaker, and the grace period of rotated tokens. |
 //! | `upstream.rs` | The HTTP calls to Crossmint. |
-//! | `stats.rs`, `task_tracker.rs`, `handle_registry.rs` | Counters, tasks that outlive a client, and the warning about a second handle. |
+//! | `stats/`, `task_tracker.rs`, `handle_registry.rs` | Counters and metrics, tasks that outlive a client, and the warning about a second handle. |
 //! | `secret.rs`, `clock.rs`, `json.rs`, `log_throttle.rs` | Text that is never printed, the wall clock, strict JSON, and rate-limited log events. |
-//! | `testing/` | The mock, behind the feature `testing`. |
+//! | `testing/` | The mock and its browser, behind the feature `testing`. |
 //!
 //! Imports point one way: `jwks` and `cookies` know no other owner, `verify` knows `jwks`, `refresh` knows `verify`,
 //! `cookies` and `upstream`, `authorize` composes them, and `layer` knows `auth` and `authorize`. The package in
@@ -67,6 +67,7 @@
 //!
 //! # Evidence
 //!
-//! `tests/behaviour` tests the public API against the mock, `tests/browser` in Chromium, `tests/model` the single
-//! flight under every interleaving, `fuzz/` the parsers against a second implementation, and `examples/soak` the crate
-//! under load. `SECURITY.md` maps every threat to its tests. `.ci/run` runs all of it.
+//! `tests/behaviour` tests the public API against the mock, and `tests/browser` in Chromium, with Crossmint's browser
+//! SDK. `src/refresh/single_flight/model.rs` tries the interleavings of the single flight, `fuzz/` compares the parsers
+//! with a second implementation, and `examples/soak` runs the crate under load. `SECURITY.md` maps every threat to its
+//! tests. `.ci/run` runs all of it.

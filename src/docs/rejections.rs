@@ -46,7 +46,7 @@
 //!             "title": response.status().canonical_reason(),
 //!             "status": response.status().as_u16(),
 //!             "instance": request.uri.path(),
-//!             "message": error.to_string(),
+//!             "message": error.message(),
 //!             "code": error.kind().as_str(),
 //!         });
 //!         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -71,8 +71,8 @@
 //! # }
 //! ```
 //!
-//! The text of an [`AuthError`] contains no token and no text from Crossmint, so that it may be shown. Its sources
-//! contain no token either, but they describe failures of connections: log them, and do not show them.
+//! [`message`](crate::AuthError::message) is for the client. The text of an [`AuthError`] contains no token and no text
+//! from Crossmint, but its sources describe failures of connections: log them, and do not show them.
 //!
 //! An outer layer finds the error in the response's extensions, to log it:
 //!

@@ -133,7 +133,8 @@ impl CrossmintAuth {
     /// Returns a router that answers the refresh and logout routes, to be merged into the application's.
     ///
     /// With it, these requests are answered wherever the layer is added, and whether it is added at all. The paths are
-    /// those of the configuration, so the router belongs at the top level. CORS layers go around it.
+    /// those of the configuration, so the router belongs at the top level. CORS layers go around it. Requests that a
+    /// layer intercepts are answered with the layer's policies, others with the configuration's.
     ///
     /// ```
     /// use axum::{Router, routing::get};

@@ -115,7 +115,9 @@ impl CrossmintAuthLayer {
     ///
     /// The function is given the error, the head of the request, and the response that the layer would send. Whatever
     /// it returns, the layer sets its cookies, `Cache-Control`, `Vary`, `WWW-Authenticate`, `Retry-After`, `Allow` and
-    /// the gRPC status. [Redirects](Unauthenticated::Redirect) to the login page are not passed to the function.
+    /// the gRPC status. [Redirects](Unauthenticated::Redirect) to the login page are not passed to the function, and
+    /// neither are the responses of extractors, which are the application's: extract `Result<Session, AuthError>` to
+    /// word those.
     ///
     /// The browser SDK reads `message` from the JSON that the refresh route answers with.
     ///
@@ -127,7 +129,7 @@ impl CrossmintAuthLayer {
     /// layer.map_rejection(|error, request, mut response| {
     ///     let (status, path) = (response.status(), request.uri.path());
     ///     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    ///     response.map(|_| format!("{status} at {path}: {error}"))
+    ///     response.map(|_| format!("{status} at {path}: {}", error.message()))
     /// })
     /// # }
     /// ```

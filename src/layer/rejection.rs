@@ -68,14 +68,16 @@ fn add_own_fields(response: &mut Response<Bytes>, error: AuthError, set_cookie: 
         Cow::Borrowed(challenge) => Some(HeaderValue::from_static(challenge)),
         Cow::Owned(challenge) => HeaderValue::try_from(challenge).ok(),
     });
-    headers.extend(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)));
+    let challenge = challenge.map(|challenge| (WWW_AUTHENTICATE, challenge));
     let (field, grpc_status) = match error.status() {
         StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST => (None, Some("16")),
         StatusCode::SERVICE_UNAVAILABLE => (Some((RETRY_AFTER, error.retry_after().as_secs().into())), Some("14")),
         StatusCode::METHOD_NOT_ALLOWED => (Some((ALLOW, HeaderValue::from_static("POST"))), None),
         _ => (None, None),
     };
-    headers.extend(field);
+    for (name, value) in challenge.into_iter().chain(field) {
+        headers.insert(name, value);
+    }
     // Clients of gRPC and gRPC-Web take the status from the header fields of a response without messages.
     let is_grpc = request.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     if let Some(status) = grpc_status.filter(|_| is_grpc) {

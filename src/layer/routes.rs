@@ -35,8 +35,8 @@ impl CrossmintAuth {
     ///
     /// It is the counterpart of `handleCustomRefresh` in `@crossmint/server-sdk`, with all rules that the layer
     /// applies: only `POST` is allowed, pages of other sites are refused, the token in the body takes precedence over
-    /// the cookie's, and the response sets or clears the cookies. The path is not looked at. With axum,
-    /// [`routes`](Self::routes) is shorter.
+    /// the cookie's, and the response sets or clears the cookies. The path is not looked at, and the policies are the
+    /// configuration's. With axum, [`routes`](Self::routes) is shorter.
     ///
     /// ```
     /// use axum::{Router, extract::Request, routing::post};

@@ -94,7 +94,7 @@ counters! {
     /// ([`rotation_grace_bytes`](crate::CrossmintAuthConfigBuilder::rotation_grace_bytes)). A request that still
     /// carries such a token ends its session.
     grace_evictions,
-    /// Sessions that were signed out through the logout route or the handle.
+    /// Requests to sign a session out, through the logout route or the handle.
     logouts,
     /// JWTs of signed-out sessions that were forgotten before they expired, for lack of memory. They are accepted
     /// again.
