@@ -8,7 +8,8 @@
 //! ```
 //! use axum::{Router, routing::get};
 //! use tower_crossmint_auth::{
-//!     ConfigError, CookieNames, CookieOptions, CrossmintAuth, CrossmintAuthConfig, CrossmintAuthLayer, IntoApiKey, Session,
+//!     ConfigError, CookieNames, CookieOptions, CrossmintAuth, CrossmintAuthConfig, CrossmintAuthLayer, IntoApiKey,
+//!     Session,
 //! };
 //!
 //! fn tenant(name: &str, api_key: impl IntoApiKey) -> Result<Router, ConfigError> {
@@ -41,9 +42,12 @@
 //! own type, in a middleware between the layers.
 //!
 //! Two layers of one handle, such as a permissive one around the whole application and a strict one around a part of
-//! it, resolve a request to the same session. A refresh is made once, and the cookies are set once.
+//! it, resolve a request to the same session. A refresh is made once, and the cookies are set once. What the inner
+//! layer does not accept, such as a bearer token, does not pass it. Without a [grace
+//! period](crate::CrossmintAuthConfigBuilder::rotation_grace), the inner layer sends the rotated token again, which ends
+//! the session.
 //!
 //! # In tests
 //!
 //! [`MockCrossmint::start_as`](crate::testing::MockCrossmint::start_as) starts a mock for a project. Two of them have
-//! users, keys and tokens of their own.
+//! users and refresh tokens of their own, and share their signing keys.

@@ -90,8 +90,9 @@
 //!
 //! # Faults and the order of events
 //!
-//! [`inject`](crate::testing::MockCrossmint::inject) makes the next call to an endpoint fail,
-//! [`set_down`](crate::testing::MockCrossmint::set_down) all of them. [`hold`](crate::testing::MockCrossmint::hold) and
+//! [`inject`](crate::testing::MockCrossmint::inject) makes the calls to an endpoint fail,
+//! [`inject_times`](crate::testing::MockCrossmint::inject_times) the next ones, and
+//! [`set_down`](crate::testing::MockCrossmint::set_down) all calls. [`hold`](crate::testing::MockCrossmint::hold) and
 //! [`called`](crate::testing::MockCrossmint::called) order events without sleeping. What Crossmint has seen is in
 //! [`calls`](crate::testing::MockCrossmint::calls), [`requests`](crate::testing::MockCrossmint::requests) and
 //! [`live_sessions`](crate::testing::MockCrossmint::live_sessions): assert on it rather than on what your code has

@@ -42,7 +42,8 @@ impl MockCrossmint {
 
     /// Starts a server for another project than [`start`](Self::start), whose project is `mock-project`.
     ///
-    /// Two of them stand for two projects, whose users, keys and tokens have nothing in common.
+    /// Two of them stand for two projects, with users and refresh tokens of their own. They sign with the same keys, as
+    /// Crossmint's projects do: only the audience of a JWT tells its project.
     ///
     /// # Panics
     ///
