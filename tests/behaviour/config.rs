@@ -278,6 +278,7 @@ async fn scoped_names_fall_back_to_unscoped_ones_and_others_do_not() {
     let custom = CookieNames::Custom { jwt: "j".into(), refresh_token: "r".into() };
     let cases = [
         ("scoped", CookieNames::Scoped, [200, 200, 401]),
+        ("scoped only", CookieNames::ScopedOnly, [200, 401, 401]),
         ("unscoped", CookieNames::Unscoped, [401, 200, 401]),
         ("custom", custom, [401, 401, 200]),
     ];

@@ -44,6 +44,19 @@ async fn a_minted_jwt_verifies_under_the_published_key() {
 }
 
 #[tokio::test]
+async fn two_mocks_are_two_projects_with_shared_keys() {
+    let (ours, theirs) = (MockCrossmint::start_as("ours").await, MockCrossmint::start_as("theirs").await);
+    let alice = theirs.sign_in("alice");
+    assert_eq!((claims(alice.jwt())["aud"].as_str(), theirs.project_id()), (Some("theirs"), "theirs"));
+    assert!(verifies(alice.jwt(), &ours.key_set()), "only the audience tells them apart");
+    assert!(alice.cookie_header().starts_with("crossmint-jwt-theirs=e"));
+    assert!(alice.cookie_header().contains("; crossmint-refresh-token-theirs="));
+    assert_ne!(ours.api_key(), theirs.api_key());
+    assert_eq!(post(&ours, REFRESH, alice.refresh_token()).await.0, StatusCode::UNAUTHORIZED);
+    assert!(theirs.is_live(&successor(&theirs, alice.refresh_token()).await));
+}
+
+#[tokio::test]
 async fn a_session_has_the_claims_of_its_builder() {
     let mock = MockCrossmint::start().await;
     let session = mock.session("alice").jwt_lifetime(-60).audience(json!(["a", "b"])).issuer("i").claim("nbf", 7);

@@ -88,3 +88,20 @@ async fn with_unscoped_names_another_projects_session_is_ignored_and_kept() {
     browser.sign_in(&app, &mock, "alice").await;
     browser.visit(&app, "/").await.assert_passed("alice", "the last one to sign in");
 }
+
+#[tokio::test]
+async fn a_neighbours_refresh_token_without_a_jwt_is_left_alone_only_without_the_fallback() {
+    let mock = MockCrossmint::start_as("ours").await;
+    let bob = MockCrossmint::start_as("neighbour").await.sign_in("bob");
+    let token = format!("crossmint-refresh-token={}", bob.refresh_token());
+    for (names, sent, kept) in [(CookieNames::Scoped, 1, ""), (CookieNames::ScopedOnly, 0, &*token)] {
+        let app = App::configured(&mock, |config| config.cookie_names(names.clone())).await;
+        let mut browser = Browser::at("https://app.example.test/");
+        browser.keep(&format!("{token}; Path=/"));
+        let before = mock.calls(Endpoint::Refresh);
+        browser.visit(&app, "/").await.assert_status(401, "our user has not signed in");
+        assert_eq!(mock.calls(Endpoint::Refresh) - before, sent, "{names:?}");
+        browser.take(&app.post(LOGOUT_ROUTE, &browser.cookie_header(), "").await);
+        assert_eq!(browser.cookie_header(), kept, "{names:?}");
+    }
+}

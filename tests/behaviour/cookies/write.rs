@@ -27,6 +27,7 @@ async fn the_cookie_names_are_as_configured() {
     let custom = CookieNames::Custom { jwt: "__Host-a".into(), refresh_token: "b".into() };
     for Row { case, names, written, statuses } in [
         Row { case: "scoped", names: CookieNames::Scoped, written: [JWT, REFRESH], statuses: [200, 200] },
+        Row { case: "scoped only", names: CookieNames::ScopedOnly, written: [JWT, REFRESH], statuses: [200, 401] },
         Row {
             case: "unscoped",
             names: CookieNames::Unscoped,
@@ -161,6 +162,12 @@ async fn the_other_name_variant_is_cleared_only_if_the_request_carried_it() {
             names: &CookieNames::Unscoped,
             cookie: &scoped,
             cleared: &[jwt, refresh_token, JWT, REFRESH],
+        },
+        Row {
+            case: "both pairs where only the scoped one is used",
+            names: &CookieNames::ScopedOnly,
+            cookie: &both,
+            cleared: &[JWT, REFRESH],
         },
         Row { case: "both pairs where neither is configured", names: &custom, cookie: &both, cleared: &["a", "b"] },
     ];

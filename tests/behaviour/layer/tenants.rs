@@ -1,14 +1,16 @@
 //! Several projects in one server, and layers around each other.
 
 use axum::{Json, Router, routing::get};
+use http::Method;
 use serde_json::{Value, json};
 use tower_crossmint_auth::{
-    CookieNames, CookieOptions, CrossmintAuth, CrossmintAuthLayer, Session, Unauthenticated,
+    Bearer, CookieNames, CookieOptions, CrossmintAuth, CrossmintAuthLayer, Session, Unauthenticated,
     testing::{Browser, Endpoint, MockCrossmint, MockSession},
 };
 
 use crate::support::{
-    direct::{auth, get as get_from},
+    answer::{JWT, REFRESH},
+    direct::{auth, get as get_from, request, send},
     mock::expired,
 };
 
@@ -101,6 +103,61 @@ async fn two_layers_of_one_handle_refresh_once_and_set_the_cookies_once() {
 }
 
 #[tokio::test]
+async fn the_tokens_of_one_project_do_not_sign_in_at_the_other() {
+    let [a, b] = [MockCrossmint::start_as("project-a").await, MockCrossmint::start_as("project-b").await];
+    assert_eq!(a.key_id(), b.key_id(), "the signature alone does not tell them apart");
+    let app = Router::new().route("/", get(who)).layer(CrossmintAuthLayer::from(tenant(&b, "b")));
+    let mallory = a.sign_in("mallory");
+    let answer = get_from(&app, "/", &mallory.cookie_header().replace("project-a", "project-b")).await;
+    assert!(answer.status == 401 && answer.clears(&NAMES_OF_B), "{answer:?}");
+    assert!(a.is_live(mallory.refresh_token()));
+}
+
+#[tokio::test]
+async fn a_request_through_the_layers_of_two_projects_refreshes_both_sessions() {
+    let [a, b] = [MockCrossmint::start_as("project-a").await, MockCrossmint::start_as("project-b").await];
+    let [inside, outside] = [CrossmintAuthLayer::from(tenant(&b, "b")), CrossmintAuthLayer::from(tenant(&a, "a"))];
+    let app = Router::new().route("/", get(who)).layer(inside).layer(outside);
+    let answer = get_from(&app, "/", &cookies([&expired(&a, "alice"), &expired(&b, "bob")])).await;
+    assert_eq!((answer.status, answer.user().as_deref()), (200, Some("bob")));
+    let again = get_from(&app, "/", &answer.cookie_header()).await;
+    assert_eq!((again.user().as_deref(), again.set_cookie_fields().count()), (Some("bob"), 0), "four new cookies");
+    assert_eq!([a.calls(Endpoint::Refresh), b.calls(Endpoint::Refresh)], [1, 1]);
+}
+
+#[tokio::test]
+async fn two_layers_of_one_handle_clear_an_ended_session_once() {
+    let mock = MockCrossmint::start().await;
+    let layer = CrossmintAuthLayer::from(auth(&mock));
+    let app =
+        Router::new().route("/", get(who)).layer(layer.clone()).layer(layer.unauthenticated(Unauthenticated::Allow));
+    let alice = expired(&mock, "alice");
+    mock.revoke(alice.refresh_token());
+    let answer = get_from(&app, "/", &alice.cookie_header()).await;
+    assert!(answer.status == 401 && answer.clears(&[JWT, REFRESH]), "{answer:?}");
+    assert_eq!(mock.calls(Endpoint::Refresh), 1);
+}
+
+#[tokio::test]
+async fn credentials_that_only_the_outer_layer_accepts_do_not_pass_the_inner_one() {
+    let mock = MockCrossmint::start().await;
+    let layer = CrossmintAuthLayer::from(auth(&mock));
+    let bearer = layer.clone().bearer(Bearer::Accept);
+    for (case, inner, status, user) in [
+        ("an inner layer that rejects", layer.clone(), 401, None),
+        ("an inner layer that allows", layer.unauthenticated(Unauthenticated::Allow), 200, None),
+        ("an inner layer that accepts them", bearer.clone(), 200, Some("alice")),
+    ] {
+        let app = Router::new().route("/", get(who)).layer(inner).layer(bearer.clone());
+        let mut call = request(Method::GET, "/", "");
+        let token = format!("Bearer {}", mock.sign_in("alice").jwt());
+        call.headers_mut().insert("authorization", token.parse().unwrap());
+        let answer = send(&app, call).await;
+        assert_eq!((answer.status, answer.json()["user"].as_str()), (status, user), "{case}");
+    }
+}
+
+#[tokio::test]
 async fn a_browser_signs_in_clicks_and_comes_back() {
     let mock = MockCrossmint::start().await;
     let config = mock.config().cookies(CookieOptions::hardened()).after_logout("/").build().unwrap();
@@ -128,3 +185,5 @@ async fn a_browser_signs_in_clicks_and_comes_back() {
     assert_eq!(user(page), json!(null));
     assert_eq!((mock.live_sessions(), browser.cookie("crossmint-jwt-mock-project")), (0, None));
 }
+
+const NAMES_OF_B: [&str; 2] = ["crossmint-jwt-project-b", "crossmint-refresh-token-project-b"];
