@@ -68,8 +68,9 @@ impl CrossmintAuth {
 
     /// Loads the key set, so that the first request does not have to wait for it.
     ///
-    /// Does nothing if there is a key set that can be used. Each call after a failure asks Crossmint again, unless
-    /// Crossmint has answered with `Retry-After`: a loop at start-up should pause between its calls.
+    /// Does nothing if there is a key set that can be used. Otherwise each call asks Crossmint, so that it can be retried
+    /// in a loop. If the last attempt was less than a second ago, or Crossmint has asked for a pause (`Retry-After`, up
+    /// to a minute), the call waits until then. Attempts that requests cause are further apart: the pauses grow to 30 s.
     ///
     /// # Errors
     ///

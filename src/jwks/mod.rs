@@ -7,7 +7,9 @@
 //! 3. A token that names an unknown key causes at most one reload per [`COOLDOWN`], counted from the last attempt.
 //! 4. A token that Crossmint has just issued may cause one at any time.
 //! 5. Without a set, attempts back off from one second to [`MAX_BACKOFF`], or for as long as Crossmint asks for.
-//! 6. One reload at a time; all who need it wait for the same one.
+//! 6. A warm-up is not refused: it waits until the last attempt is [`MIN_INTERVAL`] ago, or for as long as Crossmint
+//!    asks for.
+//! 7. One reload at a time; all who need it wait for the same one.
 
 mod key_set;
 
@@ -20,7 +22,10 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 pub(crate) use self::key_set::KeySet;
 use crate::{
@@ -120,12 +125,30 @@ impl JwksCache {
     /// # Errors
     ///
     /// Why there is none.
-    pub(crate) async fn ensure_usable(self: &Arc<Self>, reason: ReloadReason) -> Result<(), AuthError> {
+    pub(crate) async fn ensure_usable(self: &Arc<Self>) -> Result<(), AuthError> {
         if self.generation().is_some() {
             return Ok(());
         }
-        let reloaded = self.reload(reason).await;
+        let reloaded = self.reload(ReloadReason::Missing).await;
         if self.is_usable() { Ok(()) } else { reloaded.and(Err(AuthError::of(AuthErrorKind::Unavailable))) }
+    }
+
+    /// Loads a set if there is none that can be used. Waits until that is allowed.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub(crate) async fn warm_up(self: &Arc<Self>) -> Result<(), AuthError> {
+        while self.generation().is_none() {
+            match self.start_reload(ReloadReason::WarmUp)? {
+                ReloadDecision::NotBefore(delay) => sleep(delay).await,
+                ReloadDecision::Start(mut done) | ReloadDecision::Join(mut done) => {
+                    while done.changed().await.is_ok() {}
+                    self.state().last_failure.clone().map_or(Ok(()), Err)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Reloads the set, or waits for the reload that is under way, if the policy allows one now.
@@ -279,7 +302,7 @@ impl Reload {
             ReloadReason::UnknownKey => COOLDOWN.max(requested),
             ReloadReason::Missing | ReloadReason::Stale => backoff(self.failures).max(requested),
             // The application asks, not its clients.
-            ReloadReason::WarmUp => requested,
+            ReloadReason::WarmUp => MIN_INTERVAL.max(requested),
         }
     }
 }
@@ -336,6 +359,9 @@ const HARD_TTL: Duration = Duration::from_secs(60 * 60);
 /// Anonymous clients can name unknown keys: this bounds what they cost Crossmint.
 const COOLDOWN: Duration = Duration::from_secs(30);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// Few operators notice it, and a loop without a pause of its own does not flood Crossmint.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 pub(crate) mod tests;

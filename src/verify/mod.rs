@@ -182,12 +182,12 @@ impl Verifier {
 
     /// Loads the key set if there is none that can be used.
     pub(crate) async fn ensure_keys(&self) -> Result<(), AuthError> {
-        self.jwks.ensure_usable(ReloadReason::Missing).await
+        self.jwks.ensure_usable().await
     }
 
-    /// Does the same for the application itself, without a pause after a failure.
+    /// Does the same for the application itself, as soon as Crossmint may be called.
     pub(crate) async fn warm_up(&self) -> Result<(), AuthError> {
-        self.jwks.ensure_usable(ReloadReason::WarmUp).await
+        self.jwks.warm_up().await
     }
 
     /// Returns how many JWTs were found in the cache.

@@ -1,6 +1,7 @@
 //! The key set: which keys are used, and for which tokens.
 
 mod reload;
+mod warm_up;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use serde_json::json;

@@ -289,24 +289,3 @@ async fn loaded(auth: &CrossmintAuth) {
     // The verification of a token with an unknown `kid` waits for it.
     assert!(auth.verify_jwt(&FIRST.sign(Some("first"))).await.is_err());
 }
-
-#[tokio::test]
-async fn each_warm_up_after_a_failure_asks_again_unless_crossmint_wants_a_pause() {
-    let mock = MockCrossmint::start().await;
-    let auth = auth(&mock);
-    mock.inject_times(Endpoint::Keys, 2, Fault::Status(500));
-    for calls in 1..=2 {
-        auth.warm_up().await.unwrap_err();
-        assert_eq!(mock.calls(Endpoint::Keys), calls);
-    }
-    auth.warm_up().await.unwrap();
-    auth.warm_up().await.unwrap();
-    assert_eq!(mock.calls(Endpoint::Keys), 3, "it heals, and a loaded set is not loaded again");
-
-    let other = crate::support::direct::auth(&mock);
-    mock.inject(Endpoint::Keys, Fault::response(429, &[("retry-after", "30")], ""));
-    for _ in 0..2 {
-        other.warm_up().await.unwrap_err();
-    }
-    assert_eq!(mock.calls(Endpoint::Keys), 4, "Crossmint has asked for a pause");
-}
