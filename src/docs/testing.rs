@@ -49,6 +49,11 @@
 //! # }
 //! ```
 //!
+//! [`restart`](crate::testing::Browser::restart) ends the JWT's cookie, so that the next request refreshes the session,
+//! and [`set_cookie`](crate::testing::Browser::set_cookie) stores the cookies of a session that the mock has made.
+//! [`fetch`](crate::testing::Browser::fetch) sends requests in parallel, and
+//! [`connect`](crate::testing::Browser::connect) drives a server on loopback.
+//!
 //! For a request without a browser, [`mock.sign_in("alice")`](crate::testing::MockCrossmint::sign_in) returns a session
 //! with its `Cookie` header and its JWT. [`mock.session("alice")`](crate::testing::MockCrossmint::session) sets claims,
 //! such as a role, and the lifetime.

@@ -1,27 +1,49 @@
-//! A browser, as far as cookies are concerned.
+//! A browser that drives a service.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    error::Error,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Bytes;
-use cookie::{Cookie, SameSite, time::OffsetDateTime};
+use futures_util::future::BoxFuture;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, COOKIE, HOST, LOCATION, ORIGIN, SET_COOKIE},
+    request::Parts,
 };
 use http_body::Body;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
 use reqwest::Url;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 use tower_service::Service;
 
-use super::mock_crossmint::MockCrossmint;
+use super::{
+    cookie_jar::{CookieJar, Initiator, is_same_site},
+    mock_crossmint::MockCrossmint,
+};
 
-/// A browser with a cookie jar, which shows one application.
+/// A browser, as far as sessions depend on one: it keeps cookies, follows redirects, and tells the server where a
+/// request comes from.
 ///
-/// It calls the application in process, keeps cookies by the rules of RFC 6265bis (`Domain`, `Path`, `Secure`,
-/// `SameSite`, name prefixes, expiry), and sends the Fetch Metadata and `Origin` headers of Chromium. Sites are told by
-/// the last two labels of a host, without a list of public suffixes.
+/// It shows one page. Every request, whatever its host, is sent to the same service, as if TLS ended at a proxy in
+/// front of it. Paths are those of the application; URLs of other hosts can be given in their place.
+///
+/// - Cookies are stored and sent by the rules of RFC 6265bis for `Domain`, `Path`, `Secure`, `HttpOnly`, `SameSite`,
+///   `Expires`, `Max-Age` and the prefixes of names. A missing `SameSite` is `Lax`. `Secure` cookies need `https`, on
+///   `localhost` too, as in Safari.
+/// - Requests have the `Origin` and `Sec-Fetch-*` headers of Chromium, and navigations its `Accept`.
+/// - A site is a scheme and the last two labels of a host. There is no list of public suffixes such as `co.uk`.
+/// - There is no CORS: no preflights, and scripts may read every response.
+///
+/// A clone is another tab: it shows a page of its own, and shares the cookies. All methods that send requests panic if
+/// the service fails, if a URL is invalid, and after 20 redirects.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -42,270 +64,227 @@ use super::mock_crossmint::MockCrossmint;
 /// assert_eq!(browser.open("/me").await.status(), 401);
 /// browser.sign_in(&mock, "alice").await;
 /// assert_eq!(browser.open("/me").await.text(), "alice");
+/// assert!(!browser.document_cookie().contains("refresh-token"), "it is HttpOnly");
 /// // Strict cookies do not come along when another site links here.
 /// assert_eq!(browser.follow_link_from("https://other.example", "/me").await.status(), 401);
+/// // The JWT's cookie ends when the browser is closed. The next day, the session is refreshed.
+/// browser.restart();
+/// assert_eq!(browser.open("/me").await.text(), "alice");
 /// # Ok(())
 /// # }
 /// ```
-pub struct Browser<S> {
-    service: S,
-    origin: Url,
-    jar: Vec<Kept>,
+#[derive(Clone)]
+pub struct Browser {
+    call: Arc<Call>,
+    jar: Arc<Mutex<CookieJar>>,
+    /// The application's root page.
+    home: Url,
+    page: Url,
 }
 
-/// A cookie in the jar.
-struct Kept {
-    cookie: Cookie<'static>,
-    domain: String,
-    is_host_only: bool,
-    path: String,
-}
+type Call = dyn Fn(Request<String>) -> BoxFuture<'static, Result<Response<Bytes>, BoxError>> + Send + Sync;
+type BoxError = Box<dyn Error + Send + Sync>;
 
-/// How a request comes about.
-#[derive(Clone, Copy)]
-enum Cause<'a> {
-    /// The user has typed the address.
-    User,
-    /// A link or a form on a page of this origin.
-    Navigation(&'a Url),
-    /// A script on a page of this origin.
-    Script(&'a Url),
-}
-
-impl<S, B> Browser<S>
-where
-    S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone,
-    S::Error: fmt::Debug,
-    B: Body,
-    B::Error: fmt::Debug,
-{
-    /// Creates a browser without cookies. `origin` is where it finds the application, such as
-    /// `https://app.example.com`.
+impl Browser {
+    /// Opens a browser without cookies. `origin` is where it finds the application, such as `https://app.example.com`.
     ///
     /// # Panics
     ///
-    /// Panics if `origin` is not an `http` or `https` origin. Its other methods panic if the application does not
-    /// answer.
-    pub fn new(service: S, origin: &str) -> Self {
-        Self { service, origin: parse_origin(origin), jar: Vec::new() }
+    /// Panics if `origin` is not an `http` or `https` origin.
+    pub fn new<S, B>(service: S, origin: &str) -> Self
+    where
+        S: Service<Request<String>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let call = move |request| {
+            let response = service.clone().oneshot(request);
+            Box::pin(async move {
+                let (head, body) = response.await.map_err(Into::into)?.into_parts();
+                let body = body.collect().await.map_err(Into::into)?;
+                Ok(Response::from_parts(head, body.to_bytes()))
+            }) as _
+        };
+        let home = parse_origin(origin);
+        Self { call: Arc::new(call), jar: Arc::default(), page: home.clone(), home }
     }
 
-    /// Types an address: a path of the application. Follows redirects.
+    /// Opens a browser without cookies, whose requests are sent to a server that speaks HTTP/1.1 without TLS.
+    ///
+    /// # Panics
+    ///
+    /// Panics like [`new`](Self::new).
+    #[must_use]
+    pub fn connect(server: SocketAddr, origin: &str) -> Self {
+        Self::new(tower::service_fn(move |request| exchange(server, request)), origin)
+    }
+
+    /// Types an address. Follows redirects within the application.
     pub async fn open(&mut self, path: &str) -> Page {
-        self.request(Cause::User, Method::GET, path, None).await
+        self.navigate(None, path, Request::default()).await
     }
 
-    /// Follows a link on a page of the application.
+    /// Follows a link on the page, and redirects.
     pub async fn click(&mut self, path: &str) -> Page {
-        let origin = self.origin.clone();
-        self.request(Cause::Navigation(&origin), Method::GET, path, None).await
+        self.navigate(Some(self.page.clone()), path, Request::default()).await
     }
 
-    /// Posts a form (`name=value&...`) of a page of the application.
+    /// Posts a form (`name=value&...`) of the page. Follows redirects.
     pub async fn submit(&mut self, path: &str, form: &str) -> Page {
-        let origin = self.origin.clone();
-        self.request(Cause::Navigation(&origin), Method::POST, path, Some((FORM, form.to_owned()))).await
+        let request = post("application/x-www-form-urlencoded", form.to_owned());
+        self.navigate(Some(self.page.clone()), path, request).await
     }
 
-    /// Sends a request with a JSON body, if any, from a script of the application. Does not follow redirects.
-    pub async fn fetch(&mut self, method: Method, path: &str, body: Option<Value>) -> Page {
-        let origin = self.origin.clone();
-        let body = body.map(|body| ("application/json", body.to_string()));
-        self.request(Cause::Script(&origin), method, path, body).await
+    /// Sends a request with a JSON body, if any, from a script of the page, with its cookies. Does not follow
+    /// redirects.
+    ///
+    /// Requests of one page can be in flight at the same time:
+    ///
+    /// ```
+    /// # use http::Method;
+    /// # use tower_crossmint_auth::testing::Browser;
+    /// # async fn example(browser: &Browser) {
+    /// let fetch = |path| browser.fetch(Method::GET, path, None);
+    /// let (orders, wallets) = tokio::join!(fetch("/orders"), fetch("/wallets"));
+    /// # }
+    /// ```
+    pub async fn fetch(&self, method: Method, path: &str, body: Option<Value>) -> Page {
+        let mut request = body.map_or_else(Request::default, |body| post("application/json", body.to_string()));
+        *request.method_mut() = method;
+        self.send(Some(&self.page), self.resolve(path), Mode::Fetch, request).await.1
     }
 
     /// Follows a link on a page of another site.
     pub async fn follow_link_from(&mut self, origin: &str, path: &str) -> Page {
-        self.request(Cause::Navigation(&parse_origin(origin)), Method::GET, path, None).await
+        self.show(origin);
+        self.click(path).await
     }
 
     /// Posts a form of a page of another site, which needs no click.
     pub async fn submit_from(&mut self, origin: &str, path: &str, form: &str) -> Page {
-        let body = Some((FORM, form.to_owned()));
-        self.request(Cause::Navigation(&parse_origin(origin)), Method::POST, path, body).await
+        self.show(origin);
+        self.submit(path, form).await
+    }
+
+    /// Shows a page without loading it, such as one of another site whose scripts then send requests.
+    pub fn show(&mut self, url: &str) {
+        self.page = self.resolve(url);
     }
 
     /// Completes a login as the browser SDK does: posts a one-time secret to the default refresh route.
     ///
+    /// For another route, [`fetch`](Self::fetch) it with `{"refresh": <secret>}`.
+    ///
     /// # Panics
     ///
     /// Panics if the route does not answer with 200.
-    pub async fn sign_in(&mut self, mock: &MockCrossmint, user_id: &str) {
-        let body = json!({ "refresh": mock.one_time_secret(user_id) });
-        let page = self.fetch(Method::POST, "/api/auth/refresh", Some(body)).await;
+    pub async fn sign_in(&self, mock: &MockCrossmint, user_id: &str) {
+        let body = json!({ "refresh": mock.one_time_secret(user_id) }).to_string();
+        let (request, url) = (post("application/json", body), self.resolve("/api/auth/refresh"));
+        let page = self.send(Some(&self.home), url, Mode::Fetch, request).await.1;
         assert_eq!(page.status(), 200, "the refresh route refuses a one-time secret: {}", page.text());
     }
 
+    /// Closes the browser and opens it again, which deletes the cookies without an expiry date.
+    pub fn restart(&self) {
+        self.jar().end_session();
+    }
+
+    /// Handles a `Set-Cookie` header as if the response with the page had it.
+    pub fn set_cookie(&self, set_cookie: &str) {
+        self.jar().store(set_cookie, &self.page, Initiator::SameSite);
+    }
+
+    /// Returns the `Cookie` header of a request for the page, which is empty without cookies.
+    #[must_use]
+    pub fn cookies(&self) -> String {
+        self.jar().header(&self.page, Initiator::SameSite)
+    }
+
     /// Returns the value of the cookie that the application's root page gets, if there is one of this name.
-    pub fn cookie(&self, name: &str) -> Option<&str> {
-        let kept =
-            self.jar.iter().find(|kept| kept.cookie.name() == name && self.is_sent(kept, "/", Cause::User, true));
-        kept.map(|kept| kept.cookie.value())
+    #[must_use]
+    pub fn cookie(&self, name: &str) -> Option<String> {
+        let cookies = self.jar().header(&self.home, Initiator::SameSite);
+        cookies.split("; ").find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=').map(ToOwned::to_owned))
     }
 
-    async fn request(
-        &mut self,
-        cause: Cause<'_>,
-        mut method: Method,
-        path: &str,
-        mut body: Option<(&'static str, String)>,
-    ) -> Page {
-        let mut path = path.to_owned();
-        for _ in 0..MAX_REDIRECTS {
-            let request = self.build(cause, &method, &path, body.as_ref());
-            let response = self.service.clone().oneshot(request).await.expect("the application answers");
-            let (head, content) = response.into_parts();
-            let content = content.collect().await.expect("the response has a body").to_bytes();
-            for field in head.headers.get_all(SET_COOKIE).iter().filter_map(|field| field.to_str().ok()) {
-                self.keep(field, &path, cause);
-            }
-            let location = head.headers.get(LOCATION).and_then(|location| location.to_str().ok());
-            let target = location.filter(|_| head.status.is_redirection() && !matches!(cause, Cause::Script(_)));
-            let target = target.and_then(|target| self.origin.join(&path).ok()?.join(target).ok());
-            let Some(target) = target.filter(|target| target.origin() == self.origin.origin()) else {
-                return Page { path, status: head.status, headers: head.headers, content };
+    /// Returns the cookies that scripts on the page can read: those that are not `HttpOnly`.
+    #[must_use]
+    pub fn document_cookie(&self) -> String {
+        self.jar().document(&self.page)
+    }
+
+    async fn navigate(&mut self, from: Option<Url>, path: &str, request: Request<String>) -> Page {
+        let (url, page) = self.send(from.as_ref(), self.resolve(path), Mode::Navigate, request).await;
+        self.page = url;
+        page
+    }
+
+    /// Sends a request and follows redirects. Returns the last URL and its response.
+    async fn send(&self, from: Option<&Url>, mut url: Url, mode: Mode, request: Request<String>) -> (Url, Page) {
+        let (mut head, mut body) = request.into_parts();
+        let mut relation = Relation::None;
+        for _ in 0..=MAX_REDIRECTS {
+            relation = relation.max(Relation::between(from, &url));
+            let initiator = match mode {
+                _ if from.is_none_or(|from| is_same_site(from, &url)) => Initiator::SameSite,
+                Mode::Navigate if head.method.is_safe() => Initiator::Link,
+                Mode::Navigate => Initiator::Form,
+                Mode::Fetch => Initiator::Subresource,
             };
-            path =
-                target.query().map_or_else(|| target.path().to_owned(), |query| format!("{}?{query}", target.path()));
-            if !matches!(head.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
-                (method, body) = (Method::GET, None);
+            let cookies = self.jar().header(&url, initiator);
+            describe(&mut head, &url, from, relation, mode, cookies);
+            let request = Request::from_parts(head.clone(), body.clone());
+            let response = (self.call)(request).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+            for field in response.headers().get_all(SET_COOKIE) {
+                if let Ok(field) = std::str::from_utf8(field.as_bytes()) {
+                    self.jar().store(field, &url, initiator);
+                }
+            }
+            let target = redirect(&response, &url).filter(|target| target.origin() == self.home.origin());
+            let Some(target) = target.filter(|_| mode == Mode::Navigate) else {
+                let path = head.uri.to_string();
+                return (url, Page { path, response });
+            };
+            url = target;
+            let becomes_get = match response.status() {
+                StatusCode::SEE_OTHER => head.method != Method::HEAD,
+                StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => head.method == Method::POST,
+                _ => false,
+            };
+            if becomes_get {
+                (head.method, body) = (Method::GET, String::new());
+                head.headers.remove(CONTENT_TYPE);
             }
         }
-        panic!("the application redirects in a circle: {path}");
+        panic!("{url}: more than {MAX_REDIRECTS} redirects")
     }
 
-    fn build(
-        &self,
-        cause: Cause<'_>,
-        method: &Method,
-        path: &str,
-        body: Option<&(&'static str, String)>,
-    ) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::from(body.map(|(_, text)| text.clone()).unwrap_or_default()));
-        *request.method_mut() = method.clone();
-        *request.uri_mut() = path.parse().expect("the path is one");
-        let headers = request.headers_mut();
-        let mut set = |name: &'static str, value: &str| {
-            headers.insert(name, HeaderValue::from_str(value).expect("the header's value is one"));
-        };
-        let authority =
-            self.origin.port().map_or_else(|| host(&self.origin), |port| format!("{}:{port}", host(&self.origin)));
-        set(HOST.as_str(), &authority);
-        if let Some((content_type, _)) = body {
-            set(CONTENT_TYPE.as_str(), content_type);
-        }
-        let (initiator, mode, destination, accept) = match cause {
-            Cause::User => (None, "navigate", "document", HTML),
-            Cause::Navigation(origin) => (Some(origin), "navigate", "document", HTML),
-            Cause::Script(origin) => (Some(origin), "cors", "empty", "*/*"),
-        };
-        set(ACCEPT.as_str(), accept);
-        let relation = initiator.map_or("none", |origin| self.relation(origin));
-        // Fetch Metadata goes to trustworthy origins only.
-        if self.is_trustworthy() {
-            set("sec-fetch-site", relation);
-            set("sec-fetch-mode", mode);
-            set("sec-fetch-dest", destination);
-        }
-        if let Some(origin) = initiator.filter(|_| *method != Method::GET && *method != Method::HEAD) {
-            set(ORIGIN.as_str(), &origin.origin().ascii_serialization());
-        }
-        let is_safe = *method == Method::GET || *method == Method::HEAD;
-        let mut sent: Vec<&Kept> = self.jar.iter().filter(|kept| self.is_sent(kept, path, cause, is_safe)).collect();
-        // RFC 6265bis section 5.7.3: longer paths first.
-        sent.sort_by_key(|kept| std::cmp::Reverse(kept.path.len()));
-        if !sent.is_empty() {
-            let pairs: Vec<String> = sent.iter().map(|kept| kept.cookie.stripped().to_string()).collect();
-            set(COOKIE.as_str(), &pairs.join("; "));
-        }
-        request
+    fn resolve(&self, url: &str) -> Url {
+        let resolved = self.home.join(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+        assert!(resolved.has_host(), "{url}: a browser needs a host");
+        resolved
     }
 
-    /// Keeps a cookie, or deletes it (RFC 6265bis section 5.6).
-    fn keep(&mut self, field: &str, path: &str, cause: Cause<'_>) {
-        let Ok(cookie) = Cookie::parse(field.to_owned()) else { return };
-        let own = host(&self.origin);
-        let domain = cookie.domain().map(|domain| domain.trim_start_matches('.').to_ascii_lowercase());
-        let (name, secure) = (cookie.name(), cookie.secure() == Some(true));
-        let same_site = cookie.same_site().unwrap_or(SameSite::Lax);
-        let is_kept = domain.as_deref().is_none_or(|domain| is_under(&own, domain))
-            && (!secure || self.is_trustworthy())
-            && (secure || same_site != SameSite::None)
-            && (secure || !(name.starts_with("__Secure-") || name.starts_with("__Host-")))
-            && (!name.starts_with("__Host-") || (domain.is_none() && cookie.path() == Some("/")))
-            && name.len() + cookie.value().len() <= 4096
-            // A script of another site cannot set the cookies of this one.
-            && (same_site == SameSite::None || !matches!(cause, Cause::Script(origin) if self.is_cross_site(origin)));
-        if !is_kept {
-            return;
-        }
-        let default_path = path.split('?').next().and_then(|path| path.rsplit_once('/')).map_or("", |(start, _)| start);
-        let default_path = if default_path.is_empty() { "/" } else { default_path };
-        let path = cookie.path().filter(|path| path.starts_with('/')).unwrap_or(default_path).to_owned();
-        let kept =
-            Kept { is_host_only: domain.is_none(), domain: domain.unwrap_or(own), path, cookie: cookie.into_owned() };
-        let is_same = |other: &Kept| {
-            (other.cookie.name(), &other.domain, &other.path, other.is_host_only)
-                == (kept.cookie.name(), &kept.domain, &kept.path, kept.is_host_only)
-        };
-        self.jar.retain(|other| !is_same(other));
-        let is_expired = kept.cookie.max_age().is_some_and(|age| !age.is_positive())
-            || kept.cookie.expires_datetime().is_some_and(|date| date <= OffsetDateTime::now_utc());
-        if !is_expired {
-            self.jar.push(kept);
-        }
-    }
-
-    fn is_sent(&self, kept: &Kept, path: &str, cause: Cause<'_>, is_safe: bool) -> bool {
-        let own = host(&self.origin);
-        let path = path.split('?').next().unwrap_or_default();
-        let is_below = path == kept.path
-            || path.strip_prefix(&*kept.path).is_some_and(|rest| kept.path.ends_with('/') || rest.starts_with('/'));
-        let same_site = kept.cookie.same_site().unwrap_or(SameSite::Lax);
-        let passes = match cause {
-            Cause::User => true,
-            Cause::Navigation(origin) | Cause::Script(origin) if !self.is_cross_site(origin) => true,
-            Cause::Navigation(_) => same_site == SameSite::None || (same_site == SameSite::Lax && is_safe),
-            Cause::Script(_) => same_site == SameSite::None,
-        };
-        let is_here = if kept.is_host_only { own == kept.domain } else { is_under(&own, &kept.domain) };
-        is_here && is_below && passes && (kept.cookie.secure() != Some(true) || self.is_trustworthy())
-    }
-
-    /// Returns the value of `Sec-Fetch-Site` for a request from a page of `origin`.
-    fn relation(&self, origin: &Url) -> &'static str {
-        match (origin.origin() == self.origin.origin(), self.is_cross_site(origin)) {
-            (true, _) => "same-origin",
-            (false, false) => "same-site",
-            (false, true) => "cross-site",
-        }
-    }
-
-    fn is_cross_site(&self, origin: &Url) -> bool {
-        (site(&host(origin)), origin.scheme()) != (site(&host(&self.origin)), self.origin.scheme())
-    }
-
-    /// Returns whether the origin counts as secure (Secure Contexts, section 3.1).
-    fn is_trustworthy(&self) -> bool {
-        let host = host(&self.origin);
-        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        self.origin.scheme() == "https" || is_under(&host, "localhost") || address.is_ok_and(|it| it.is_loopback())
+    fn jar(&self) -> MutexGuard<'_, CookieJar> {
+        self.jar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<S> fmt::Debug for Browser<S> {
+impl fmt::Debug for Browser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Browser").field("origin", &self.origin.as_str()).finish_non_exhaustive()
+        f.debug_struct("Browser").field("page", &self.page.as_str()).finish_non_exhaustive()
     }
 }
 
-/// What a [`Browser`] shows after a request.
+/// What a [`Browser`] gets for a request.
 #[derive(Debug)]
 pub struct Page {
     path: String,
-    status: StatusCode,
-    headers: HeaderMap,
-    content: Bytes,
+    response: Response<Bytes>,
 }
 
 impl Page {
@@ -318,20 +297,91 @@ impl Page {
     /// Returns the status.
     #[must_use]
     pub fn status(&self) -> u16 {
-        self.status.as_u16()
+        self.response.status().as_u16()
     }
 
     /// Returns the header fields of the response.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+        self.response.headers()
     }
 
     /// Returns the body as text.
     #[must_use]
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.content).into_owned()
+        String::from_utf8_lossy(self.response.body()).into_owned()
     }
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Navigate,
+    Fetch,
+}
+
+/// The values of `Sec-Fetch-Site`. After redirects, the last one of the URLs counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Relation {
+    None,
+    SameOrigin,
+    SameSite,
+    CrossSite,
+}
+
+impl Relation {
+    fn between(from: Option<&Url>, to: &Url) -> Self {
+        match from {
+            None => Self::None,
+            Some(from) if from.origin() == to.origin() => Self::SameOrigin,
+            Some(from) if is_same_site(from, to) => Self::SameSite,
+            Some(_) => Self::CrossSite,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::SameOrigin => "same-origin",
+            Self::SameSite => "same-site",
+            Self::CrossSite => "cross-site",
+        }
+    }
+}
+
+/// Sets the URL of a request, and the headers that browsers add.
+fn describe(head: &mut Parts, url: &Url, from: Option<&Url>, relation: Relation, mode: Mode, cookies: String) {
+    let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+    head.uri = format!("{}{query}", url.path()).parse().expect("the path of a URL is one of a URI");
+    let is_navigation = mode == Mode::Navigate;
+    // `fetch` sends it to other origins whatever the method is (Fetch standard, section 3.2).
+    let sends_origin = !head.method.is_safe() || (!is_navigation && relation > Relation::SameOrigin);
+    let origin = from.filter(|_| sends_origin).map(|from| from.origin().ascii_serialization());
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    set(&mut head.headers, HOST, Some(format!("{}{port}", url.host_str().unwrap_or_default())));
+    set(&mut head.headers, COOKIE, Some(cookies).filter(|cookies| !cookies.is_empty()));
+    set(&mut head.headers, ORIGIN, origin);
+    let (mode, destination) = if is_navigation { ("navigate", "document") } else { ("cors", "empty") };
+    let user = is_navigation.then_some("?1");
+    // Sent to secure URLs only (Fetch Metadata, section 3).
+    for (name, value) in [
+        ("sec-fetch-site", Some(relation.name())),
+        ("sec-fetch-mode", Some(mode)),
+        ("sec-fetch-dest", Some(destination)),
+        ("sec-fetch-user", user),
+    ] {
+        let value = value.filter(|_| is_trustworthy(url)).map(ToOwned::to_owned);
+        set(&mut head.headers, HeaderName::from_static(name), value);
+    }
+    let accept = if is_navigation { "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8" } else { "*/*" };
+    head.headers.entry(ACCEPT).or_insert(HeaderValue::from_static(accept));
+}
+
+fn post(content_type: &'static str, body: String) -> Request<String> {
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    request
 }
 
 fn parse_origin(text: &str) -> Url {
@@ -339,20 +389,37 @@ fn parse_origin(text: &str) -> Url {
     url.unwrap_or_else(|| panic!("`{text}` is not an origin: write it like `https://app.example.com`"))
 }
 
-fn host(url: &Url) -> String {
-    url.host_str().unwrap_or_default().to_owned()
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<String>) {
+    headers.remove(&name);
+    if let Some(value) = value {
+        headers.insert(name, value.parse().expect("URLs and cookies have no control characters"));
+    }
 }
 
-fn is_under(host: &str, domain: &str) -> bool {
-    host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+/// Returns whether browsers treat a URL as secure (Secure Contexts, section 3.1).
+fn is_trustworthy(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let is_loopback =
+        || host.trim_matches(['[', ']']).parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+    url.scheme() == "https" || host == "localhost" || host.ends_with(".localhost") || is_loopback()
 }
 
-/// Returns the last two labels of a host.
-fn site(host: &str) -> &str {
-    let end = host.rfind('.').unwrap_or_default();
-    host[..end].rfind('.').filter(|_| host.parse::<IpAddr>().is_err()).map_or(host, |dot| &host[dot + 1..])
+/// Returns the URL that a response redirects to.
+fn redirect(response: &Response<Bytes>, url: &Url) -> Option<Url> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let location = response.headers().get(LOCATION)?.to_str().ok()?;
+    url.join(location).ok().filter(Url::has_host)
 }
 
-const FORM: &str = "application/x-www-form-urlencoded";
-const HTML: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+/// Sends a request on a connection of its own.
+async fn exchange(server: SocketAddr, request: Request<String>) -> Result<Response<Incoming>, BoxError> {
+    let socket = TcpStream::connect(server).await?;
+    let (mut client, connection) = http1::handshake(TokioIo::new(socket)).await?;
+    tokio::spawn(connection);
+    Ok(client.send_request(request).await?)
+}
+
+/// As in the Fetch standard, section 4.4.
 const MAX_REDIRECTS: usize = 20;

@@ -66,6 +66,7 @@ mod api;
 mod browser;
 mod calls;
 mod connection;
+mod cookie_jar;
 mod fault;
 mod jwt;
 mod keys;

@@ -4,13 +4,11 @@ use axum::{
     body::Body,
     http::{Method, Request},
 };
-use cookie_store::{CookieError, CookieStore};
 use hyper::ext::Protocol;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
-use reqwest::Url;
 use tower_crossmint_auth::{
     CookieNames, CookieOptions, CorsPreflights, CrossmintAuthConfigBuilder, Unauthenticated,
     testing::{Endpoint, MockCrossmint},
@@ -19,6 +17,7 @@ use tower_crossmint_auth::{
 use crate::support::{
     answer::{Answer, ENDED, JWT, LOGOUT_ROUTE, REFRESH, REFRESH_ROUTE, SIGN_IN, unauthorized},
     app::App,
+    browser::Browser,
     direct,
     mock::{NO_CALLS, calls, expired},
 };
@@ -403,16 +402,10 @@ async fn send(app: &App, method: Method, path: &str, cookie: &str, headers: &[(&
 
 /// Returns the names of the cookies in `held` that a browser still has after this answer.
 fn left_of(held: &str, answer: &Answer) -> Vec<String> {
-    let site: Url = "http://app.example/".parse().unwrap();
-    let mut jar = CookieStore::default();
-    for field in held.split("; ").chain(answer.set_cookie_fields()) {
-        // The jar reports the deletion of an absent cookie as an error.
-        let result = jar.parse(field, &site);
-        assert!(matches!(result, Ok(_) | Err(CookieError::Expired)), "{field}: {result:?}");
-    }
-    let mut names: Vec<_> = jar.get_request_values(&site).map(|(name, _)| name.to_owned()).collect();
-    names.sort();
-    names
+    let mut browser = Browser::at("http://app.example/");
+    held.split("; ").for_each(|pair| browser.keep(pair));
+    browser.take(answer);
+    browser.cookies().split("; ").filter_map(|pair| Some(pair.split_once('=')?.0.to_owned())).collect()
 }
 
 /// Header fields of cross-site requests.

@@ -1,25 +1,28 @@
-//! A browser's cookie jar.
+//! A browser whose requests are sent by the test, to one application or another.
 
-use cookie_store::{CookieError, CookieStore};
-use http::{HeaderMap, Method};
-use reqwest::Url;
-use serde_json::json;
-use tower_crossmint_auth::testing::MockCrossmint;
+use std::net::SocketAddr;
+
+use http::{HeaderMap, Method, Uri};
+use tower_crossmint_auth::testing::{self, MockCrossmint};
 
 use crate::support::{
     answer::{Answer, REFRESH_ROUTE},
     app::App,
 };
 
-/// A browser that shows one site.
+/// A browser that shows one page.
 pub(crate) struct Browser {
-    jar: CookieStore,
-    site: Url,
+    browser: testing::Browser,
+    host: String,
 }
 
 impl Browser {
-    pub(crate) fn at(site: &str) -> Self {
-        Self { jar: CookieStore::default(), site: site.parse().unwrap() }
+    pub(crate) fn at(page: &str) -> Self {
+        let uri: Uri = page.parse().unwrap();
+        let host = uri.host().unwrap().to_owned();
+        let mut browser = testing::Browser::connect(SocketAddr::from(([127, 0, 0, 1], 0)), page);
+        browser.show(page);
+        Self { browser, host }
     }
 
     pub(crate) async fn get(&mut self, app: &App) -> Answer {
@@ -27,14 +30,14 @@ impl Browser {
     }
 
     pub(crate) async fn visit(&mut self, app: &App, path: &str) -> Answer {
-        let request = app.request(Method::GET, path).header("host", self.site.host_str().unwrap());
+        let request = app.request(Method::GET, path).header("host", &self.host);
         let answer = app.send(request.header("cookie", self.cookie_header())).await;
         self.take(&answer);
         answer
     }
 
     pub(crate) async fn sign_in(&mut self, app: &App, mock: &MockCrossmint, user_id: &str) {
-        let body = json!({ "refresh": mock.one_time_secret(user_id) }).to_string();
+        let body = format!(r#"{{"refresh":"{}"}}"#, mock.one_time_secret(user_id));
         let answer = app.post(REFRESH_ROUTE, &self.cookie_header(), &body).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         self.take(&answer);
@@ -45,17 +48,11 @@ impl Browser {
     }
 
     pub(crate) fn keep(&mut self, set_cookie: &str) {
-        match self.jar.parse(set_cookie, &self.site) {
-            // The deletion of a cookie that is absent or of another domain.
-            Ok(_) | Err(CookieError::Expired | CookieError::DomainMismatch) => {}
-            Err(error) => panic!("{set_cookie}: {error}"),
-        }
+        self.browser.set_cookie(set_cookie);
     }
 
     pub(crate) fn cookie_header(&self) -> String {
-        let pairs: Vec<_> =
-            self.jar.get_request_values(&self.site).map(|(name, value)| format!("{name}={value}")).collect();
-        pairs.join("; ")
+        self.browser.cookies()
     }
 
     /// Returns the cookies in the order of their names.
