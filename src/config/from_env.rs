@@ -17,7 +17,8 @@ impl CrossmintAuthConfig {
     /// | `CROSSMINT_REFRESH_ROUTE` | [`refresh_route`](CrossmintAuthConfigBuilder::refresh_route) |
     /// | `CROSSMINT_LOGOUT_ROUTE` | [`logout_route`](CrossmintAuthConfigBuilder::logout_route) |
     ///
-    /// The cookies are [hardened](CookieOptions::hardened). An empty variable counts as unset. A missing or invalid one
+    /// The cookies are [hardened](CookieOptions::hardened). Calling [`cookies`](CrossmintAuthConfigBuilder::cookies)
+    /// afterwards replaces all of their attributes. An empty variable counts as unset. A missing or invalid one
     /// is reported by [`build`](CrossmintAuthConfigBuilder::build).
     ///
     /// ```no_run

@@ -48,7 +48,7 @@
 //! # Claims and roles
 //!
 //! [`Claims`](crate::Claims) extracts the claims of the JWT into a type. If they do not fit, the answer is 403: the
-//! user is signed in, but may not do this.
+//! user is signed in, but may not do this. The example needs `serde` with its feature `derive`.
 //!
 //! ```
 //! use axum::{Router, middleware::from_extractor, routing::get};

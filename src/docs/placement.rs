@@ -45,7 +45,8 @@
 //! # Order among other layers
 //!
 //! Requests pass through axum's layers from the last one added to the first. Each row is a test in
-//! `tests/behaviour/layer/stacks.rs`, with the layers of tower-http:
+//! `tests/behaviour/layer/stacks.rs`, with the layers of tower-http 0.7 (features
+//! `compression-gzip`, `cors`, `csrf`, `timeout` and `trace`):
 //!
 //! | layer | place | in the other place |
 //! | --- | --- | --- |

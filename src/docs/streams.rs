@@ -1,7 +1,8 @@
 //! WebSockets, server-sent events and other streams that outlive a JWT.
 //!
 //! The layer checks the request that opens a stream, and no message after it. Close the stream when the session's JWT
-//! expires: [`Session::expired`](crate::Session::expired) is a future for `select!`.
+//! expires: [`Session::expired`](crate::Session::expired) is a future for `select!`. The example needs axum's feature
+//! `ws`.
 //!
 //! ```
 //! use axum::{
@@ -36,7 +37,7 @@
 //! ```
 //!
 //! A stream of server-sent events ends with one adapter, after which the browser's `EventSource` connects again, with
-//! the cookies that it has by then:
+//! the cookies that it has by then. The example needs `futures-util`:
 //!
 //! ```
 //! use std::convert::Infallible;
