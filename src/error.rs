@@ -275,22 +275,28 @@ error_kinds! {
 
 /// An option with a value that cannot work.
 ///
-/// The text names the option, shows the value unless it is a secret, and says what to change. `Debug` shows the same
-/// text, for a `main` that returns the error.
+/// The text names the option, or the environment variable that sets it, shows the value unless it is a secret, and says
+/// what to change. `Debug` shows the same text, for a `main` that returns the error.
 #[derive(Clone)]
 pub struct ConfigError {
     option: &'static str,
+    /// The environment variable that the value was read from, if any.
+    variable: Option<&'static str>,
     why: String,
 }
 
 impl ConfigError {
     pub(crate) fn new(option: &'static str, why: impl Into<String>) -> Self {
-        Self { option, why: why.into() }
+        Self { option, variable: None, why: why.into() }
     }
 
     /// Returns an error unless the option can be used.
     pub(crate) fn ensure(is_usable: bool, option: &'static str, why: impl Into<String>) -> Result<(), Self> {
         if is_usable { Ok(()) } else { Err(Self::new(option, why)) }
+    }
+
+    pub(crate) fn of_variable(self, variable: &'static str) -> Self {
+        Self { variable: Some(variable), ..self }
     }
 
     /// Returns the name of the option, such as `refresh_route`.
@@ -302,7 +308,11 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the option `{}` cannot be used: {}", self.option, self.why)
+        let (source, name) = match self.variable {
+            Some(variable) => ("environment variable", variable),
+            None => ("option", self.option),
+        };
+        write!(f, "the {source} `{name}` cannot be used: {}", self.why)
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `the layer is not installed on this route ...` | `ERROR`, at most once a minute; otherwise `DEBUG` | a handler extracts `Session` there: see [`placement`](super::placement) |
 //! | `two handles with separate caches are in use for one project ...` | `WARN`, once per project | `project_id`; build one configuration and clone it |
 //! | `a production API key with weak cookies ...`, `a client API key ... is in use ...` | `WARN`, at start-up | use [`CookieOptions::hardened`](crate::CookieOptions::hardened), use a server key |
+//! | `a trusted origin seems to be on another site ...` | `WARN`, at start-up | `origin`, `same_site`; see [`spa`](super::spa#a-page-on-another-origin) |
 //! | `could not load the key set` | `WARN`, at most once a minute | `kind`, `error` |
 //! | `rotated tokens are evicted before their grace period ends ...` | `WARN`, at most once a minute | raise [`rotation_grace_bytes`](crate::CrossmintAuthConfigBuilder::rotation_grace_bytes) |
 //! | `Crossmint refuses all refresh tokens ...` | `WARN`, at most once a minute | `refusals`; check the API key |

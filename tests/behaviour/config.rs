@@ -484,6 +484,22 @@ fn risky_configurations_are_warned_of_once() {
 }
 
 #[test]
+fn from_env_reads_the_environment_of_the_process() {
+    let variables = [("SERVER_CROSSMINT_API_KEY", GENUINE), ("CROSSMINT_BASE_URL", "https://proxy.test")];
+    if variables.iter().all(|(name, value)| std::env::var(name).as_deref() == Ok(value)) {
+        let auth = CrossmintAuth::new(CrossmintAuthConfig::from_env().build().unwrap());
+        assert_eq!(auth.jwks_uri(), "https://proxy.test/.well-known/jwks.json");
+        return;
+    }
+    // A process cannot safely change its own environment, but it can start another: this test, once more.
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "config::from_env_reads_the_environment_of_the_process"]).envs(variables);
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
 fn a_config_error_is_readable_in_main() {
     let error: Box<dyn std::error::Error> = Box::new(builder().refresh_route("x").build().unwrap_err());
     assert_eq!(format!("{error:?}"), error.to_string());
