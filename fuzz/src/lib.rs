@@ -370,7 +370,7 @@ pub fn retry_after(text: &str) -> Option<Duration> {
 
 /// A path that a request's target can be for the `http` crate, without a query and without a router's placeholders.
 pub fn is_route(text: &str) -> bool {
-    let is_legal = |c: char| !c.is_ascii() || c.is_ascii_graphic() && !"?#<>`{}".contains(c);
+    let is_legal = |c: char| c.is_ascii_graphic() && !"?#<>`{}".contains(c);
     text.starts_with('/') && text.chars().all(is_legal) && !text.contains("/:") && !text.contains("/*")
 }
 

@@ -9,7 +9,9 @@ use reqwest::Url;
 use crate::error::ConfigError;
 
 pub(crate) fn check_route(option: &'static str, path: &str) -> Result<(), ConfigError> {
+    // Browsers send other characters percent-encoded.
     let is_path = path.starts_with('/')
+        && path.is_ascii()
         && path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.query().is_none() && parsed.path() == path);
     let why = format!("`{}` is not a path: write it like `/api/auth/refresh`, without a query", path.escape_debug());
     ConfigError::ensure(is_path, option, why)?;

@@ -93,6 +93,7 @@ fn a_bad_value_is_an_error_that_names_the_option_and_the_fix() {
         (builder().logout_route("https://a.test/logout"), "logout_route", ["`https://a.test/logout`", "write it like"]),
         (builder().logout_route("/logout#x"), "logout_route", ["`/logout#x`", "write it like"]),
         (builder().logout_route("/api/auth/refresh"), "logout_route", ["`/api/auth/refresh`", "two paths"]),
+        (builder().refresh_route("/größe"), "refresh_route", ["`/größe`", "write it like"]),
         (builder().refresh_route("/{tenant}/refresh"), "refresh_route", ["placeholder", "name one path"]),
         (builder().refresh_route("/:tenant/refresh"), "refresh_route", ["placeholder", "name one path"]),
         (builder().logout_route("/auth/*rest"), "logout_route", ["placeholder", "name one path"]),
