@@ -31,7 +31,7 @@ struct Site {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mock = Arc::new(MockCrossmint::start().await);
-    let auth = CrossmintAuth::new(mock.config().after_logout("/").build()?);
+    let auth = CrossmintAuth::new(mock.config().after_logout("/").on_outage(OutagePolicy::KeepSession).build()?);
     let listener = TcpListener::bind("127.0.0.1:3000").await?;
     println!("listening on http://localhost:3000");
     println!(
@@ -45,7 +45,7 @@ fn app(site: Site) -> Result<Router, Box<dyn Error>> {
     let layer = CrossmintAuthLayer::from(site.auth.clone());
     let public = layer.clone().unauthenticated(Unauthenticated::Allow);
     let pages = layer.clone().unauthenticated(Unauthenticated::Redirect(LoginPage::new("/login")?));
-    let api = layer.bearer(Bearer::Accept).on_outage(OutagePolicy::KeepSession);
+    let api = layer.bearer(Bearer::Accept);
     Ok(Router::new()
         .merge(Router::new().route("/", get(home)).route_layer(public))
         .merge(Router::new().route("/orders", get(orders)).route_layer(pages))

@@ -68,9 +68,10 @@ impl CrossmintAuth {
 
     /// Loads the key set, so that the first request does not have to wait for it.
     ///
-    /// Does nothing if there is a key set that can be used. Otherwise each call asks Crossmint, so that it can be retried
-    /// in a loop. If the last attempt was less than a second ago, or Crossmint has asked for a pause (`Retry-After`, up
-    /// to a minute), the call waits until then. Attempts that requests cause are further apart: the pauses grow to 30 s.
+    /// Does nothing if there is a key set that can be used. Otherwise each call asks Crossmint, so that it can be
+    /// retried in a loop. If the last attempt was less than a second ago, or Crossmint has asked for a pause
+    /// (`Retry-After`, up to a minute), the call waits until then. Attempts that requests cause are further apart: the
+    /// pauses grow to 30 s.
     ///
     /// # Errors
     ///
@@ -121,7 +122,8 @@ impl CrossmintAuth {
         Ok(refreshed.material().clone())
     }
 
-    /// Revokes a session at Crossmint, and refuses its JWTs here until they expire.
+    /// Revokes a session at Crossmint, and refuses its JWTs here until they expire: the one that is given, and those
+    /// that refreshes have issued within the grace period.
     ///
     /// JWTs remain valid until their `exp` wherever else they are verified, which includes other processes and handles
     /// with a configuration of their own. Clear the cookies too: [`clear_auth_material`](Self::clear_auth_material).
@@ -141,18 +143,19 @@ impl CrossmintAuth {
         self.0.log_out(credentials.jwt.text(), credentials.refresh_token.text()).await
     }
 
-    /// Revokes the session of a request, for example after a change of password.
+    /// Revokes the session of the current request, for example after a change of password.
     ///
-    /// Does the same as [`logout`](Self::logout). A session [without a refresh token](Session::refresh_token) is only
-    /// refused here: Crossmint is not called. Other sessions of the user are not affected, because Crossmint has no
-    /// call that lists or ends them.
+    /// Does the same as [`logout`](Self::logout). The refresh token of a session that was kept from an earlier request
+    /// may have been rotated since, and then revokes nothing at Crossmint. A session [without a refresh
+    /// token](Session::refresh_token) is only refused here: Crossmint is not called. Other sessions of the user are not
+    /// affected, because Crossmint has no call that lists or ends them.
     ///
     /// # Errors
     ///
     /// Returns the errors of [`logout`](Self::logout).
     pub async fn revoke_session(&self, session: &Session) -> Result<(), AuthError> {
         let token = session.refresh_token().map(|token| token.secret().into());
-        self.0.log_out(Some(session.jwt_secret().clone()), token).await
+        self.0.log_out([session.jwt_secret().clone()], token).await
     }
 
     /// Fetches a user by ID. The API key needs the scope `users.read`.

@@ -88,7 +88,7 @@ impl Authorizer {
             return Decision::Forward(Grant::default());
         }
         if head.is_handshake() && !head.is_allowed(&self.site()) {
-            return Decision::Reject(self.reject_form(AuthErrorKind::CrossSite, policies));
+            return Decision::Reject(self.reject_form(AuthErrorKind::CrossSite, head, policies));
         }
         let path = head.uri.path();
         let route = if path == self.settings().refresh_route {
@@ -109,10 +109,10 @@ impl Authorizer {
         policies: &Policies,
     ) -> Result<RouteRequest, Rejection> {
         if head.method != Method::POST {
-            return Err(self.reject_form(AuthErrorKind::MethodNotAllowed, policies));
+            return Err(self.reject_form(AuthErrorKind::MethodNotAllowed, head, policies));
         }
         if !head.is_allowed(&self.site()) {
-            return Err(self.reject_form(AuthErrorKind::CrossSite, policies));
+            return Err(self.reject_form(AuthErrorKind::CrossSite, head, policies));
         }
         let mut credentials = self.cookies.read(head.headers);
         self.ignore_foreign(&mut credentials);
@@ -130,7 +130,7 @@ impl Authorizer {
     fn authorize_session(self: &Arc<Self>, head: &RequestHead<'_>, policies: &Policies) -> Decision {
         if let Some(jwt) = find_bearer(head, policies) {
             let lookup = jwt.map_err(Into::into).and_then(|jwt| self.look_up_bearer(jwt));
-            return self.decide(lookup, || Fallback::without_cookies(policies));
+            return self.decide(lookup, || Fallback::without_cookies(head, policies));
         }
         let mut credentials = self.cookies.read(head.headers);
         match self.look_up(&mut credentials) {
@@ -191,12 +191,14 @@ impl Authorizer {
         Ok(self.refresher.refresh(token).await?.latest()?)
     }
 
-    /// Revokes a session: refuses its JWT here, and its refresh token at Crossmint. Either may be missing.
-    pub(crate) async fn log_out(&self, jwt: Option<Secret>, token: Option<Secret>) -> Result<(), AuthError> {
+    /// Revokes a session: refuses its JWTs here, and its refresh token at Crossmint. Either may be missing.
+    pub(crate) async fn log_out(
+        &self,
+        jwts: impl IntoIterator<Item = Secret>,
+        token: Option<Secret>,
+    ) -> Result<(), AuthError> {
         self.counters.logouts.count();
-        if let Some(jwt) = jwt {
-            self.verifier.revoke(&jwt);
-        }
+        jwts.into_iter().for_each(|jwt| self.verifier.revoke(&jwt));
         match token.filter(|token| check_token(token.as_bytes()).is_ok()) {
             Some(token) => self.refresher.revoke(token).await,
             None => Ok(()),
@@ -299,18 +301,21 @@ impl Authorizer {
         head: &RequestHead<'_>,
         policies: &Policies,
     ) -> LogoutRequest {
-        let bearer = find_bearer(head, policies).and_then(Result::ok);
+        // Whatever the policy: refusing a JWT that was presented does no harm.
+        let bearer = bearer_token(head.headers).and_then(Result::ok).map_or(Slot::Absent, Slot::One);
         // The route is protected against other sites, so the request may delete cookies that it does not carry.
         let mut scope = ClearScope::new(credentials, head.uri, head.headers);
         scope.is_logout = true;
+        // A caller with a bearer token only has no cookies.
+        let has_cookies = bearer == Slot::Absent || !credentials.is_empty();
         LogoutRequest {
             authorizer: Arc::clone(self),
-            jwt: bearer.map_or(credentials.jwt, Slot::One).text(),
+            jwts: [bearer.text(), credentials.jwt.text()],
             token: credentials.refresh_token.text(),
             expects_token: credentials.refresh_token == Slot::Absent,
-            set_cookie: if bearer.is_none() { self.cookies.clear(&scope) } else { Vec::new() },
+            set_cookie: if has_cookies { self.cookies.clear(&scope) } else { Vec::new() },
             location: self.settings().after_logout.clone().filter(|_| head.is_shown()),
-            fallback: Fallback::without_cookies(policies),
+            fallback: Fallback::without_cookies(head, policies),
         }
     }
 
@@ -327,8 +332,8 @@ impl Authorizer {
     }
 
     /// Rejects a request because of its form. Its cookies are not deleted.
-    fn reject_form(&self, kind: AuthErrorKind, policies: &Policies) -> Rejection {
-        self.rejection(kind.into(), &Fallback::without_cookies(policies))
+    fn reject_form(&self, kind: AuthErrorKind, head: &RequestHead<'_>, policies: &Policies) -> Rejection {
+        self.rejection(kind.into(), &Fallback::without_cookies(head, policies))
     }
 
     fn rejection(&self, Failure { error, rescued }: Failure, fallback: &Fallback) -> Rejection {
@@ -412,9 +417,9 @@ struct Fallback {
 
 impl Fallback {
     /// For a bearer token, whose outages end no session, and for requests that are rejected because of their form.
-    fn without_cookies(policies: &Policies) -> Self {
+    fn without_cookies(head: &RequestHead<'_>, policies: &Policies) -> Self {
         Self {
-            unauthenticated: policies.unauthenticated.clone(),
+            unauthenticated: policies.unauthenticated_at(head.uri).clone(),
             on_outage: OutagePolicy::KeepSession,
             accepts_bearer: policies.accepts_bearer(),
             clear: None,
@@ -520,7 +525,8 @@ impl RefreshRequest {
 
 pub(crate) struct LogoutRequest {
     authorizer: Arc<Authorizer>,
-    jwt: Option<Secret>,
+    /// In the `Authorization` header, and in the cookie.
+    jwts: [Option<Secret>; 2],
     token: Option<Secret>,
     /// Whether the body may contain the refresh token: the caller has no cookie.
     pub(crate) expects_token: bool,
@@ -536,10 +542,15 @@ impl LogoutRequest {
         self,
         body: Result<Option<String>, AuthErrorKind>,
     ) -> Result<(Vec<HeaderValue>, Option<String>), Rejection> {
-        let Self { authorizer, jwt, token, set_cookie, location, fallback, .. } = self;
-        let of_body = body.and_then(|token| token.map(|token| token_of_body(&token)).transpose());
-        let of_body = of_body.map_err(|kind| authorizer.rejection(kind.into(), &fallback))?;
-        if let Err(error) = authorizer.log_out(jwt, token.or(of_body)).await {
+        let Self { authorizer, jwts, token, set_cookie, location, fallback, .. } = self;
+        let of_body = match body.and_then(|token| token.map(|token| token_of_body(&token)).transpose()) {
+            // A body that cannot be used does not keep anybody signed in.
+            Err(kind) if jwts.iter().all(Option::is_none) => {
+                return Err(authorizer.rejection(kind.into(), &fallback));
+            }
+            token => token.ok().flatten(),
+        };
+        if let Err(error) = authorizer.log_out(jwts.into_iter().flatten(), token.or(of_body)).await {
             authorizer.refresher.report_failed_logout(&error);
         }
         Ok((set_cookie, location))

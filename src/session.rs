@@ -312,12 +312,18 @@ impl fmt::Debug for User {
     }
 }
 
-/// A [`User`]'s Twitter account.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A [`User`]'s Twitter account. `Debug` shows neither the handle nor the ID.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Twitter {
     /// The handle.
     pub username: String,
     /// Twitter's ID of the account.
     pub id: String,
+}
+
+impl fmt::Debug for Twitter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Twitter").finish_non_exhaustive()
+    }
 }

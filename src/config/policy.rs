@@ -68,7 +68,9 @@ pub enum Unauthenticated {
     /// `Accept` prefers `text/html`. It gets 303, and the response clears the cookies of an ended session.
     ///
     /// While Crossmint is unavailable, nobody can sign in: such a request is answered with 503, whatever the
-    /// [`OutagePolicy`], and keeps its cookies.
+    /// [`OutagePolicy`], and keeps its cookies. The browser SDK's own refreshes follow
+    /// [`on_outage`](crate::CrossmintAuthConfigBuilder::on_outage): set [`OutagePolicy::KeepSession`] in the
+    /// configuration, too.
     Redirect(LoginPage),
 }
 
@@ -132,7 +134,8 @@ pub enum OutagePolicy {
 
 /// What the layer does with JWTs in the `Authorization` header, which mobile applications and services send (RFC 6750).
 ///
-/// Requests to the refresh and logout routes use cookies or the body. gRPC clients send the header as metadata.
+/// The refresh route uses the cookie or the body. The logout route also refuses a JWT in the header from then on, under
+/// either policy. gRPC clients send the header as metadata.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Bearer {

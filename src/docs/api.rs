@@ -37,7 +37,7 @@
 //! - The session has no [refresh token](crate::Session::refresh_token) and is never refreshed. The caller refreshes it
 //!   by posting `{"refresh": "<token>"}` as `application/json` to the refresh route, and signs out by posting the same
 //!   to the logout route. Both answer callers without cookies.
-//! - No cookie is set or cleared.
+//! - No cookie is set or cleared, except that a logout clears those that the request carries as well.
 //! - An invalid or expired JWT is answered with 401 and `WWW-Authenticate: Bearer error="invalid_token", ...`; a header
 //!   that is repeated or malformed with 400 and `error="invalid_request"`; a request with neither header nor cookies
 //!   with 401 and `WWW-Authenticate: Bearer`. If no key set can be loaded, the answer is 503 with `Retry-After`.

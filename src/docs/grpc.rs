@@ -27,8 +27,9 @@
 //!   with gRPC-Web. A cookie that was refreshed is in the metadata of the response, as `set-cookie`; callers that do
 //!   not keep cookies should send a bearer token, and refresh it over HTTP.
 //! - **Rejections** have the status in the header fields of a response without messages, where clients of gRPC and
-//!   gRPC-Web look for it: `grpc-status` 16 (`UNAUTHENTICATED`) for 400 and 401, 14 (`UNAVAILABLE`) for 503, and
-//!   `grpc-message`. With [`OutagePolicy::KeepSession`], an outage at Crossmint is `UNAVAILABLE`, which clients retry.
+//!   gRPC-Web look for it: `grpc-status` 16 (`UNAUTHENTICATED`) for 401 (which a malformed header gets as well), 14
+//!   (`UNAVAILABLE`) for 503, and `grpc-message`. With [`OutagePolicy::KeepSession`], an outage at Crossmint is
+//!   `UNAVAILABLE`, which clients retry.
 //! - **Preflights**: tonic ignores the HTTP method, and calls a method with a client stream even for an `OPTIONS`
 //!   request. Set [`CorsPreflights::Reject`], and put a CORS layer in front for gRPC-Web.
 //! - **Streams**: a call with a client stream is not read while its session is refreshed, and a call that has begun is

@@ -48,6 +48,9 @@
 //!   [`after_logout("/")`](crate::CrossmintAuthConfigBuilder::after_logout) the browser is redirected; without it, it
 //!   shows an empty page. A link cannot sign out: the route accepts only `POST`, so that no image on another site signs
 //!   users out.
+//! - **An outage** of Crossmint is answered with 503 on pages that redirect. So that the browser SDK's refreshes on
+//!   these pages sign nobody out either, set
+//!   [`on_outage(OutagePolicy::KeepSession)`](crate::CrossmintAuthConfigBuilder::on_outage) in the configuration.
 //! - **Strict cookies** do not come along when a user follows a link from another site, such as a search engine. The
 //!   first page then shows a guest, or redirects to the login page, whose script finds the session and continues. If
 //!   that is a nuisance, use [`SameSite::Lax`](crate::SameSite::Lax), with which links carry the cookies and forms do

@@ -44,8 +44,8 @@
 //! Two layers of one handle, such as a permissive one around the whole application and a strict one around a part of
 //! it, resolve a request to the same session. A refresh is made once, and the cookies are set once. What the inner
 //! layer does not accept, such as a bearer token, does not pass it. Without a [grace
-//! period](crate::CrossmintAuthConfigBuilder::rotation_grace), the inner layer sends the rotated token again, which ends
-//! the session.
+//! period](crate::CrossmintAuthConfigBuilder::rotation_grace), the inner layer sends the rotated token again, which
+//! ends the session.
 //!
 //! # In tests
 //!

@@ -121,9 +121,10 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Claims<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AuthError> {
         let session = <Session as FromRequestParts<S>>::from_request_parts(parts, state).await?;
-        session.claims_as().map(Self).map_err(|why| {
+        session.claims_as().map(Self).map_err(|_| {
             let is_bearer = session.refresh_token().is_none();
-            // The source names the claim. Its text may quote a value of the token, which is the user's own.
+            // Not the parser's text, which quotes claims: an e-mail address, for instance.
+            let why = format!("the claims do not deserialize to {}", std::any::type_name::<T>());
             AuthError::new(AuthErrorKind::MissingClaims, why).with_bearer(is_bearer)
         })
     }

@@ -91,6 +91,8 @@ impl CrossmintAuthLayer {
 
     /// Sets what this layer does with sessions that need a refresh while Crossmint is unavailable, in place of the
     /// configuration's [`on_outage`](crate::CrossmintAuthConfigBuilder::on_outage).
+    ///
+    /// The refresh route follows the configuration if [`CrossmintAuth::routes`] answers it.
     #[must_use]
     pub fn on_outage(self, policy: OutagePolicy) -> Self {
         self.set(|shared| shared.policies.on_outage = policy)

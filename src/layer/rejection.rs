@@ -85,6 +85,10 @@ fn add_own_fields(response: &mut Response<Bytes>, error: AuthError, set_cookie: 
         headers.insert("grpc-message", HeaderValue::from_static(error.message()));
     }
     set_cookies(headers, set_cookie);
+    // Some clients derive the status from HTTP's instead, and take 400 for an internal error.
+    if is_grpc && error.status() == StatusCode::BAD_REQUEST {
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+    }
     response.extensions_mut().insert(error);
 }
 

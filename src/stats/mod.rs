@@ -109,7 +109,8 @@ impl Stats {
     ///
     /// [`AuthErrorKind::as_str`] is suitable as a label. Requests that
     /// [`Unauthenticated::Allow`](crate::Unauthenticated::Allow) forwards although their credentials were refused are
-    /// counted too; requests without credentials that a policy forwards are not.
+    /// counted too; requests without credentials that a policy forwards are not, and neither are the responses of
+    /// extractors.
     pub fn rejections(&self) -> impl Iterator<Item = (AuthErrorKind, u64)> {
         AuthErrorKind::ALL.iter().copied().zip(self.rejections)
     }

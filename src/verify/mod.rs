@@ -157,20 +157,17 @@ impl Verifier {
         let jwt = jwt.as_bytes();
         let verified = self.cached(jwt).map_or_else(|| self.check(jwt), |session| Ok(session.verified().clone()));
         // Before the cache is emptied: whoever fills it afterwards finds the record.
-        match verified {
+        let evicts = match verified {
             Ok(verified) => {
                 let expires_at = verified.expires_at.saturating_add(self.expectations.leeway.as_secs());
-                if self.revoked.insert(jwt, expires_at, now()) {
-                    self.counters.revocation_evictions.count();
-                    throttled!(
-                        self.eviction_log,
-                        warn,
-                        "more sessions sign out than JWTs can be remembered as revoked"
-                    );
-                }
+                self.revoked.insert(jwt, expires_at, now())
             }
             Err(Unverifiable::NoKeys | Unverifiable::UnknownKey { .. }) => self.revoked.insert_unverified(jwt),
-            Err(Unverifiable::Invalid(_)) => {}
+            Err(Unverifiable::Invalid(_)) => false,
+        };
+        if evicts {
+            self.counters.revocation_evictions.count();
+            throttled!(self.eviction_log, warn, "more sessions sign out than JWTs can be remembered as revoked");
         }
         self.cache.remove(jwt);
     }

@@ -50,13 +50,20 @@ impl RevokedTokens {
     }
 
     /// Records a token that may turn out to be valid once its key is loaded.
-    pub(super) fn insert_unverified(&self, token: &[u8]) {
-        let Some(tail) = tail(token) else { return };
+    ///
+    /// Returns whether another one was evicted.
+    pub(super) fn insert_unverified(&self, token: &[u8]) -> bool {
+        let Some(tail) = tail(token) else { return false };
         let mut entries = self.entries();
-        if entries.unverified.len() == MAX_UNVERIFIED {
-            entries.unverified.pop_front();
+        if entries.unverified.contains(&tail) {
+            return false;
         }
         entries.unverified.push_back(tail);
+        let is_full = entries.unverified.len() > MAX_UNVERIFIED;
+        if is_full {
+            entries.unverified.pop_front();
+        }
+        is_full
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -115,7 +122,9 @@ mod tests {
         let revoked = RevokedTokens::default();
         revoked.insert(token(0).as_bytes(), 100, 0);
         for number in 1..=MAX_UNVERIFIED + 1 {
-            revoked.insert_unverified(token(number).as_bytes());
+            let is_evicted = revoked.insert_unverified(token(number).as_bytes());
+            assert_eq!(is_evicted, number > MAX_UNVERIFIED);
+            assert!(!revoked.insert_unverified(token(number).as_bytes()), "the same one again evicts nothing");
         }
         assert!(revoked.contains(token(0).as_bytes()));
         assert!(!revoked.contains(token(1).as_bytes()) && revoked.contains(token(2).as_bytes()));

@@ -262,3 +262,66 @@ async fn headers_without_cookies_are_no_credentials_for_the_handle() {
     let error = CrossmintAuth::new(config).get_session(&headers).await.unwrap_err();
     assert_eq!(error.kind(), AuthErrorKind::MissingCredentials);
 }
+
+#[tokio::test]
+async fn a_logout_ends_all_that_the_request_presents() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    let app = |layer| Router::new().route("/", any(who)).layer(layer);
+    for policy in [Bearer::Accept, Bearer::Ignore] {
+        let app = app(CrossmintAuthLayer::from(auth.clone()).bearer(policy)).merge(auth.routes());
+        let (alice, bob) = (mock.sign_in("alice"), mock.sign_in("bob"));
+        let bearer = format!("Bearer {}", alice.jwt());
+        let both = with(request(Method::POST, LOGOUT_ROUTE, &bob.cookie_header()), &[&bearer]);
+        let answer = send(&app, both).await;
+        assert!(answer.status == 200 && answer.clears(&[JWT, REFRESH]), "{policy:?}: {answer:?}");
+        assert!(!mock.is_live(bob.refresh_token()), "{policy:?}");
+        for session in [alice, bob] {
+            let kind = auth.session_from_jwt(session.jwt()).await.unwrap_err().kind();
+            assert_eq!(kind, AuthErrorKind::InvalidToken, "{policy:?}");
+        }
+        let carol = mock.sign_in("carol");
+        let alone = with(request(Method::POST, LOGOUT_ROUTE, ""), &[&format!("Bearer {}", carol.jwt())]);
+        let answer = send(&app, alone).await;
+        assert_eq!((answer.status, answer.set_cookie_fields().count()), (200, 0), "{policy:?}");
+        assert!(auth.session_from_jwt(carol.jwt()).await.is_err(), "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_used_keeps_nobody_signed_in() {
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    let app = layered(CrossmintAuthLayer::from(auth.clone()));
+    for body in ["null", "[]", "{"] {
+        let alice = mock.sign_in("alice");
+        let mut logout = request(Method::POST, LOGOUT_ROUTE, &format!("{JWT}={}", alice.jwt()));
+        logout.headers_mut().insert("content-type", "application/json".parse().unwrap());
+        *logout.body_mut() = body.into();
+        let answer = send(&app, logout).await;
+        assert!(answer.status == 200 && answer.clears(&[JWT, REFRESH]), "{body}: {answer:?}");
+        assert!(auth.session_from_jwt(alice.jwt()).await.is_err(), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn the_login_page_is_shown_to_a_caller_with_an_invalid_token() {
+    let mock = MockCrossmint::start().await;
+    let page = Unauthenticated::Redirect(LoginPage::new("/login").unwrap());
+    let app = layered(CrossmintAuthLayer::from(auth(&mock)).bearer(Bearer::Accept).unauthenticated(page));
+    for token in ["Bearer a.b.c", "Bearer a b"] {
+        let answer = send(&app, with(request(Method::GET, "/login", ""), &[token])).await;
+        assert_eq!((answer.status, answer.user()), (200, None), "{token}");
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_header_is_unauthenticated_for_grpc() {
+    let mock = MockCrossmint::start().await;
+    let mut call = with(request(Method::POST, "/", ""), &["Bearer a b"]);
+    call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    let answer = send(&accepting(&mock), call).await;
+    assert_eq!((answer.status, answer.header("grpc-status")), (401, "16"));
+}

@@ -213,6 +213,12 @@ async fn a_missing_role_is_403_and_a_missing_session_401() {
     let answer = get_from(&app, "/", &mock.sign_in("bob").cookie_header()).await;
     answer.assert_rejected(403, "You are not allowed to do this", "no role");
     assert_eq!(answer.header("www-authenticate"), "");
+    let odd = mock.session("carol").claim("role", serde_json::json!({ "email": "carol@example.com" })).create();
+    let odd = request::<axum::body::Body>(Method::GET, "/", &odd.cookie_header());
+    let response = tower::ServiceExt::oneshot(app.clone(), odd).await.unwrap();
+    let error = response.extensions().get::<tower_crossmint_auth::AuthError>().unwrap();
+    let texts = format!("{error} {error:?} {}", std::error::Error::source(error).unwrap());
+    assert!(texts.contains("Admin") && !texts.contains("carol"), "{texts}");
     assert_eq!(get_from(&app, "/", "").await.status, 401);
     let mut bearer = request(Method::GET, "/", "");
     bearer.headers_mut().insert("authorization", format!("Bearer {}", mock.sign_in("bob").jwt()).parse().unwrap());
