@@ -12,7 +12,7 @@
 //! let config = CrossmintAuthConfig::builder(api_key)
 //!     .cookies(CookieOptions::hardened())     // HttpOnly, Secure, SameSite=Strict
 //!     .expose_refresh_secret(false)           // scripts see the JWT only
-//!     .on_outage(OutagePolicy::KeepSession)   // an outage at Crossmint signs no one out
+//!     .on_outage(OutagePolicy::KeepSession)   // in an outage at Crossmint, the layer signs no one out
 //!     .build()?;
 //!
 //! let error = CrossmintAuthConfig::builder(ApiKey::unverified("my-project", Environment::Production))
@@ -70,7 +70,7 @@
 //! | --- | --- | --- |
 //! | [`unauthenticated`] | [`Unauthenticated::Reject`] | `AllowMissing` forwards requests without credentials; `Allow` forwards all requests and clears the cookies of ended sessions; `Redirect` sends page views to a [`LoginPage`](crate::LoginPage). |
 //! | [`cors_preflights`] | [`CorsPreflights::Pass`] | `Reject` treats a preflight like any other request. Use it for gRPC servers, and where a CORS layer in front of this one answers preflights. |
-//! | [`on_outage`] | [`OutagePolicy::EndSession`]: 401, cookies cleared | `KeepSession` answers 503 with `Retry-After` and keeps the cookies. |
+//! | [`on_outage`] | [`OutagePolicy::EndSession`]: 401, cookies cleared | `KeepSession` answers 503 with `Retry-After` and keeps the cookies. The browser SDK needs [one setting more](super::spa#outages). |
 //! | [`bearer`] | [`Bearer::Ignore`] | `Accept` takes a JWT from the `Authorization` header, without a refresh token. |
 //!
 //! # Time limits

@@ -8,6 +8,7 @@
 //! 2. Set [`expose_refresh_secret(false)`] unless scripts need the refresh token. Scripts can read the JWT's cookie in
 //!    any case, because the browser SDK needs it.
 //! 3. Set [`on_outage(OutagePolicy::KeepSession)`], so that neither an outage nor a flood of requests signs users out.
+//!    The browser SDK signs them out nevertheless if it knows the logout route: see [`spa`](super::spa#outages).
 //! 4. Limit the rate of requests in front of the layer.
 //! 5. Add a CSRF layer for your own handlers: see [below](#requests-from-other-sites).
 //! 6. Use names that begin with `__Host-` ([`CookieNames::Custom`]) if a sibling subdomain is not trusted and the

@@ -15,7 +15,7 @@ use axum::{
 };
 use serde_json::json;
 use tower_crossmint_auth::{
-    CookieNames, CookieOptions, Session,
+    CookieNames, CookieOptions, OutagePolicy, Session,
     testing::{Endpoint, MockCrossmint},
 };
 
@@ -95,6 +95,38 @@ async fn a_session_that_has_ended_signs_the_sdk_out() {
     assert_eq!(browser.cookies().await.len(), 0);
 }
 
+/// `docs::spa` says how a page keeps its session in an outage.
+#[tokio::test]
+async fn in_an_outage_the_sdk_signs_out_at_the_logout_route_if_it_has_one() {
+    for (page, after_the_outage) in [("/app", "401 "), ("/app?own-logout", "200 alice")] {
+        let Some((browser, app)) = start(CookieNames::Scoped).await else { return };
+        app.store(&browser, &app.mock.sign_in("alice")).await;
+        browser.open(&app.url(page)).await;
+        assert_eq!(browser.run("return loaded").await["user"]["id"], "alice", "{page}");
+        app.mock.set_down(true);
+        browser.open(&app.url(page)).await;
+        assert_eq!(browser.run("return loaded").await, "signed out", "{page}");
+        // Again, to wait for the answer of the route.
+        browser.run("return client.logout()").await;
+        app.mock.set_down(false);
+        assert_eq!(browser.run(ME).await, after_the_outage, "{page}");
+    }
+}
+
+/// Therefore the cookies of another origin are neither sent nor stored.
+#[tokio::test]
+async fn the_sdk_calls_both_routes_without_credentials_for_other_origins() {
+    let Some((browser, app)) = start(CookieNames::Scoped).await else { return };
+    browser.open(&app.url("/app")).await;
+    browser.run("return loaded").await;
+    let script = "const calls = [], send = fetch;
+        window.fetch = (url, init) => { calls.push([url, init.credentials ?? null]); return send(url, init); };
+        await client.handleRefreshAuthMaterial();
+        return calls";
+    let calls = browser.run(script).await;
+    assert_eq!(calls, json!([["/api/auth/refresh", null], ["/api/auth/logout", null]]));
+}
+
 /// What a script of the page gets from a route that needs a session.
 const ME: &str = "return fetch('/me').then(async it => `${it.status} ${it.ok ? await it.text() : ''}`)";
 const ME_CALL: &str = "fetch('/me').then(async it => `${it.status} ${await it.text()}`)";
@@ -121,7 +153,7 @@ async fn start(names: CookieNames) -> Option<(Browser, App)> {
         .route("/sdk.js", get(async || ([("content-type", "text/javascript")], script)));
     let users = Router::new().route("/users", any(async |session: Session| session.user_id().to_owned()));
     let configure = |config: tower_crossmint_auth::CrossmintAuthConfigBuilder| {
-        config.cookies(CookieOptions::hardened()).cookie_names(names)
+        config.cookies(CookieOptions::hardened()).cookie_names(names).on_outage(OutagePolicy::KeepSession)
     };
     let mock = MockCrossmint::start_as(PROJECT).await;
     Some((browser, App::of(mock, "app.localhost", configure, users, public, |_| ()).await))

@@ -7,7 +7,7 @@ window.loaded = new Promise((resolve) => (report = resolve));
 
 window.client = CrossmintAuth.from(createCrossmint({ apiKey: document.currentScript.dataset.apiKey }), {
     refreshRoute: "/api/auth/refresh",
-    logoutRoute: "/api/auth/logout",
+    logoutRoute: location.search === "?own-logout" ? undefined : "/api/auth/logout",
     callbacks: {
         onTokenRefresh: (material) => report(material),
         onLogout: () => report("signed out"),
