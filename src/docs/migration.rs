@@ -246,6 +246,41 @@
 //! }
 //! ```
 //!
+//! Where the page about session methods lists the reasons for a `CrossmintAuthenticationError`, an
+//! [`AuthError`](crate::AuthError) has a [kind](crate::AuthErrorKind). A JWT that cannot be verified is not among them:
+//! it is refreshed.
+//!
+//! ```
+//! use tower_crossmint_auth::{AuthError, AuthErrorKind};
+//!
+//! fn reason(error: &AuthError) -> &'static str {
+//!     match error.kind() {
+//!         AuthErrorKind::MissingCredentials => "no authentication material, or no refresh token",
+//!         AuthErrorKind::Refused => "the session has ended",
+//!         _ if error.is_outage() => "Crossmint cannot be reached, or its answer cannot be used",
+//!         _ => "the cookies contradict each other, or are not Crossmint's",
+//!     }
+//! }
+//! # use tower_crossmint_auth::{CrossmintAuth, testing::MockCrossmint};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let mock = MockCrossmint::start().await;
+//! # let auth = CrossmintAuth::new(mock.config().build()?);
+//! # let [alice, bob] = ["alice", "bob"].map(|user| mock.session(user).jwt_lifetime(-60).create());
+//! # let request = |cookie: String| http::HeaderMap::from_iter([(http::header::COOKIE, cookie.parse().unwrap())]);
+//! # let jwt_only = format!("crossmint-jwt={}", mock.sign_in("carol").jwt());
+//! # let error = auth.get_session(&request(jwt_only)).await.unwrap_err();
+//! # assert_eq!(reason(&error), "no authentication material, or no refresh token");
+//! # mock.revoke(alice.refresh_token());
+//! # let error = auth.get_session(&request(alice.cookie_header())).await.unwrap_err();
+//! # assert_eq!(reason(&error), "the session has ended");
+//! # mock.set_down(true);
+//! # let error = auth.get_session(&request(bob.cookie_header())).await.unwrap_err();
+//! # assert_eq!(reason(&error), "Crossmint cannot be reached, or its answer cannot be used");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! `getSession({ jwt, refreshToken })`, for tokens that do not come from cookies:
 //!
 //! ```
