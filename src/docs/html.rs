@@ -50,7 +50,8 @@
 //!   users out.
 //! - **An outage** of Crossmint is answered with 503 on pages that redirect. So that the browser SDK's refreshes on
 //!   these pages sign nobody out either, set
-//!   [`on_outage(OutagePolicy::KeepSession)`](crate::CrossmintAuthConfigBuilder::on_outage) in the configuration.
+//!   [`on_outage(OutagePolicy::KeepSession)`](crate::CrossmintAuthConfigBuilder::on_outage) in the configuration, and do
+//!   not tell the SDK the logout route: see [`spa`](super::spa#outages).
 //! - **Strict cookies** do not come along when a user follows a link from another site, such as a search engine. The
 //!   first page then shows a guest, or redirects to the login page, whose script finds the session and continues. If
 //!   that is a nuisance, use [`SameSite::Lax`](crate::SameSite::Lax), with which links carry the cookies and forms do
