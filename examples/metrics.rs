@@ -10,7 +10,7 @@
 use std::{env, error::Error};
 
 use axum::{Router, body::Body, http::Request, routing::get};
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
 use tower::ServiceExt as _;
 use tower_crossmint_auth::{CrossmintAuth, CrossmintAuthLayer, Session, testing::MockCrossmint};
@@ -18,7 +18,13 @@ use tower_crossmint_auth::{CrossmintAuth, CrossmintAuthLayer, Session, testing::
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     // Before the handle is created: its metrics belong to the recorder of that moment.
-    let prometheus = PrometheusBuilder::new().install_recorder()?;
+    let prometheus = PrometheusBuilder::new()
+        // Without buckets, the exporter renders a summary, which cannot be aggregated over replicas.
+        .set_buckets_for_metric(
+            Matcher::Full("crossmint_auth_refresh_seconds".to_owned()),
+            &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
+        )?
+        .install_recorder()?;
     let mock = MockCrossmint::start().await;
     let auth = CrossmintAuth::new(mock.config().build()?);
 

@@ -47,7 +47,9 @@
 //! | `crossmint_auth_rejections_total` | counter | `kind` |
 //! | `crossmint_auth_<counter>_total` for each field of [`Stats`](crate::Stats) | counter | |
 //!
-//! All have the label `project`.
+//! All have the label `project`. The gauge of the key set is zero until the first one is loaded. Configure buckets for
+//! the histogram, as the example does: by default, many exporters compute quantiles, which cannot be aggregated over
+//! replicas.
 //!
 //! # Counters
 //!

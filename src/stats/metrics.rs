@@ -14,32 +14,38 @@ mod some {
     use std::fmt;
 
     use metrics::{
-        Counter, Gauge, Label, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram,
-        gauge, histogram,
+        Counter, Gauge, Histogram, Label, SharedString, Unit, counter, describe_counter, describe_gauge,
+        describe_histogram, gauge, histogram,
     };
     use tokio::time::Instant;
 
-    use crate::{clock, error::AuthError};
+    use crate::{
+        clock,
+        error::{AuthError, AuthErrorKind},
+    };
 
     /// The metrics of one project.
     pub(crate) struct Recorder {
         labels: Vec<Label>,
-        cache_hits: Counter,
         in_flight: Gauge,
         loaded: Gauge,
+        /// By outcome: `None` is success.
+        seconds: Vec<(Option<AuthErrorKind>, Histogram)>,
     }
 
     impl Recorder {
         pub(crate) fn new(project_id: &str) -> Self {
-            describe_counter!(CACHE_HITS, "JWTs that were found in the cache of verified tokens.");
             describe_counter!(REJECTIONS, "Requests that were rejected, by kind.");
             describe_gauge!(IN_FLIGHT, "Refreshes in flight.");
             describe_gauge!(LOADED, Unit::Seconds, "The Unix time at which the key set was loaded.");
             describe_histogram!(SECONDS, Unit::Seconds, "The time that Crossmint took for a refresh, by outcome.");
             let labels = vec![Label::new("project", SharedString::from(project_id.to_owned()))];
-            let of = labels.clone();
-            let (cache_hits, in_flight) = (counter!(CACHE_HITS, of.clone()), gauge!(IN_FLIGHT, of.clone()));
-            Self { labels, cache_hits, in_flight, loaded: gauge!(LOADED, of) }
+            let seconds = OUTCOMES.map(|outcome| {
+                let name = outcome.map_or("success", AuthErrorKind::as_str);
+                (outcome, histogram!(SECONDS, with(&labels, "outcome", name)))
+            });
+            let (in_flight, loaded) = (gauge!(IN_FLIGHT, labels.clone()), gauge!(LOADED, labels.clone()));
+            Self { labels, in_flight, loaded, seconds: seconds.into() }
         }
 
         pub(crate) fn counter(&self, name: &'static str, description: &'static str) -> Metric {
@@ -48,22 +54,18 @@ mod some {
         }
 
         pub(crate) fn rejections(&self, kind: &'static str) -> Metric {
-            Metric(counter!(REJECTIONS, self.with("kind", kind)))
+            Metric(counter!(REJECTIONS, with(&self.labels, "kind", kind)))
         }
 
-        pub(crate) fn cache_hit(&self) {
-            self.cache_hits.increment(1);
-        }
-
-        /// Records when the key set was loaded: its age would need somebody to update it.
+        /// Records when the key set was loaded, and not its age, which would have to be updated all the time.
         pub(crate) fn keys_loaded(&self) {
             let since = clock::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             self.loaded.set(since.as_secs_f64());
         }
+    }
 
-        fn with(&self, label: &'static str, value: &'static str) -> Vec<Label> {
-            self.labels.iter().cloned().chain([Label::from_static_parts(label, value)]).collect()
-        }
+    fn with(labels: &[Label], label: &'static str, value: &'static str) -> Vec<Label> {
+        labels.iter().cloned().chain([Label::from_static_parts(label, value)]).collect()
     }
 
     impl fmt::Debug for Recorder {
@@ -73,6 +75,7 @@ mod some {
     }
 
     /// One counter.
+    #[derive(Clone)]
     pub(crate) struct Metric(Counter);
 
     impl Metric {
@@ -101,9 +104,10 @@ mod some {
 
         /// Records how the refresh has ended.
         pub(crate) fn stop(self, error: Option<&AuthError>) {
-            let outcome = error.map_or("success", |error| error.kind().as_str());
-            let labels = self.recorder.with("outcome", outcome);
-            histogram!(SECONDS, labels).record(self.started.elapsed());
+            let outcome = error.map(AuthError::kind);
+            if let Some((_, seconds)) = self.recorder.seconds.iter().find(|(of, _)| *of == outcome) {
+                seconds.record(self.started.elapsed());
+            }
         }
     }
 
@@ -113,7 +117,14 @@ mod some {
         }
     }
 
-    const CACHE_HITS: &str = "crossmint_auth_cache_hits_total";
+    /// How a call to refresh a session can end. Each has its series from the start, so that rates begin at zero.
+    const OUTCOMES: [Option<AuthErrorKind>; 5] = [
+        None,
+        Some(AuthErrorKind::Refused),
+        Some(AuthErrorKind::Unavailable),
+        Some(AuthErrorKind::RateLimited),
+        Some(AuthErrorKind::UnusableAnswer),
+    ];
     const REJECTIONS: &str = "crossmint_auth_rejections_total";
     const IN_FLIGHT: &str = "crossmint_auth_refreshes_in_flight";
     const LOADED: &str = "crossmint_auth_key_set_loaded_timestamp_seconds";
@@ -140,12 +151,10 @@ mod none {
             Metric
         }
 
-        pub(crate) fn cache_hit(&self) {}
-
         pub(crate) fn keys_loaded(&self) {}
     }
 
-    #[derive(Debug)]
+    #[derive(Clone, Debug)]
     pub(crate) struct Metric;
 
     impl Metric {

@@ -3,6 +3,7 @@
 mod metrics;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -19,7 +20,8 @@ macro_rules! name {
 
 /// Declares the counters, and the fields of a snapshot of them.
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $counter:ident,)+) => {
+    // The first line of a counter's documentation is the metric's description.
+    ($(#[doc = $summary:literal] $(#[doc = $doc:literal])* $counter:ident,)+) => {
         /// A snapshot of the counters of a [`CrossmintAuth`](crate::CrossmintAuth) and its layers.
         ///
         /// The counters start at zero when the handle is created, and only grow.
@@ -27,9 +29,7 @@ macro_rules! counters {
         #[derive(Clone, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
-            /// JWTs that were found in the cache of verified tokens.
-            pub cache_hits: u64,
-            $($(#[doc = $doc])+ pub $counter: u64,)+
+            $(#[doc = $summary] $(#[doc = $doc])* pub $counter: u64,)+
             rejections: [u64; AuthErrorKind::ALL.len()],
         }
 
@@ -38,15 +38,22 @@ macro_rules! counters {
             ///
             /// The names are those of the feature `metrics`: `crossmint_auth_`, the field, and `_total`.
             pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [
-                    (name!(cache_hits), self.cache_hits),
-                    $((name!($counter), self.$counter),)+
-                ]
-                .into_iter()
+                [$((name!($counter), self.$counter),)+].into_iter()
             }
         }
 
-        /// The counters behind [`Stats`], except `cache_hits`, which the cache counts.
+        impl fmt::Debug for Stats {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let rejections = self.rejections().filter(|(_, count)| *count > 0);
+                let rejections: BTreeMap<_, _> = rejections.map(|(kind, count)| (kind.as_str(), count)).collect();
+                f.debug_struct("Stats")
+                    $(.field(stringify!($counter), &self.$counter))+
+                    .field("rejections", &rejections)
+                    .finish()
+            }
+        }
+
+        /// The counters behind [`Stats`].
         #[derive(Debug)]
         pub(crate) struct Counters {
             $(pub(crate) $counter: Counter,)+
@@ -58,22 +65,26 @@ macro_rules! counters {
             /// Registers the metrics of a project with the recorder that is installed at this moment.
             pub(crate) fn new(project_id: &str) -> Self {
                 let recorder = Recorder::new(project_id);
-                $(let $counter = Counter::of(recorder.counter(name!($counter), concat!($($doc,)+)));)+
+                $(let $counter = Counter::of(recorder.counter(name!($counter), $summary));)+
                 let rejections = std::array::from_fn(|kind| {
                     Counter::of(recorder.rejections(AuthErrorKind::ALL[kind].as_str()))
                 });
                 Self { $($counter,)+ rejections, recorder }
             }
 
+            /// The cache of verified tokens keeps its hits itself, in [parts](Counter::part) of the counter.
             pub(crate) fn read(&self, cache_hits: u64) -> Stats {
                 let rejections = self.rejections.each_ref().map(Counter::read);
-                Stats { cache_hits, $($counter: self.$counter.read(),)+ rejections }
+                let stats = Stats { $($counter: self.$counter.read(),)+ rejections };
+                Stats { cache_hits, ..stats }
             }
         }
     };
 }
 
 counters! {
+    /// JWTs that were found in the cache of verified tokens.
+    cache_hits,
     /// Signatures that were checked.
     verifications,
     /// Successful loads of the key set.
@@ -90,17 +101,21 @@ counters! {
     joined,
     /// Requests with a rotated token that were resolved to its successor.
     grace_hits,
-    /// Sessions whose rotated tokens were evicted before their grace period ended, for lack of memory
-    /// ([`rotation_grace_bytes`](crate::CrossmintAuthConfigBuilder::rotation_grace_bytes)). A request that still
-    /// carries such a token ends its session.
+    /// Sessions whose rotated tokens were evicted before their grace period ended, for lack of memory.
+    ///
+    /// A request that still carries such a token ends its session. Raise
+    /// [`rotation_grace_bytes`](crate::CrossmintAuthConfigBuilder::rotation_grace_bytes).
     grace_evictions,
     /// Requests to sign a session out, through the logout route or the handle.
     logouts,
-    /// JWTs of signed-out sessions that were forgotten before they expired, for lack of memory. They are accepted
-    /// again.
+    /// JWTs of signed-out sessions that were forgotten before they expired, for lack of memory.
+    ///
+    /// They are accepted again.
     revocation_evictions,
-    /// Runs of refused refresh tokens without an accepted one in between
-    /// ([`refusal_warning`](crate::CrossmintAuthConfigBuilder::refusal_warning)). The API key may have been revoked.
+    /// Runs of refused refresh tokens without an accepted one in between.
+    ///
+    /// The API key may have been revoked:
+    /// see [`refusal_warning`](crate::CrossmintAuthConfigBuilder::refusal_warning).
     refusal_runs,
 }
 
@@ -113,13 +128,6 @@ impl Stats {
     /// extractors.
     pub fn rejections(&self) -> impl Iterator<Item = (AuthErrorKind, u64)> {
         AuthErrorKind::ALL.iter().copied().zip(self.rejections)
-    }
-}
-
-impl fmt::Debug for Stats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rejections = self.rejections().filter(|(_, count)| *count > 0).map(|(kind, count)| (kind.as_str(), count));
-        f.debug_map().entries(self.counters()).entries(rejections).finish()
     }
 }
 
@@ -144,6 +152,11 @@ pub(crate) struct Counter {
 impl Counter {
     fn of(metric: Metric) -> Self {
         Self { value: AtomicU64::new(0), metric }
+    }
+
+    /// Creates a counter of its own value for the same metric, so that threads do not contend for one value.
+    pub(crate) fn part(&self) -> Self {
+        Self::of(self.metric.clone())
     }
 
     pub(crate) fn count(&self) {

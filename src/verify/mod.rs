@@ -39,7 +39,7 @@ impl Verifier {
             issuer: settings.issuer.clone(),
             leeway: settings.leeway,
         };
-        let cache = TokenCache::new(settings.token_cache_bytes);
+        let cache = TokenCache::new(settings.token_cache_bytes, &counters.cache_hits);
         Self {
             expectations,
             cache,
@@ -55,9 +55,7 @@ impl Verifier {
     /// Starts the reload of a stale key set in the background when that is due.
     pub(crate) fn cached(&self, jwt: &[u8]) -> Option<Session> {
         let generation = self.jwks.generation()?;
-        let session = self.cache.get(jwt)?;
-        self.counters.recorder.cache_hit();
-        (session.generation() == generation).then_some(session)
+        self.cache.get(jwt).filter(|session| session.generation() == generation)
     }
 
     /// Returns whether the JWT of a session has not expired.

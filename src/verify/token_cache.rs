@@ -5,15 +5,12 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{PoisonError, RwLock},
 };
 
 use hashbrown::HashMap;
 
-use crate::session::Session;
+use crate::{session::Session, stats::Counter};
 
 /// Sessions by JWT, bounded in bytes, and sharded so that threads rarely contend.
 pub(crate) struct TokenCache {
@@ -24,7 +21,7 @@ pub(crate) struct TokenCache {
 struct Shard {
     entries: RwLock<Entries>,
     /// Counted here, where a thread has been anyway, and not in one place for all.
-    hits: AtomicU64,
+    hits: Counter,
 }
 
 #[derive(Default)]
@@ -37,8 +34,8 @@ struct Entries {
 
 impl TokenCache {
     /// Creates a cache for about `bytes` of sessions. Zero holds none.
-    pub(crate) fn new(bytes: usize) -> Self {
-        let shard = |_| Shard { entries: RwLock::default(), hits: AtomicU64::new(0) };
+    pub(crate) fn new(bytes: usize, hits: &Counter) -> Self {
+        let shard = |_| Shard { entries: RwLock::default(), hits: hits.part() };
         Self { shards: (0..SHARDS).map(shard).collect(), shard_bytes: bytes / SHARDS }
     }
 
@@ -49,14 +46,13 @@ impl TokenCache {
         // Held for a look-up, a comparison and a reference count.
         let entries = shard.entries.read().unwrap_or_else(PoisonError::into_inner);
         let session = entries.sessions.get(&tail).filter(|session| session.jwt().as_bytes() == token)?;
-        // Nothing is ordered by a counter.
-        shard.hits.fetch_add(1, Ordering::Relaxed);
+        shard.hits.count();
         Some(session.clone())
     }
 
     /// Returns how many tokens have been found.
     pub(crate) fn hits(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.hits.load(Ordering::Relaxed)).sum()
+        self.shards.iter().map(|shard| shard.hits.read()).sum()
     }
 
     /// Caches a session, and evicts the oldest ones if memory runs short.
@@ -126,7 +122,14 @@ const ENTRY_BYTES: usize = 160;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{AuthMaterial, RefreshToken, Verified};
+    use crate::{
+        session::{AuthMaterial, RefreshToken, Verified},
+        stats::Counters,
+    };
+
+    fn cache(bytes: usize) -> TokenCache {
+        TokenCache::new(bytes, &Counters::default().cache_hits)
+    }
 
     fn session(jwt: &str) -> Session {
         let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
@@ -139,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_hit_needs_the_whole_token() {
-        let cache = TokenCache::new(1 << 20);
+        let cache = cache(1 << 20);
         let (jwt, twin) = (format!("a{}", "x".repeat(40)), format!("b{}", "x".repeat(40)));
         cache.insert(session(&jwt));
         assert_eq!(cache.get(jwt.as_bytes()).unwrap().jwt(), jwt);
@@ -149,7 +152,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_in_bytes_and_forgets_the_oldest() {
-        let cache = TokenCache::new(SHARDS * 10_000);
+        let cache = cache(SHARDS * 10_000);
         for number in 0..1_000 {
             cache.insert(session(&token(number)));
         }
@@ -169,7 +172,7 @@ mod tests {
 
     #[test]
     fn what_is_removed_is_gone_and_paid_back() {
-        let cache = TokenCache::new(1 << 20);
+        let cache = cache(1 << 20);
         cache.insert(session(&token(1)));
         cache.insert(session(&token(1)));
         cache.remove(token(1).as_bytes());
@@ -183,7 +186,7 @@ mod tests {
 
     #[test]
     fn without_room_it_holds_nothing() {
-        let cache = TokenCache::new(0);
+        let cache = cache(0);
         cache.insert(session(&token(1)));
         assert!(cache.get(token(1).as_bytes()).is_none());
     }

@@ -17,9 +17,8 @@ async fn an_exporter_shows_what_crossmint_has_seen() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let prometheus = recorder.handle();
     let mock = MockCrossmint::start().await;
-    // Of this test alone: others have no recorder.
+    // The metrics are those of the recorder at this moment, and of none that is installed later.
     let auth = metrics::with_local_recorder(&recorder, || auth(&mock));
-    let _guard = metrics::set_default_local_recorder(&recorder);
     let app = app(&auth);
     auth.warm_up().await.unwrap();
 
@@ -72,7 +71,8 @@ async fn an_exporter_shows_what_crossmint_has_seen() {
     assert!(loaded <= since && since - loaded < Duration::from_secs(600), "{loaded:?}");
     for (name, value) in auth.stats().counters() {
         assert!(text.contains(&format!("{name}{{project=\"mock-project\"}} {value}\n")), "{name} {value}: {text}");
-        assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+        let help = text.lines().find_map(|line| line.strip_prefix(&format!("# HELP {name} ")));
+        assert!(help.is_some_and(|help| help.ends_with('.') && !help.contains('`')), "{name}: {help:?}");
     }
 }
 
