@@ -141,7 +141,9 @@ impl fmt::Display for Causes<'_> {
         write!(f, "{error}")?;
         let mut source = error.source();
         while let Some(error) = source {
-            write!(f, ": {error}")?;
+            // After a GOAWAY frame, h2 appends its debug data, which is the peer's text.
+            let text = error.to_string();
+            write!(f, ": {}", text.split(" (b\"").next().unwrap_or_default())?;
             source = error.source();
         }
         Ok(())

@@ -93,6 +93,7 @@ impl Upstream {
             server.port = self.port,
             http.response.status_code = Empty,
             "error.type" = Empty,
+            otel.status_code = Empty,
         )
     }
 
@@ -133,8 +134,7 @@ impl Upstream {
     }
 
     /// Revokes a session. It is no failure if Crossmint does not know the session, whatever the body.
-    pub(crate) async fn logout(&self, token: &Secret) -> Result<(), AuthError> {
-        let limit = self.config.checked().settings.logout_timeout;
+    pub(crate) async fn logout(&self, token: &Secret, limit: Duration) -> Result<(), AuthError> {
         let span = self.span("POST", LOGOUT_PATH);
         let call = async {
             let answer = send(self.post(LOGOUT_PATH, token), limit, &span).await?;
@@ -222,13 +222,17 @@ async fn in_span<T>(span: &Span, call: impl Future<Output = Result<T, AuthError>
     let outcome = call.instrument(span.clone()).await;
     if let Err(error) = &outcome {
         match error.source().and_then(|source| source.downcast_ref::<reqwest::Error>()) {
-            Some(error) => span.record("error.type", if error.is_timeout() { "timeout" } else { "transport" }),
-            None if error.kind() == UNUSABLE => span.record("error.type", UNUSABLE.as_str()),
+            Some(error) => record_failure(span, if error.is_timeout() { "timeout" } else { "transport" }),
+            None if error.kind() == UNUSABLE => record_failure(span, UNUSABLE.as_str()),
             // The status has been recorded.
-            None => span,
-        };
+            None => {}
+        }
     }
     outcome
+}
+
+fn record_failure(span: &Span, error_type: &str) {
+    span.record("error.type", error_type).record("otel.status_code", "ERROR");
 }
 
 async fn send(request: RequestBuilder, limit: Duration, span: &Span) -> Result<Response, AuthError> {
@@ -236,7 +240,7 @@ async fn send(request: RequestBuilder, limit: Duration, span: &Span) -> Result<R
     let status = answer.status();
     span.record("http.response.status_code", status.as_u16());
     if status.is_client_error() || status.is_server_error() {
-        span.record("error.type", status.as_str());
+        record_failure(span, status.as_str());
     }
     Ok(answer)
 }

@@ -30,8 +30,8 @@
 //! Each call to Crossmint has a span at level `INFO` with the name `crossmint_call` and the fields of OpenTelemetry's
 //! conventions for HTTP clients: `otel.kind`, `http.request.method`, `url.template`, `server.address`, `server.port`,
 //! `http.response.status_code` and, if the call failed, `error.type` (the status, `timeout`, `transport` or
-//! `unusable_answer`). The template stands for the URL, which may contain a user's ID. The span of a refresh is a child
-//! of the request that started it.
+//! `unusable_answer`) and `otel.status_code`. The template stands for the URL, which may contain a user's ID, so there
+//! is no `url.full`. The span of a refresh or logout is a child of the request that started it.
 //!
 //! # Metrics
 //!

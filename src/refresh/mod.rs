@@ -14,7 +14,10 @@ mod single_flight;
 
 use std::{error::Error, pin::pin, sync::Arc, time::Duration};
 
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout},
+};
 use tracing::Instrument as _;
 
 use self::{
@@ -253,11 +256,10 @@ impl Refresher {
 
     /// Waiting for a permit counts against the time limit of the call.
     async fn send_logout(&self, token: &Secret) -> Result<(), AuthError> {
-        let call = async {
-            let _permit = self.logout_limit.acquire().await?;
-            self.upstream.logout(token).await
-        };
-        timeout(self.logout_timeout, call).await.unwrap_or_else(|_| Err(timed_out()))
+        let queued = Instant::now();
+        let _permit = timeout(self.logout_timeout, self.logout_limit.acquire()).await.map_err(|_| timed_out())??;
+        // The call has a time limit of its own: its span cannot record a time-out if the call is dropped.
+        self.upstream.logout(token, self.logout_timeout.saturating_sub(queued.elapsed())).await
     }
 }
 

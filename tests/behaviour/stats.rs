@@ -7,13 +7,13 @@ use tower_crossmint_auth::{
     AuthErrorKind, CrossmintAuth,
     testing::{Endpoint, Fault, MockCrossmint},
 };
-use tracing::Level;
+use tracing::{Instrument as _, Level};
 
 use crate::support::{
     answer::LOGOUT_ROUTE,
     clock::pass,
     direct::{app, auth, get, post},
-    events::Events,
+    events::{Events, JsonLog},
     mock::expired,
 };
 
@@ -150,41 +150,93 @@ async fn a_run_of_refusals_logs_a_warning_that_names_the_api_key() {
 }
 
 #[tokio::test]
-async fn an_event_carries_the_whole_cause_in_one_field() {
-    let events = Events::capture(Level::DEBUG);
+async fn a_json_log_holds_the_whole_cause_of_an_error_in_one_field() {
+    let (log, _guard) = JsonLog::capture();
     let mock = MockCrossmint::start().await;
-    let auth = CrossmintAuth::new(mock.config().refresh_timeout(Duration::from_secs(3)).build().unwrap());
-    let app = app(&auth);
-    auth.warm_up().await.unwrap();
-    let unavailable = "Crossmint is unavailable: ";
-    for (fault, starts, contains) in [
-        (Fault::Status(500), format!("{unavailable}Crossmint answered 500 Internal Server Error"), ""),
-        (Fault::StatusHtml(403), format!("{unavailable}Crossmint answered 403 Forbidden with something other"), ""),
-        (Fault::Reset, format!("{unavailable}error sending request: "), "connection"),
-        (Fault::Garbage, "Crossmint's answer is not usable: Crossmint's answer is not JSON with the".to_owned(), ""),
-        (Fault::Status(429), "Crossmint limits the rate of requests: Crossmint answered 429".to_owned(), ""),
+    let limit = Duration::from_secs(3);
+    let config = mock.config().keys_timeout(limit).refresh_timeout(limit).logout_timeout(limit);
+    let auth = CrossmintAuth::new(config.build().unwrap());
+    let unavailable = |why: &str| format!("Crossmint is unavailable: {why}");
+    let unusable = |why: &str| format!("Crossmint's answer is not usable: {why}");
+    let page = Fault::response(200, &[("content-type", "text/html")], "<h1>token</h1>");
+    let faults = [
+        (Fault::Status(500), unavailable("Crossmint answered 500 Internal Server Error")),
+        (Fault::StatusHtml(403), unavailable("Crossmint answered 403 Forbidden with something other than JSON")),
+        (Fault::Status(429), "Crossmint limits the rate of requests: Crossmint answered 429 Too Many Requests".into()),
+        (Fault::Reset, unavailable("error sending request: client error (SendRequest): ")),
+        (Fault::ResetMidBody, unavailable("error decoding response body: ")),
+        (Fault::Hang, unavailable("error sending request: operation timed out")),
+        (page, unusable("")),
+    ];
+    for (endpoint, event) in [
+        (Endpoint::Keys, "could not load the key set"),
+        (Endpoint::Refresh, "could not refresh a session"),
+        (Endpoint::Logout, "could not revoke a session at Crossmint"),
     ] {
-        let before = events.causes().len();
-        let session = expired(&mock, "alice");
-        mock.inject(Endpoint::Refresh, fault.clone());
-        assert_eq!(get(&app, "/", &session.cookie_header()).await.status, 401);
-        auth.wait_idle().await;
-        let causes = events.causes();
-        let [cause] = &causes[before..] else { panic!("{fault:?}: {causes:?}") };
-        assert!(cause.starts_with(&starts) && cause.contains(contains), "{fault:?}: {cause}");
-        assert!(!cause.contains(&session.refresh_token()[..8]) && !cause.contains("http://"), "{cause}");
+        for (fault, expected) in &faults {
+            // A logout needs no body.
+            if endpoint == Endpoint::Logout && matches!(fault, Fault::ResetMidBody | Fault::Response { .. }) {
+                continue;
+            }
+            let (session, case) = (expired(&mock, "alice"), format!("{endpoint:?}: {fault:?}"));
+            let (app, cookie, before) = (app(&auth), session.cookie_header(), log.lines().len());
+            mock.inject(endpoint, fault.clone());
+            let call = mock.calls(endpoint) + 1;
+            let request = async {
+                match endpoint {
+                    Endpoint::Keys => auth.warm_up().await.map_err(drop).unwrap_err(),
+                    Endpoint::Refresh => assert_eq!(get(&app, "/", &cookie).await.status, 401, "{case}"),
+                    _ => assert_eq!(post(&app, LOGOUT_ROUTE, &cookie).await.status, 200, "{case}"),
+                }
+                auth.wait_idle().await;
+            };
+            let clock = async {
+                mock.called(endpoint, call).await;
+                if *fault == Fault::Hang {
+                    pass(limit + limit / 2).await;
+                }
+            };
+            tokio::join!(request, clock);
+            let lines = log.lines().split_off(before);
+            let found: Vec<_> = lines.iter().filter(|line| line["fields"]["message"] == event).collect();
+            let [line] = found[..] else { panic!("{case}: {lines:?}") };
+            let error = line["fields"]["error"].as_str().unwrap();
+            assert!(error.starts_with(expected), "{case}: {error}");
+            assert!(!error.contains("token") && !error.contains("://"), "{case}: {error}");
+            let text = format!("{lines:?}");
+            assert!(!text.contains(session.refresh_token()) && !text.contains(session.jwt()), "{case}: {text}");
+            // Attempts to load the key set, and log lines, are throttled.
+            pass(Duration::from_secs(60)).await;
+        }
+        mock.clear_faults();
+        auth.warm_up().await.unwrap();
     }
-    let session = expired(&mock, "alice");
-    mock.inject(Endpoint::Refresh, Fault::Hang);
+}
+
+#[tokio::test]
+async fn a_span_belongs_to_its_request_and_tells_of_a_time_out() {
+    let (log, _guard) = JsonLog::capture();
+    let mock = MockCrossmint::start().await;
+    let auth = auth(&mock);
+    auth.warm_up().await.unwrap();
+    let (app, cookie) = (app(&auth), expired(&mock, "alice").cookie_header());
+    let request = tracing::info_span!("request");
+    get(&app, "/", &cookie).instrument(request.clone()).await;
+    mock.inject(Endpoint::Logout, Fault::Hang);
     let clock = async {
-        mock.called(Endpoint::Refresh, mock.calls(Endpoint::Refresh) + 1).await;
-        pass(Duration::from_secs(4)).await;
+        mock.called(Endpoint::Logout, 1).await;
+        pass(Duration::from_secs(2)).await;
     };
-    let cookie = session.cookie_header();
-    let (answer, ()) = tokio::join!(get(&app, "/", &cookie), clock);
+    tokio::join!(post(&app, LOGOUT_ROUTE, &cookie).instrument(request), clock);
     auth.wait_idle().await;
-    let cause = events.causes().pop().unwrap();
-    assert!(answer.status == 401 && cause.contains("time"), "{cause}");
+    let spans = log.ended_spans();
+    let told = spans.iter().map(|(names, span)| {
+        let is_inner = names[..] == ["request"];
+        (is_inner, span["url.template"].as_str().unwrap().rsplit('/').next().unwrap(), span["error.type"].as_str())
+    });
+    let told: Vec<_> = told.collect();
+    let expected = [(false, "jwks.json", None), (true, "refresh", None), (true, "logout", Some("timeout"))];
+    assert_eq!(told, expected, "{spans:?}");
 }
 
 #[tokio::test]
@@ -205,8 +257,8 @@ async fn a_call_to_crossmint_has_a_span_without_secrets() {
              server.address=\"127.0.0.1\" server.port={port} {rest}"
         )
     };
-    let not_found = r#"http.response.status_code=404 error.type="404""#;
-    let failed = r#"http.response.status_code=500 error.type="500""#;
+    let not_found = r#"http.response.status_code=404 error.type="404" otel.status_code="ERROR""#;
+    let failed = r#"http.response.status_code=500 error.type="500" otel.status_code="ERROR""#;
     assert_eq!(
         spans,
         [

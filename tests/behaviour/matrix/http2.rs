@@ -25,6 +25,7 @@ use crate::{
     support::{
         answer::{ENDED, JWT, LOGOUT_ROUTE, REFRESH},
         clock::pass,
+        events::JsonLog,
         mock::{Calls, NO_CALLS, expired},
     },
 };
@@ -87,6 +88,7 @@ fn interruptions() -> impl Iterator<Item = Interruption> {
 
 #[tokio::test]
 async fn a_refresh_is_retried_only_if_http_2_says_that_it_was_not_processed() {
+    let (log, _guard) = JsonLog::capture();
     let stage = Stage::new(keeping).await;
     for (row, grace) in interruptions().flat_map(|row| [(row, STRICT), (row, FORGIVING)]) {
         let case = &format!("{}, {grace:?}", row.name);
@@ -119,6 +121,9 @@ async fn a_refresh_is_retried_only_if_http_2_says_that_it_was_not_processed() {
         );
         assert_eq!(front.sent(&alice), 2, "{case}");
     }
+    let errors = log.errors();
+    assert!(errors.iter().any(|error| error.contains("connection error received")), "{errors:?}");
+    assert!(!errors.concat().contains(DEBUG_DATA), "{errors:?}");
 }
 
 #[tokio::test]
@@ -308,13 +313,16 @@ impl Front {
 
 /// Writes a GOAWAY frame (RFC 9113 section 6.8), and nothing more. h2's own names the last stream that has arrived.
 fn go_away(mut socket: &std::net::TcpStream, last_stream: u32, reason: Reason) {
-    let mut frame = vec![0, 0, 8, 7, 0, 0, 0, 0, 0];
+    let mut frame = vec![0, 0, 8 + DEBUG_DATA.len() as u8, 7, 0, 0, 0, 0, 0];
     frame.extend(last_stream.to_be_bytes());
     frame.extend(u32::from(reason).to_be_bytes());
+    frame.extend(DEBUG_DATA.as_bytes());
     socket.write_all(&frame).unwrap();
     socket.shutdown(Shutdown::Write).unwrap();
 }
 
+/// No event may repeat what Crossmint sends.
+const DEBUG_DATA: &str = "debug data";
 const STRICT: Duration = Duration::ZERO;
 const FORGIVING: Duration = Duration::from_secs(30);
 /// How often reqwest retries a call at most.
