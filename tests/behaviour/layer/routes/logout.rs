@@ -16,7 +16,7 @@ use crate::support::{
     app::App,
     clock::pass,
     direct::{app, auth, get, post},
-    events::Events,
+    events::{Events, JsonLog},
     gate::Gate,
     mock::{Calls, NO_CALLS, beyond, calls, expired},
 };
@@ -127,6 +127,7 @@ async fn a_logout_queued_behind_junk_logouts_revokes_its_session() {
 
 #[tokio::test]
 async fn time_in_the_queue_counts_towards_the_logout_timeout() {
+    let (log, _guard) = JsonLog::capture();
     let mock = MockCrossmint::start().await;
     let (limit, half) = (Duration::from_secs(600), Duration::from_secs(300));
     let config = mock.config().max_concurrent_refreshes(1).logout_timeout(limit);
@@ -150,6 +151,8 @@ async fn time_in_the_queue_counts_towards_the_logout_timeout() {
     let over = start.elapsed().abs_diff(limit);
     assert!(over < Duration::from_secs(1), "half of the limit in the queue, and half of it in the call: {over:?}");
     assert_signed_out(&second, "the second");
+    let spans = log.ended_spans();
+    assert!(spans.len() == 2 && spans.iter().all(|(_, span)| span["error.type"] == "timeout"), "{spans:?}");
 }
 
 #[tokio::test]
