@@ -142,11 +142,9 @@ impl Verifier {
     /// Caches the session of a verified JWT.
     pub(crate) fn cache(&self, verified: Verified, tokens: impl Into<Tokens>) -> Session {
         let session = Session::new(verified, tokens);
-        self.cache.insert(session.clone());
-        // A logout since the JWT was verified may have emptied the cache before it was filled.
-        if self.revoked.contains(session.jwt().as_bytes()) {
-            self.cache.remove(session.jwt().as_bytes());
-        }
+        // There may have been a logout since the JWT was verified. One that follows empties the cache again, because it
+        // records the JWT first, which takes the same lock.
+        self.revoked.unless_revoked(session.jwt().as_bytes(), || self.cache.insert(session.clone()));
         session
     }
 
@@ -218,6 +216,9 @@ fn now() -> u64 {
     clock::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs())
 }
 
+#[cfg(test)]
+#[cfg(shuttle)]
+mod model;
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -5,12 +5,14 @@
 
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::PoisonError,
 };
 
 use super::token_cache::{Tail, tail};
+use crate::sync::{Mutex, MutexGuard};
 
-/// Bounded in number. Locked for a look-up, and only by requests that verify a signature or sign out.
+/// Bounded in number. Locked for a look-up and an insertion into the cache, and only by requests that verify a signature
+/// or sign out.
 #[derive(Default)]
 pub(crate) struct RevokedTokens(Mutex<Entries>);
 
@@ -25,9 +27,15 @@ struct Entries {
 
 impl RevokedTokens {
     pub(super) fn contains(&self, token: &[u8]) -> bool {
-        let Some(tail) = tail(token) else { return false };
+        self.entries().contains(token)
+    }
+
+    /// Calls `accept` unless a token is recorded. None is recorded meanwhile.
+    pub(super) fn unless_revoked(&self, token: &[u8], accept: impl FnOnce()) {
         let entries = self.entries();
-        entries.tails.contains(&tail) || entries.unverified.contains(&tail)
+        if !entries.contains(token) {
+            accept();
+        }
     }
 
     /// Records a verified token until `expires_at`. Returns whether another one was evicted before its time.
@@ -72,6 +80,10 @@ impl RevokedTokens {
 }
 
 impl Entries {
+    fn contains(&self, token: &[u8]) -> bool {
+        tail(token).is_some_and(|tail| self.tails.contains(&tail) || self.unverified.contains(&tail))
+    }
+
     fn evict_first(&mut self) {
         if let Some((_, tail)) = self.expiries.pop_first() {
             self.tails.remove(&tail);

@@ -3,14 +3,11 @@
 //! Only verified tokens are cached, so that junk evicts nothing. A hit requires the whole token to be equal; the caller
 //! checks expiry and key set.
 
-use std::{
-    collections::VecDeque,
-    sync::{PoisonError, RwLock},
-};
+use std::{collections::VecDeque, sync::PoisonError};
 
 use hashbrown::HashMap;
 
-use crate::{session::Session, stats::Counter};
+use crate::{session::Session, stats::Counter, sync::RwLock};
 
 /// Sessions by JWT, bounded in bytes, and sharded so that threads rarely contend.
 pub(crate) struct TokenCache {
