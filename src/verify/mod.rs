@@ -151,11 +151,12 @@ impl Verifier {
     /// Refuses a JWT from now on. An invalid one is refused anyway.
     pub(crate) fn revoke(&self, jwt: &str) {
         let jwt = jwt.as_bytes();
-        let verified = self.cached(jwt).map_or_else(|| self.check(jwt), |session| Ok(session.verified().clone()));
+        // Whatever has become of its key since then, a cached JWT has been verified.
+        let exp = self.cache.exp(jwt).map_or_else(|| self.check(jwt).map(|verified| verified.expires_at), Ok);
         // Before the cache is emptied: whoever fills it afterwards finds the record.
-        let evicts = match verified {
-            Ok(verified) => {
-                let expires_at = verified.expires_at.saturating_add(self.expectations.leeway.as_secs());
+        let evicts = match exp {
+            Ok(exp) => {
+                let expires_at = exp.saturating_add(self.expectations.leeway.as_secs());
                 self.revoked.insert(jwt, expires_at, now())
             }
             Err(Unverifiable::NoKeys | Unverifiable::UnknownKey { .. }) => self.revoked.insert_unverified(jwt),
@@ -223,7 +224,7 @@ mod model;
 mod tests {
     use std::time::Duration;
 
-    use super::*;
+    use super::{revoked_tokens::MAX_REVOKED, *};
     use crate::{
         config::{ApiKey, CrossmintAuthConfig, Environment},
         jwks::tests::loaded,
@@ -266,5 +267,42 @@ mod tests {
         // Of a request that was verified before the logout, and gets here after it.
         verifier.cache(verified, AuthMaterial::pair(jwt, "r"));
         assert!(verifier.cached(jwt.as_bytes()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verified_jwt_that_is_revoked_while_there_are_no_keys_is_evicted_by_no_junk() {
+        let key = ApiKey::unverified("project", Environment::Development);
+        let jwks = loaded();
+        let verified =
+            Verified { user_id: "alice".into(), expires_at: u64::MAX, generation: jwks.generation().unwrap() };
+        let config = CrossmintAuthConfig::builder(key).build().unwrap();
+        let verifier = Verifier::new(config.checked(), Arc::clone(&jwks), Arc::default());
+        let jwt = "the JWT of a session";
+        verifier.cache(verified, AuthMaterial::pair(jwt, "r"));
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert!(jwks.current().is_none());
+        verifier.revoke(jwt);
+        for number in 0..1_000 {
+            verifier.revoked.insert_unverified(format!("{number:016}").as_bytes());
+        }
+        assert!(verifier.revoked.contains(jwt.as_bytes()));
+    }
+
+    #[test]
+    fn jwts_that_no_longer_fit_into_the_memory_are_counted() {
+        let key = ApiKey::unverified("project", Environment::Development);
+        let config = CrossmintAuthConfig::builder(key).build().unwrap();
+        let jwks = loaded();
+        let generation = jwks.generation().unwrap();
+        let counters = Arc::new(Counters::default());
+        let verifier = Verifier::new(config.checked(), jwks, Arc::clone(&counters));
+        let jwt = |number| format!("{number:016}");
+        for number in 0..MAX_REVOKED as u64 + 2 {
+            let verified = Verified { user_id: "alice".into(), expires_at: u64::MAX - 10 - number, generation };
+            verifier.cache(verified, AuthMaterial::pair(&jwt(number), "r"));
+            verifier.revoke(&jwt(number));
+        }
+        assert_eq!(counters.revocation_evictions.read(), 2);
+        assert!(verifier.revoked.contains(jwt(0).as_bytes()), "the last one to expire");
     }
 }

@@ -92,7 +92,7 @@ impl Entries {
 }
 
 /// About 8 MiB: 27 logouts a second with JWTs that are valid for an hour.
-const MAX_REVOKED: usize = 100_000;
+pub(super) const MAX_REVOKED: usize = 100_000;
 /// Scanned by every verification: enough for the logouts of a server that has just started.
 const MAX_UNVERIFIED: usize = 256;
 

@@ -42,9 +42,16 @@ impl TokenCache {
         let shard = self.shard(tail);
         // Held for a look-up, a comparison and a reference count.
         let entries = shard.entries.read().unwrap_or_else(PoisonError::into_inner);
-        let session = entries.sessions.get(&tail).filter(|session| session.jwt().as_bytes() == token)?;
+        let session = entries.find(tail, token)?;
         shard.hits.count();
         Some(session.clone())
+    }
+
+    /// Returns the `exp` of a token if it is cached, which does not count as a hit.
+    pub(crate) fn exp(&self, token: &[u8]) -> Option<u64> {
+        let tail = tail(token)?;
+        let entries = self.shard(tail).entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.find(tail, token).map(Session::exp)
     }
 
     /// Returns how many tokens have been found.
@@ -89,6 +96,10 @@ impl TokenCache {
 }
 
 impl Entries {
+    fn find(&self, tail: Tail, token: &[u8]) -> Option<&Session> {
+        self.sessions.get(&tail).filter(|session| session.jwt().as_bytes() == token)
+    }
+
     /// Takes a session out of the table, and returns whether it was there.
     fn take(&mut self, tail: Tail) -> bool {
         let taken = self.sessions.remove(&tail);
