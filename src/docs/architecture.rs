@@ -50,7 +50,8 @@
 //!
 //! # Invariants
 //!
-//! 1. Only verified tokens are cached. An entry is bound to the whole token, the generation of the key set, and `exp`.
+//! 1. Only verified tokens are cached, and no revoked one. An entry is bound to the whole token, the generation of the
+//!    key set, and `exp`.
 //! 2. A JWT with a known key never waits for the key set. An unknown key triggers at most one reload per 30 s, counted
 //!    from the last attempt. A failed reload keeps the last good set, for an hour.
 //! 3. A refresh token is sent once, however many requests carry it. The call runs in a task of its own, and its result
@@ -68,6 +69,6 @@
 //! # Evidence
 //!
 //! `tests/behaviour` tests the public API against the mock, and `tests/browser` in Chromium, with Crossmint's browser
-//! SDK. `src/refresh/single_flight/model.rs` tries the interleavings of the single flight, `fuzz/` compares the parsers
-//! with a second implementation, and `examples/soak` runs the crate under load. `SECURITY.md` maps every threat to its
-//! tests. `.ci/run` runs all of it.
+//! SDK. `src/refresh/single_flight/model.rs` tries the interleavings of the single flight, and `src/verify/model.rs`
+//! those of a logout and the cache of verified tokens. `fuzz/` compares the parsers with a second implementation, and
+//! `examples/soak` runs the crate under load. `SECURITY.md` maps every threat to its tests. `.ci/run` runs all of it.

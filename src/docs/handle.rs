@@ -104,6 +104,41 @@
 //! Protect such a route against requests from other sites, as the layer protects the refresh route: otherwise another
 //! site can sign the user in as somebody else. See [`security`](super::security#requests-from-other-sites).
 //!
+//! # Revoking a session
+//!
+//! A handler that changes a password or closes an account ends the session of its request with [`revoke_session`]. This
+//! process refuses the session's JWTs from then on; Crossmint refuses its refresh token:
+//!
+//! ```
+//! use axum::{extract::State, http::HeaderMap};
+//! use tower_crossmint_auth::{CrossmintAuth, Session};
+//!
+//! async fn close_account(State(auth): State<CrossmintAuth>, session: Session) -> HeaderMap {
+//!     // delete the user's data here
+//!     if let Err(error) = auth.revoke_session(&session).await {
+//!         tracing::warn!(%error, "the session can still be refreshed at Crossmint");
+//!     }
+//!     let mut headers = HeaderMap::new();
+//!     auth.clear_auth_material(&mut headers);
+//!     headers
+//! }
+//! # use tower_crossmint_auth::{Credentials, testing::MockCrossmint};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let mock = MockCrossmint::start().await;
+//! # let auth = CrossmintAuth::new(mock.config().build()?);
+//! # let alice = mock.sign_in("alice");
+//! # let session = auth.get_session(Credentials::pair(alice.jwt(), alice.refresh_token())).await?;
+//! # let headers = close_account(State(auth.clone()), session).await;
+//! # assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
+//! # assert!(auth.verify_jwt(alice.jwt()).await.is_err() && !mock.is_live(alice.refresh_token()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It does not reach the user's other sessions, which Crossmint does not list, nor other processes, which accept the
+//! JWT until it expires: see [`security`](super::security#jwts). Handlers that are running keep their session.
+//!
 //! # Answering the two routes yourself
 //!
 //! [`handle_refresh`] and [`handle_logout`] answer requests as the layer does on its two routes, for applications with
@@ -148,6 +183,7 @@
 //! [`get_session`]: crate::CrossmintAuth::get_session
 //! [`handle_refresh`]: crate::CrossmintAuth::handle_refresh
 //! [`handle_logout`]: crate::CrossmintAuth::handle_logout
+//! [`revoke_session`]: crate::CrossmintAuth::revoke_session
 //! [`routes`]: crate::CrossmintAuth::routes
 //! [`session_from_jwt`]: crate::CrossmintAuth::session_from_jwt
 //! [`verify_jwt`]: crate::CrossmintAuth::verify_jwt

@@ -24,7 +24,8 @@
 //! A JWT is valid until it expires, even if it was stolen: keep its lifetime short. After a logout, the process that
 //! handled it refuses the session's JWTs until they expire: the one that the request carried, and those that refreshes
 //! have issued during the grace period. Up to 100 000 are remembered ([`Stats::revocation_evictions`] counts those that
-//! did not fit). Other processes accept them. [`revoke_session`] does the same for an application's own reasons.
+//! did not fit), and up to 256 that are logged out before their key is loaded: call [`warm_up`]. Other processes accept
+//! them, and so does this one after a restart. [`revoke_session`] does the same for an application's own reasons.
 //!
 //! # Refresh tokens
 //!
@@ -108,6 +109,7 @@
 //! [`cors_preflights(CorsPreflights::Reject)`]: crate::CrossmintAuthConfigBuilder::cors_preflights
 //! [`Stats::revocation_evictions`]: crate::Stats::revocation_evictions
 //! [`revoke_session`]: crate::CrossmintAuth::revoke_session
+//! [`warm_up`]: crate::CrossmintAuth::warm_up
 //! [`rotation_grace`]: crate::CrossmintAuthConfigBuilder::rotation_grace
 //! [`max_concurrent_refreshes`]: crate::CrossmintAuthConfigBuilder::max_concurrent_refreshes
 //! [`trusted_origins`]: crate::CrossmintAuthConfigBuilder::trusted_origins
