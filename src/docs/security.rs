@@ -23,9 +23,10 @@
 //!
 //! A JWT is valid until it expires, even if it was stolen: keep its lifetime short. After a logout, the process that
 //! handled it refuses the session's JWTs until they expire: the one that the request carried, and those that refreshes
-//! have issued during the grace period. Up to 100 000 are remembered ([`Stats::revocation_evictions`] counts those that
-//! did not fit), and up to 256 that are logged out before their key is loaded: call [`warm_up`]. Other processes accept
-//! them, and so does this one after a restart. [`revoke_session`] does the same for an application's own reasons.
+//! have issued during the grace period. It remembers up to 100 000 of them, and another 256 that are logged out before
+//! their key is loaded, which [`warm_up`] avoids; [`Stats::revocation_evictions`] counts those that did not fit. Other
+//! processes accept them, and so does this one after a restart. [`revoke_session`] does the same for an application's
+//! own reasons.
 //!
 //! # Refresh tokens
 //!
