@@ -4,13 +4,13 @@
 //! host. A request with neither comes from no browser page, or from a browser that sends no Fetch Metadata: an old one,
 //! or any over plain HTTP. Of the requests that those send, only `POST`s and `fetch`es carry `Origin`.
 
-use std::net::IpAddr;
-
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri,
     header::{ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN, UPGRADE},
     uri::Authority,
 };
+
+use crate::host;
 
 /// What is known of a request before its body is read.
 #[derive(Clone, Copy, Debug)]
@@ -121,12 +121,9 @@ impl RequestHead<'_> {
     }
 }
 
-/// Returns whether browsers treat plain HTTP to this host as secure (Secure Contexts, section 3.1).
 fn is_loopback(authority: &str) -> bool {
-    let Ok(authority) = authority.to_ascii_lowercase().parse::<Authority>() else { return false };
-    let host = authority.host();
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
+    let authority = authority.to_ascii_lowercase().parse::<Authority>();
+    authority.is_ok_and(|authority| host::is_loopback(authority.host()))
 }
 
 /// Returns whether `text/html` is the first of the media ranges with the highest weight (RFC 9110 section 12.5.1).

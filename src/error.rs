@@ -354,6 +354,7 @@ mod tests {
         for kind in AuthErrorKind::ALL {
             let [end, keep] = [true, false].map(|ends| AuthError::of(*kind).with_outage_ending_session(ends));
             let is_outage = keep.status() == StatusCode::SERVICE_UNAVAILABLE;
+            assert_eq!([end.is_outage(), keep.is_outage()], [is_outage; 2], "{kind:?}");
             assert_eq!(end.status() != keep.status(), is_outage, "{kind:?}");
             assert_eq!(end.ends_session(), is_outage || keep.ends_session(), "{kind:?}");
         }

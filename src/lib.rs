@@ -120,6 +120,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handle_registry;
+mod host;
 mod json;
 mod jwks;
 mod layer;

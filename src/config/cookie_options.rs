@@ -1,8 +1,6 @@
 //! How the two cookies are named and which attributes they get.
 
-use std::net::IpAddr;
-
-use crate::error::ConfigError;
+use crate::{error::ConfigError, host};
 
 /// The attributes of the two cookies.
 ///
@@ -255,7 +253,7 @@ pub(crate) fn has_prefix(name: &str, prefix: &str) -> bool {
 /// Checks a domain. Does not allocate, since the response to a request with ambiguous cookies uses it.
 pub(crate) fn check_domain(domain: &str) -> Result<(), &'static str> {
     let name = domain.strip_prefix('.').unwrap_or(domain);
-    if name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+    if host::address(name).is_some() {
         return Err("is an IP address: leave the domain out, cookies for an address are host-only");
     }
     // The limits of RFC 1035 section 2.3.4. Underscores are not host names, but browsers accept them.

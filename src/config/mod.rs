@@ -8,7 +8,7 @@ mod path;
 mod policy;
 mod shared_handle;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use reqwest::Url;
 
@@ -24,7 +24,7 @@ pub(crate) use self::{
     path::{check_route, local_path},
     policy::Policies,
 };
-use crate::error::ConfigError;
+use crate::{error::ConfigError, host};
 
 /// A checked configuration, from which [`CrossmintAuthLayer::new`](crate::CrossmintAuthLayer::new) makes a layer.
 ///
@@ -441,8 +441,7 @@ fn parse_base_url(text: &str, environment: Environment) -> Result<String, Config
         return Err(refuse("has a query or a fragment: leave it out"));
     }
     let host = url.host_str().unwrap_or_default();
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    let on_loopback = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+    let on_loopback = host == "localhost" || host::address(host).is_some_and(|address| address.is_loopback());
     let is_private = url.scheme() == "https" || (url.scheme() == "http" && on_loopback);
     if !is_private {
         return Err(refuse("would send the API key in the clear: use https, or http on loopback"));
@@ -531,8 +530,7 @@ fn may_be_same_site(origin: &str, domain: Option<&str>) -> bool {
         let domain = domain.trim_start_matches('.').to_ascii_lowercase();
         host.strip_suffix(&*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    let is_loopback = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    is_loopback || is_under("localhost") || domain.is_some_and(is_under)
+    host::is_loopback(&host) || domain.is_some_and(is_under)
 }
 
 /// The maximum of the leeway and of the grace period, during which an expired JWT or a rotated token still works.

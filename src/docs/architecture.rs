@@ -40,7 +40,7 @@
 //! | `refresh/` | `Refresher`: the single flight, the limit on upstream calls with its circuit breaker, and the grace period of rotated tokens. |
 //! | `upstream.rs` | The HTTP calls to Crossmint. |
 //! | `stats/`, `task_tracker.rs`, `handle_registry.rs` | Counters and metrics, tasks that outlive a client, and the warning about a second handle. |
-//! | `secret.rs`, `clock.rs`, `json.rs`, `log_throttle.rs` | Text that is never printed, the wall clock, strict JSON, and rate-limited log events. |
+//! | `secret.rs`, `clock.rs`, `json.rs`, `host.rs`, `log_throttle.rs` | Text that is never printed, the wall clock, strict JSON, hosts, and rate-limited log events. |
 //! | `testing/` | The mock and its browser, behind the feature `testing`. |
 //!
 //! Imports point one way: `jwks` and `cookies` know no other owner, `verify` knows `jwks`, `refresh` knows `verify`,

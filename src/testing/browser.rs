@@ -28,6 +28,7 @@ use super::{
     cookie_jar::{CookieJar, Initiator, is_same_site},
     mock_crossmint::MockCrossmint,
 };
+use crate::host;
 
 /// A browser, as far as sessions depend on one: it keeps cookies, follows redirects, and tells the server where a
 /// request comes from.
@@ -398,10 +399,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<String>) {
 
 /// Returns whether browsers treat a URL as secure (Secure Contexts, section 3.1).
 fn is_trustworthy(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let is_loopback =
-        || host.trim_matches(['[', ']']).parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
-    url.scheme() == "https" || host == "localhost" || host.ends_with(".localhost") || is_loopback()
+    url.scheme() == "https" || host::is_loopback(url.host_str().unwrap_or_default())
 }
 
 /// Returns the URL that a response redirects to.

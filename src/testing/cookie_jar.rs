@@ -1,9 +1,9 @@
 //! A browser's cookies, by the storage and retrieval models of RFC 6265bis (sections 5.7 and 5.8).
 
-use std::net::IpAddr;
-
 use cookie::{Cookie, SameSite, time::OffsetDateTime};
 use reqwest::Url;
+
+use crate::host;
 
 /// The cookies, in the order of their creation.
 #[derive(Default)]
@@ -167,7 +167,7 @@ fn registrable_domain(url: &Url) -> &str {
 }
 
 fn is_address(host: &str) -> bool {
-    host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+    host::address(host).is_some()
 }
 
 /// RFC 6265bis, section 5.1.3.
