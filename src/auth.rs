@@ -103,7 +103,7 @@ impl CrossmintAuth {
     ///
     /// Returns the errors of [`verify_jwt`](Self::verify_jwt).
     pub async fn session_from_jwt(&self, jwt: &str) -> Result<Session, AuthError> {
-        self.0.bearer_session(jwt.as_bytes()).await.map_err(|failure| failure.error)
+        self.0.bearer_session(jwt).await.map_err(|failure| failure.error)
     }
 
     /// Exchanges a refresh token, or the one-time secret of a login, for new material.

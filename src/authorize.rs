@@ -167,7 +167,7 @@ impl Authorizer {
     }
 
     /// Resolves a JWT without a refresh token to a session.
-    pub(crate) async fn bearer_session(&self, jwt: &[u8]) -> Result<Session, Failure> {
+    pub(crate) async fn bearer_session(&self, jwt: &str) -> Result<Session, Failure> {
         let lookup = self.look_up_bearer(jwt)?;
         self.complete(lookup).await
     }
@@ -244,21 +244,20 @@ impl Authorizer {
     }
 
     /// Looks up the session of a JWT that came without a refresh token.
-    fn look_up_bearer(&self, jwt: &[u8]) -> Result<Lookup, Failure> {
-        if let Some(session) = self.verifier.cached(jwt).filter(|session| self.verifier.is_live(session)) {
+    fn look_up_bearer(&self, jwt: &str) -> Result<Lookup, Failure> {
+        let cached = self.verifier.cached(jwt.as_bytes()).filter(|session| self.verifier.is_live(session));
+        if let Some(session) = cached {
             // A browser's request may have brought its refresh token, which is not this caller's.
             let is_paired = session.refresh_token().is_some();
             let bearer = || Session::new(session.verified().clone(), Tokens::Bearer(session.jwt_secret().clone()));
             return Ok(Lookup::Session(if is_paired { bearer() } else { session }));
         }
-        let invalid = |why: &'static str| AuthError::new(AuthErrorKind::InvalidToken, why);
-        let text = std::str::from_utf8(jwt).map_err(|_| invalid("it is not text"))?;
-        match self.verifier.check(jwt) {
-            Ok(verified) => Ok(Lookup::Session(self.verifier.cache(verified, Tokens::Bearer(text.into())))),
+        match self.verifier.check(jwt.as_bytes()) {
+            Ok(verified) => Ok(Lookup::Session(self.verifier.cache(verified, Tokens::Bearer(jwt.into())))),
             Err(Unverifiable::UnknownKey { .. } | Unverifiable::NoKeys) => {
-                Ok(Lookup::Pending { jwt: Some(text.into()), refresh_token: None })
+                Ok(Lookup::Pending { jwt: Some(jwt.into()), refresh_token: None })
             }
-            Err(Unverifiable::Invalid(why)) => Err(invalid(why).into()),
+            Err(why @ Unverifiable::Invalid(_)) => Err(AuthError::from(why).into()),
         }
     }
 
@@ -274,18 +273,19 @@ impl Authorizer {
         // trusted.
         self.verifier.ensure_keys().await?;
         if let Some(jwt) = jwt {
-            match (self.verifier.verify(jwt.as_bytes(), on_outage).await, &refresh_token) {
-                (Ok(verified), refresh_token) => {
-                    let pair = |token: &Secret| {
-                        AuthMaterial::from_parts(jwt.clone(), RefreshToken::from_parts(token.clone(), None), None)
+            match self.verifier.verify(jwt.as_bytes(), on_outage).await {
+                Ok(verified) => {
+                    let tokens = match refresh_token {
+                        Some(token) => {
+                            AuthMaterial::from_parts(jwt, RefreshToken::from_parts(token, None), None).into()
+                        }
+                        None => Tokens::Bearer(jwt),
                     };
-                    let tokens =
-                        refresh_token.as_ref().map_or_else(|| Tokens::Bearer(jwt.clone()), |it| pair(it).into());
                     return Ok((self.verifier.cache(verified, tokens), None));
                 }
                 // Refreshed below, as if it had expired.
-                (Err(error), Some(_)) if error.kind() == AuthErrorKind::InvalidToken => {}
-                (Err(error), _) => return Err(error.into()),
+                Err(error) if error.kind() == AuthErrorKind::InvalidToken && refresh_token.is_some() => {}
+                Err(error) => return Err(error.into()),
             }
         }
         let refresh_token = refresh_token.ok_or(AuthErrorKind::MissingCredentials)?;
@@ -302,19 +302,20 @@ impl Authorizer {
         policies: &Policies,
     ) -> LogoutRequest {
         // Whatever the policy: refusing a JWT that was presented does no harm.
-        let bearer = bearer_token(head.headers).and_then(Result::ok).map_or(Slot::Absent, Slot::One);
+        let bearer = bearer_token(head.headers).and_then(Result::ok).map(Secret::from);
         // The route is protected against other sites, so the request may delete cookies that it does not carry.
         let mut scope = ClearScope::new(credentials, head.uri, head.headers);
         scope.is_logout = true;
         // A caller with a bearer token only has no cookies.
-        let has_cookies = bearer == Slot::Absent || !credentials.is_empty();
+        let has_cookies = bearer.is_none() || !credentials.is_empty();
+        let location = self.settings().after_logout.as_deref().filter(|_| head.is_shown());
         LogoutRequest {
             authorizer: Arc::clone(self),
-            jwts: [bearer.text(), credentials.jwt.text()],
+            jwts: [bearer, credentials.jwt.text()],
             token: credentials.refresh_token.text(),
             expects_token: credentials.refresh_token == Slot::Absent,
             set_cookie: if has_cookies { self.cookies.clear(&scope) } else { Vec::new() },
-            location: self.settings().after_logout.clone().filter(|_| head.is_shown()),
+            location: location.and_then(|path| HeaderValue::from_str(path).ok()),
             fallback: Fallback::without_cookies(head, policies),
         }
     }
@@ -358,7 +359,7 @@ impl Authorizer {
         let unauthenticated = policies.unauthenticated_at(head.uri).clone();
         let login = match &unauthenticated {
             Unauthenticated::Redirect(page) if head.is_navigation() => {
-                Some(page.location(head.is_safe().then_some(head.uri)))
+                HeaderValue::try_from(page.location(head.is_safe().then_some(head.uri))).ok()
             }
             _ => None,
         };
@@ -389,7 +390,7 @@ pub(crate) enum Route {
 }
 
 /// Finds the JWT in the `Authorization` header, if it is accepted.
-fn find_bearer<'a>(head: &RequestHead<'a>, policies: &Policies) -> Option<Result<&'a [u8], AuthErrorKind>> {
+fn find_bearer<'a>(head: &RequestHead<'a>, policies: &Policies) -> Option<Result<&'a str, AuthErrorKind>> {
     policies.accepts_bearer().then(|| bearer_token(head.headers))?
 }
 
@@ -412,7 +413,7 @@ struct Fallback {
     /// The cookies to delete. `None` if the response must not touch any.
     clear: Option<ClearScope>,
     /// Where a navigation is redirected to.
-    login: Option<String>,
+    login: Option<HeaderValue>,
 }
 
 impl Fallback {
@@ -489,7 +490,7 @@ impl SetCookie {
 pub(crate) struct Rejection {
     pub(crate) error: AuthError,
     pub(crate) set_cookie: Vec<HeaderValue>,
-    pub(crate) location: Option<String>,
+    pub(crate) location: Option<HeaderValue>,
 }
 
 /// A request for one of the two routes whose body has not been read.
@@ -531,7 +532,7 @@ pub(crate) struct LogoutRequest {
     /// Whether the body may contain the refresh token: the caller has no cookie.
     pub(crate) expects_token: bool,
     set_cookie: Vec<HeaderValue>,
-    location: Option<String>,
+    location: Option<HeaderValue>,
     fallback: Fallback,
 }
 
@@ -541,7 +542,7 @@ impl LogoutRequest {
     pub(crate) async fn run(
         self,
         body: Result<Option<String>, AuthErrorKind>,
-    ) -> Result<(Vec<HeaderValue>, Option<String>), Rejection> {
+    ) -> Result<(Vec<HeaderValue>, Option<HeaderValue>), Rejection> {
         let Self { authorizer, jwts, token, set_cookie, location, fallback, .. } = self;
         let of_body = match body.and_then(|token| token.map(|token| token_of_body(&token)).transpose()) {
             // A body that cannot be used does not keep anybody signed in.

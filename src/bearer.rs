@@ -9,11 +9,12 @@ use crate::error::AuthErrorKind;
 /// # Errors
 ///
 /// When the field is repeated or malformed (RFC 6750 section 2.1): which token counts would be ambiguous.
-pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<Result<&[u8], AuthErrorKind>> {
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<Result<&str, AuthErrorKind>> {
     let fields = headers.get_all(AUTHORIZATION);
     let token = fields.iter().find_map(|field| after_scheme(field.as_bytes()))?;
     let is_only = fields.iter().nth(1).is_none();
-    Some(if is_only && is_token(token) { Ok(token) } else { Err(AuthErrorKind::InvalidAuthorization) })
+    let token = std::str::from_utf8(token).ok().filter(|token| is_only && is_token(token));
+    Some(token.ok_or(AuthErrorKind::InvalidAuthorization))
 }
 
 /// Returns what follows the scheme, which is compared without regard to case (RFC 9110 section 11.1).
@@ -24,8 +25,8 @@ fn after_scheme(field: &[u8]) -> Option<&[u8]> {
 }
 
 /// Returns whether all bytes can be in a `b64token` (RFC 6750 section 2.1). The JWT's grammar is stricter.
-fn is_token(token: &[u8]) -> bool {
-    !token.is_empty() && token.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte))
+fn is_token(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte))
 }
 
 const SCHEME: &[u8] = b"Bearer";
@@ -62,8 +63,7 @@ mod tests {
             for field in fields {
                 headers.append(AUTHORIZATION, HeaderValue::from_bytes(field.as_bytes()).unwrap());
             }
-            let token = bearer_token(&headers).map(|token| token.map(|token| std::str::from_utf8(token).unwrap()));
-            assert_eq!(token, expected, "{name}");
+            assert_eq!(bearer_token(&headers), expected, "{name}");
         }
     }
 }

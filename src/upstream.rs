@@ -156,7 +156,8 @@ impl Upstream {
             && !matches!(id, "" | "." | "..")
             && !id.contains(char::is_control)
         {
-            segments.pop_if_empty().extend(USER_PATH.split('/').skip(1).take(5)).push(id);
+            let path = USER_PATH.split('/').skip(1);
+            segments.pop_if_empty().extend(path.map(|segment| if segment == "{user}" { id } else { segment }));
         } else {
             return Err(AuthError::new(AuthErrorKind::UserUnavailable, "no user has this ID"));
         }

@@ -34,7 +34,7 @@ impl Rejector {
     /// Builds the response to a request that is rejected.
     pub(super) fn reject(&self, rejection: Rejection, request: &Parts) -> Response<Bytes> {
         let Rejection { error, set_cookie, location } = rejection;
-        if let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) {
+        if let Some(location) = location {
             let mut response = redirect(location, &set_cookie);
             response.extensions_mut().insert(error);
             return response;

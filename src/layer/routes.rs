@@ -10,7 +10,7 @@ use std::{
 
 use bytes::{BufMut, Bytes};
 use futures_util::ready;
-use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE, request::Parts};
+use http::{HeaderMap, Request, Response, header::CONTENT_TYPE, request::Parts};
 use http_body::Body;
 use http_body_util::{Full, LengthLimitError, Limited};
 use pin_project_lite::pin_project;
@@ -113,11 +113,9 @@ impl Exchange {
                 let exposes_secret = refresh.exposes_secret();
                 refresh.run(token).await.map(|refreshed| answer(&refreshed, exposes_secret))
             }
-            RouteRequest::Logout(logout) => logout.run(token).await.map(|(set_cookie, location)| {
-                match location.and_then(|location| HeaderValue::try_from(location).ok()) {
-                    Some(location) => redirect(location, &set_cookie),
-                    None => empty(&set_cookie),
-                }
+            RouteRequest::Logout(logout) => logout.run(token).await.map(|(set_cookie, location)| match location {
+                Some(location) => redirect(location, &set_cookie),
+                None => empty(&set_cookie),
             }),
         };
         response.unwrap_or_else(|rejection| rejector.reject(rejection, &head))
@@ -243,6 +241,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::{super::body::ResponseBody, *};
     use crate::{
         session::{AuthMaterial, RefreshToken, Session, Verified},
