@@ -11,3 +11,8 @@ pub(crate) fn address(host: &str) -> Option<IpAddr> {
 pub(crate) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost") || address(host).is_some_and(|address| address.is_loopback())
 }
+
+/// Returns whether a host is a domain or one under it, both in lower case (RFC 6265bis, section 5.1.3).
+pub(crate) fn domain_matches(host: &str, domain: &str) -> bool {
+    host == domain || (host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')) && address(host).is_none())
+}

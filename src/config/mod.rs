@@ -526,10 +526,7 @@ fn may_be_same_site(origin: &str, domain: Option<&str>) -> bool {
     let Some(host) = Url::parse(origin).ok().and_then(|url| url.host_str().map(ToOwned::to_owned)) else {
         return false;
     };
-    let is_under = |domain: &str| {
-        let domain = domain.trim_start_matches('.').to_ascii_lowercase();
-        host.strip_suffix(&*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
+    let is_under = |domain: &str| host::domain_matches(&host, &domain.trim_start_matches('.').to_ascii_lowercase());
     host::is_loopback(&host) || domain.is_some_and(is_under)
 }
 

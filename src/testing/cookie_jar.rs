@@ -3,7 +3,7 @@
 use cookie::{Cookie, SameSite, time::OffsetDateTime};
 use reqwest::Url;
 
-use crate::host;
+use crate::host::{self, domain_matches};
 
 /// The cookies, in the order of their creation.
 #[derive(Default)]
@@ -161,18 +161,9 @@ pub(crate) fn is_same_site(one: &Url, other: &Url) -> bool {
 fn registrable_domain(url: &Url) -> &str {
     let host = url.host_str().unwrap_or_default();
     match host.rmatch_indices('.').nth(1) {
-        Some((dot, _)) if !is_address(host) => &host[dot + 1..],
+        Some((dot, _)) if host::address(host).is_none() => &host[dot + 1..],
         _ => host,
     }
-}
-
-fn is_address(host: &str) -> bool {
-    host::address(host).is_some()
-}
-
-/// RFC 6265bis, section 5.1.3.
-fn domain_matches(host: &str, domain: &str) -> bool {
-    host == domain || (host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')) && !is_address(host))
 }
 
 /// RFC 6265bis, section 5.1.4.
