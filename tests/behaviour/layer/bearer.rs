@@ -47,7 +47,8 @@ fn assert_refused(answer: &Answer, status: u16, code: &str, case: &str) {
 #[tokio::test]
 async fn a_jwt_in_the_header_is_a_session_without_a_refresh_token() {
     let mock = MockCrossmint::start().await;
-    let app = accepting(&mock);
+    let auth = auth(&mock);
+    let app = layered(CrossmintAuthLayer::from(auth.clone()).bearer(Bearer::Accept));
     let alice = mock.sign_in("alice");
     for case in ["verified", "cached"] {
         for scheme in ["Bearer", "bearer"] {
@@ -57,6 +58,8 @@ async fn a_jwt_in_the_header_is_a_session_without_a_refresh_token() {
         }
     }
     assert_eq!((mock.calls(Endpoint::Keys), mock.calls(Endpoint::Refresh)), (1, 0));
+    call(&app, &alice.cookie_header(), &[]).await.assert_passed("alice", "by cookies");
+    assert_eq!(auth.stats().verifications, 1, "the header and the cookies share the cache");
 }
 
 #[tokio::test]
