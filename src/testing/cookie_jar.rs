@@ -3,7 +3,10 @@
 use cookie::{Cookie, SameSite, time::OffsetDateTime};
 use reqwest::Url;
 
-use crate::host::{self, domain_matches};
+use crate::{
+    config::has_prefix,
+    host::{self, domain_matches},
+};
 
 /// The cookies, in the order of their creation.
 #[derive(Default)]
@@ -118,12 +121,11 @@ impl StoredCookie {
             None => None,
         };
         let given_path = cookie.path().filter(attribute).filter(|path| path.starts_with('/'));
-        let starts_with = |prefix: &str| name.get(..prefix.len()).is_some_and(|it| it.eq_ignore_ascii_case(prefix));
         let is_http_only = cookie.http_only() == Some(true);
         let is_for_host = domain.is_none() && given_path == Some("/");
-        let keeps_promise = (is_secure || !PREFIXES.iter().any(|prefix| starts_with(prefix)))
-            && (is_for_host || !starts_with("__Host-"))
-            && (is_http_only || !(starts_with("__Http-") || starts_with("__Host-Http-")));
+        let keeps_promise = (is_secure || !PREFIXES.iter().any(|prefix| has_prefix(name, prefix)))
+            && (is_for_host || !has_prefix(name, "__Host-"))
+            && (is_http_only || !(has_prefix(name, "__Http-") || has_prefix(name, "__Host-Http-")));
         keeps_promise.then(|| Self {
             name: name.to_owned(),
             value: value.to_owned(),
