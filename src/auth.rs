@@ -68,6 +68,8 @@ impl CrossmintAuth {
 
     /// Loads the key set, so that the first request does not have to wait for it.
     ///
+    /// With the feature `redis` and `share_renewals`, it also connects to the store.
+    ///
     /// Does nothing if there is a key set that can be used. Otherwise each call asks Crossmint, so that it can be
     /// retried in a loop. If the last attempt was less than a second ago, or Crossmint has asked for a pause
     /// (`Retry-After`, up to a minute), the call waits until then. Attempts that requests cause are further apart: the
@@ -75,10 +77,10 @@ impl CrossmintAuth {
     ///
     /// # Errors
     ///
-    /// Returns an error if the key set cannot be loaded. The layer remains usable, and tries again when a request needs
-    /// a key.
+    /// Returns an error if the key set cannot be loaded, or if there is no connection to the store. The layer remains
+    /// usable, and tries again when a request needs them.
     pub async fn warm_up(&self) -> Result<(), AuthError> {
-        self.0.verifier.warm_up().await
+        self.0.warm_up().await
     }
 
     /// Resolves credentials to a session, and refreshes it if its JWT is missing, expired or invalid.
@@ -126,7 +128,8 @@ impl CrossmintAuth {
     /// that refreshes have issued within the grace period.
     ///
     /// JWTs remain valid until their `exp` wherever else they are verified, which includes other processes and handles
-    /// with a configuration of their own. Clear the cookies too: [`clear_auth_material`](Self::clear_auth_material).
+    /// with a configuration of their own, unless these share refreshes through a store: then they refuse the JWTs
+    /// within a second. Clear the cookies too: [`clear_auth_material`](Self::clear_auth_material).
     ///
     /// Credentials without a refresh token, or with two different ones, are not an error, and neither is a session that
     /// Crossmint does not know (400, 401 or 404): there is nothing to revoke.

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Weak};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join};
 use http::{Extensions, HeaderValue, Method};
 
 use crate::{
@@ -160,6 +160,13 @@ impl Authorizer {
         }
     }
 
+    /// Loads the key set, and connects to the store that replicas share.
+    pub(crate) async fn warm_up(&self) -> Result<(), AuthError> {
+        self.refresher.follow_logouts();
+        let (keys, store) = join(self.verifier.warm_up(), self.refresher.connect()).await;
+        keys.and(store)
+    }
+
     /// Resolves credentials to a session.
     pub(crate) async fn session(&self, mut credentials: CookieCredentials<'_>) -> Result<Session, Failure> {
         let lookup = self.look_up(&mut credentials)?;
@@ -198,7 +205,7 @@ impl Authorizer {
         token: Option<Secret>,
     ) -> Result<(), AuthError> {
         self.counters.logouts.count();
-        jwts.into_iter().for_each(|jwt| self.verifier.revoke(&jwt));
+        self.refresher.refuse(&jwts.into_iter().collect::<Vec<_>>());
         match token.filter(|token| check_token(token.as_bytes()).is_ok()) {
             Some(token) => self.refresher.revoke(token).await,
             None => Ok(()),
@@ -227,6 +234,7 @@ impl Authorizer {
             let material = AuthMaterial::pair(session.jwt(), check_token(token)?);
             return Ok(Lookup::Session(self.verifier.cache(session.verified().clone(), material)));
         }
+        self.refresher.follow_logouts();
         self.ignore_foreign(credentials);
         let token = check_token(credentials.one_refresh_token()?.ok_or(AuthErrorKind::MissingCredentials)?)?;
         let Slot::One(jwt) = credentials.jwt else { return without_jwt(token) };
@@ -252,6 +260,7 @@ impl Authorizer {
             let bearer = || Session::new(session.verified().clone(), Tokens::Bearer(session.jwt_secret().clone()));
             return Ok(Lookup::Session(if is_paired { bearer() } else { session }));
         }
+        self.refresher.follow_logouts();
         match self.verifier.check(jwt.as_bytes()) {
             Ok(verified) => Ok(Lookup::Session(self.verifier.cache(verified, Tokens::Bearer(jwt.into())))),
             Err(Unverifiable::UnknownKey { .. } | Unverifiable::NoKeys) => {

@@ -83,7 +83,7 @@ pub struct Answer {
 }
 
 pub fn read_answer(body: &[u8]) -> Option<Answer> {
-    let RefreshAnswer { jwt, secret, expires_at, user, bytes: _ } = RefreshAnswer::parse(body).ok()?;
+    let RefreshAnswer { jwt, secret, expires_at, user, body: _ } = RefreshAnswer::parse(body.to_vec()).ok()?;
     let jwt = jwt.map(|jwt| (*jwt).into());
     Some(Answer { jwt, secret: (*secret).into(), expires_at, user_id: user.map(|user| user.id) })
 }

@@ -1,7 +1,7 @@
 //! A warning about a project with two handles.
 //!
 //! Each handle sees only its own refreshes. If two handles get requests with the same expired session, the second one
-//! sends a refresh token that is already rotated, and Crossmint ends the session.
+//! sends a refresh token that is already rotated, and Crossmint ends the session. Unless they share their refreshes.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ impl Registration {
         let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
         live.retain(|_, has_warned| has_warned.strong_count() > 0);
         if let Some(has_warned) = live.get(&project).and_then(Weak::upgrade) {
-            return Self { is_duplicate: true, has_warned };
+            return Self { is_duplicate: !settings.shares_renewals(), has_warned };
         }
         let has_warned = Arc::default();
         if live.len() < MAX_PROJECTS {

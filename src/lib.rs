@@ -75,13 +75,15 @@
 //! # Caveats
 //!
 //! - A JWT is valid until it expires, even if it was stolen. After a logout, the process that handled it refuses the
-//!   session's JWTs; other processes, and everything else that verifies them, accept them until they expire.
+//!   session's JWTs, and so do the replicas that share a store with it. Everything else that verifies them accepts them
+//!   until they expire.
 //! - A refresh token, and the one-time secret of a login, can be exchanged again during the grace period
 //!   ([`rotation_grace`](CrossmintAuthConfigBuilder::rotation_grace)), with the same session as the result. A grace
 //!   period of zero makes them usable once, and parallel requests then end sessions.
 //! - Rule 3 holds within one process, for the layers and handles made from one [`CrossmintAuth`] or from clones of one
-//!   configuration. A second configuration for the same project is logged as a warning. Route each browser to the same
-//!   replica: see [`docs::operations`].
+//!   configuration. A second configuration for the same project is logged as a warning. Several replicas share their
+//!   refreshes through Redis or Valkey ([`share_renewals`](CrossmintAuthConfigBuilder::share_renewals)), or each
+//!   browser is routed to the same replica: see [`docs::operations`](docs::operations#replicas).
 //! - A browser may ignore the cookies that a WebSocket handshake sets. Its next request gets them again, within the
 //!   grace period.
 //! - The layer does not limit request rates, adds no CORS headers and does not protect your handlers against cross-site
@@ -97,6 +99,7 @@
 //! | --- | --- |
 //! | `axum` | `Session`, `Option<Session>` and `Claims<T>` as extractors, `CrossmintAuth::routes`, and [`AuthError`] as a response |
 //! | `metrics` | Metrics through the facade of the same name: see [`docs::operations`](docs::operations#metrics) |
+//! | `redis` | [`share_renewals`](CrossmintAuthConfigBuilder::share_renewals): replicas that share their refreshes through Redis or Valkey |
 //! | `testing` | [`testing::MockCrossmint`], a mock of Crossmint on loopback for an application's tests |
 //! | `http-client` | [`http_client`](CrossmintAuthConfigBuilder::http_client), for a `reqwest::Client` with a proxy or a private certificate authority |
 //!
@@ -129,6 +132,8 @@ mod refresh;
 mod secret;
 mod session;
 mod stats;
+#[cfg(feature = "redis")]
+mod store;
 mod sync;
 mod task_tracker;
 #[cfg(test)]
@@ -139,6 +144,8 @@ pub mod testing;
 mod upstream;
 mod verify;
 
+#[cfg(feature = "redis")]
+pub use self::config::{RedisRenewals, WhenUnreachable};
 #[cfg(feature = "axum")]
 pub use self::layer::Claims;
 pub use self::{

@@ -199,6 +199,15 @@ pub(crate) struct Verified {
     pub(crate) generation: u64,
 }
 
+/// A JWT that is refused although it has not expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RevokedJwt {
+    /// Only the JWT reveals it.
+    pub(crate) digest: [u8; 16],
+    /// In seconds since the epoch.
+    pub(crate) expires_at: u64,
+}
+
 /// A JWT and its refresh token, as Crossmint issues them.
 #[derive(Clone, Debug)]
 pub struct AuthMaterial {
@@ -262,6 +271,10 @@ impl RefreshToken {
 
     pub(crate) fn from_parts(secret: Secret, expires_at: Option<String>) -> Self {
         Self { secret, expires_at: expires_at.map(Arc::from) }
+    }
+
+    pub(crate) fn secret_text(&self) -> &Secret {
+        &self.secret
     }
 
     /// Returns the text of the refresh token.

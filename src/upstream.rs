@@ -10,6 +10,7 @@ use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 use tracing::{Instrument as _, Span, field::Empty};
+use zeroize::Zeroizing;
 
 use crate::{
     config::{Checked, CrossmintAuthConfig},
@@ -38,14 +39,15 @@ pub(crate) struct RefreshAnswer {
     pub(crate) secret: Secret,
     pub(crate) expires_at: Option<String>,
     pub(crate) user: Option<User>,
-    /// The size of the whole answer.
-    pub(crate) bytes: usize,
+    /// The whole answer.
+    pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
 impl RefreshAnswer {
     /// Reads an answer. The refresh token is all that it must have: the old one is spent.
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, AuthError> {
-        let answer: RefreshBody<'_> = object(body)?;
+    pub(crate) fn parse(body: impl Into<Zeroizing<Vec<u8>>>) -> Result<Self, AuthError> {
+        let body = body.into();
+        let answer: RefreshBody<'_> = object(&body)?;
         let refresh: RefreshField<'_> = object(answer.refresh.get().as_bytes())?;
         if refresh.secret.is_empty() {
             return Err(AuthError::new(UNUSABLE, "the refresh token in Crossmint's answer is empty"));
@@ -55,7 +57,7 @@ impl RefreshAnswer {
             secret: refresh.secret.into(),
             expires_at: text(refresh.expires_at).filter(|date| date.len() <= MAX_EXPIRES_AT),
             user: answer.user.and_then(lenient_user),
-            bytes: body.len(),
+            body,
         })
     }
 }
@@ -123,7 +125,7 @@ impl Upstream {
         let call = async {
             let answer = send(self.post(REFRESH_PATH, token), limit.saturating_add(limit / 4), &span).await?;
             match answer.status() {
-                status if status.is_success() => RefreshAnswer::parse(&read(answer, MAX_ANSWER_BYTES).await?),
+                status if status.is_success() => RefreshAnswer::parse(read(answer, MAX_ANSWER_BYTES).await?),
                 status @ (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) if is_json(answer.headers()) => {
                     Err(AuthError::new(AuthErrorKind::Refused, format!("Crossmint answered {status}")))
                 }
@@ -305,10 +307,10 @@ mod tests {
     #[test]
     fn an_answer_is_made_of_objects() {
         let good = br#" {"jwt":"j","refresh":{"secret":"s","expiresAt":"d"}}"#;
-        let answer = RefreshAnswer::parse(good).unwrap();
+        let answer = RefreshAnswer::parse(good.to_vec()).unwrap();
         assert_eq!((answer.jwt.as_deref(), &*answer.secret, answer.expires_at.as_deref()), (Some("j"), "s", Some("d")));
         for bad in [r#"["j",{"secret":"s"}]"#, r#"{"jwt":"j","refresh":["s","d"]}"#, r#"{"jwt":"j","refresh":"s"}"#] {
-            assert!(RefreshAnswer::parse(bad.as_bytes()).is_err(), "{bad}");
+            assert!(RefreshAnswer::parse(bad.as_bytes().to_vec()).is_err(), "{bad}");
         }
     }
 
@@ -337,7 +339,7 @@ mod tests {
                 ("the JWT", format!(r#"{{"jwt":{deep},"refresh":{refresh}}}"#), true),
             ];
             for (name, answer, is_good) in cases {
-                let kind = RefreshAnswer::parse(answer.as_bytes()).err().map(|error| error.kind());
+                let kind = RefreshAnswer::parse(answer.into_bytes()).err().map(|error| error.kind());
                 assert_eq!(kind, (!is_good).then_some(UNUSABLE), "{name}");
             }
         });

@@ -6,12 +6,18 @@ mod from_env;
 mod login_page;
 mod path;
 mod policy;
+#[cfg(feature = "redis")]
+mod redis_renewals;
 mod shared_handle;
 
 use std::{sync::Arc, time::Duration};
 
 use reqwest::Url;
 
+#[cfg(feature = "redis")]
+pub(crate) use self::redis_renewals::Endpoint;
+#[cfg(feature = "redis")]
+pub use self::redis_renewals::{RedisRenewals, WhenUnreachable};
 use self::shared_handle::SharedHandle;
 pub use self::{
     api_key::{ApiKey, Environment, IntoApiKey, KeyOrigin},
@@ -84,6 +90,8 @@ pub(crate) struct Settings {
     pub(crate) refusal_warning: usize,
     pub(crate) token_cache_bytes: usize,
     http_client: Option<reqwest::Client>,
+    #[cfg(feature = "redis")]
+    pub(crate) share_renewals: Option<RedisRenewals>,
 }
 
 impl CrossmintAuthConfig {
@@ -125,8 +133,18 @@ impl Settings {
             refusal_warning: 10,
             token_cache_bytes: 16 << 20,
             http_client: None,
+            #[cfg(feature = "redis")]
+            share_renewals: None,
             api_key,
         }
+    }
+
+    /// Returns whether refreshes are shared with other handles, in this process or elsewhere.
+    pub(crate) fn shares_renewals(&self) -> bool {
+        #[cfg(feature = "redis")]
+        return self.share_renewals.is_some();
+        #[cfg(not(feature = "redis"))]
+        false
     }
 }
 
@@ -327,6 +345,15 @@ setters! {
     #[cfg(feature = "http-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "http-client")))]
     http_client(client: reqwest::Client) = Some(client);
+
+    /// Shares refreshes with the other replicas of the server, through Redis or Valkey.
+    ///
+    /// By default, each process sees only its own refreshes, so that every browser has to be routed to the same one:
+    /// see [`docs::operations`](crate::docs::operations#replicas). Requires a [`rotation_grace`](Self::rotation_grace)
+    /// above zero.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    share_renewals(store: RedisRenewals) = Some(store);
 }
 
 impl CrossmintAuthConfigBuilder {
@@ -416,6 +443,12 @@ impl CrossmintAuthConfigBuilder {
         let bytes = settings.rotation_grace_bytes;
         let why = format!("{bytes} bytes are too few: use {MIN_GRACE_BYTES} at least");
         ConfigError::ensure(bytes >= MIN_GRACE_BYTES, "rotation_grace_bytes", why)?;
+        #[cfg(feature = "redis")]
+        if let Some(store) = &mut settings.share_renewals {
+            let why = "it is zero, and refreshes are shared: other replicas could not find a rotated token's successor";
+            ConfigError::ensure(!settings.rotation_grace.is_zero(), "rotation_grace", why)?;
+            store.check()?;
+        }
         let connect_timeout = settings.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let client = settings.http_client.take().map_or_else(|| built_in_client(connect_timeout), Ok)?;
         warn_of_risks(&settings);

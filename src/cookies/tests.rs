@@ -80,7 +80,7 @@ fn dates_become_expiries_or_nothing() {
     for case in cases("expires_at.json", 19, &[]) {
         let id = text(&case, "id");
         let body = json!({ "jwt": "a.b.c", "refresh": { "secret": "r", "expiresAt": case["expires_at"] } });
-        let answer = RefreshAnswer::parse(body.to_string().as_bytes()).unwrap();
+        let answer = RefreshAnswer::parse(body.to_string().into_bytes()).unwrap();
         let token = RefreshToken::from_parts(answer.secret, answer.expires_at);
         // Whatever the date is, the token is stored.
         let stored = cookies.store(&AuthMaterial::new("a.b.c", token)).unwrap();

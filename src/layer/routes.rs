@@ -306,7 +306,7 @@ mod tests {
         let session = Session::new(verified, AuthMaterial::new("the-jwt", RefreshToken::new("the-secret")));
         let mut field = HeaderValue::from_static("jwt=the-jwt");
         field.set_sensitive(true);
-        let refreshed = Refreshed { session, set_cookie: [field.clone(), field], bytes: 0 };
+        let refreshed = Refreshed::new(session, [field.clone(), field], 0);
         let response: Response<ResponseBody<()>> = answer(&refreshed, true).map(ResponseBody::own);
         let printed = format!("{response:?} {response:#?} {refreshed:?}");
         assert!(!printed.contains("the-"), "{printed}");

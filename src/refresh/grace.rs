@@ -130,7 +130,10 @@ impl Grace {
         refreshed: Option<Arc<Refreshed>>,
         now: Instant,
     ) -> (FamilyId, usize) {
-        let known = self.find(&digest, now).filter(|known| !known.is_revoked).map(|known| known.family);
+        // Another replica may have rotated the token, and this one the token before it.
+        let by_successor = self.find(&successor, now).filter(|known| known.current == successor);
+        let known = self.find(&digest, now).or(by_successor).filter(|known| !known.is_revoked);
+        let known = known.map(|known| known.family);
         let id = known.unwrap_or(FamilyId(self.next_id));
         let mut family = self.take(id).unwrap_or_else(|| {
             self.next_id += 1;

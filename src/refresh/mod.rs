@@ -1,8 +1,9 @@
 //! The course of a refresh.
 //!
 //! [`Refresher::refresh`] is the path of one request: it joins the refresh of its token, finds that the token was
-//! rotated a moment ago, or starts a refresh. [`Refresher::lead`] is the task of that refresh: it sends the token,
-//! verifies the answer, and remembers it. [`Refresher::revoke`] is the path of a logout.
+//! rotated a moment ago, or starts a refresh. [`Refresher::lead`] is the task of that refresh: it sends the token, or
+//! finds that another replica has sent it, verifies the answer, and remembers it. [`Refresher::revoke`] is the path of a
+//! logout.
 
 mod digest;
 mod grace;
@@ -10,19 +11,29 @@ mod limit;
 mod negative_cache;
 mod refreshed;
 mod refusal_run;
+#[cfg(feature = "redis")]
+mod shared;
 mod single_flight;
+#[cfg(not(feature = "redis"))]
+mod unshared;
 
 use std::{error::Error, pin::pin, sync::Arc, time::Duration};
 
+use futures_util::future::join;
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, timeout},
 };
 use tracing::Instrument as _;
 
+#[cfg(feature = "redis")]
+use self::shared::{Exchange, SharedRenewals, Standing};
+#[cfg(not(feature = "redis"))]
+use self::unshared::{SharedRenewals, Standing};
 use self::{
     digest::digest_of,
-    limit::{LogoutLimit, RefreshLimit},
+    limit::{LogoutLimit, Permit, RefreshLimit},
+    refreshed::Receipt,
     refusal_run::RefusalRun,
     single_flight::{Joined, Leader, Outcome, Revocation, SingleFlight},
 };
@@ -38,7 +49,7 @@ use crate::{
     secret::Secret,
     session::{AuthMaterial, RefreshToken, Session, User},
     stats::{Counters, RefreshTimer},
-    task_tracker::{TaskTracker, runtime},
+    task_tracker::TaskTracker,
     upstream::{RefreshAnswer, Upstream},
     verify::Verifier,
 };
@@ -46,6 +57,8 @@ use crate::{
 /// Refreshes and revokes sessions.
 pub(crate) struct Refresher {
     flights: Arc<SingleFlight>,
+    /// `None` where replicas do not share their refreshes.
+    shared: Option<Arc<SharedRenewals>>,
     limit: RefreshLimit,
     logout_limit: LogoutLimit,
     refresh_timeout: Duration,
@@ -73,6 +86,7 @@ impl Refresher {
     ) -> Self {
         Self {
             flights: Arc::new(SingleFlight::new(settings.rotation_grace, settings.rotation_grace_bytes)),
+            shared: SharedRenewals::new(settings, &tasks, &counters),
             limit: RefreshLimit::new(settings.max_concurrent_refreshes, settings.refresh_timeout),
             logout_limit: LogoutLimit::new(settings.max_concurrent_refreshes),
             refresh_timeout: settings.refresh_timeout,
@@ -96,8 +110,19 @@ impl Refresher {
         let waiter = loop {
             match self.flights.join(token.clone(), expired.as_ref(), || self.limit.enqueue())? {
                 Joined::Remembered(delivery) if self.verifier.still_holds(&delivery.refreshed.session) => {
-                    self.counters.grace_hits.count();
-                    return Ok(delivery);
+                    match self.standing(&delivery).await {
+                        Standing::Current => {
+                            self.counters.grace_hits.count();
+                            return Ok(delivery);
+                        }
+                        // Found at the other replica by a refresh.
+                        Standing::Rotated => expired = Some(delivery),
+                        Standing::Ended => {
+                            let (jwts, _) = self.flights.revoke(token);
+                            self.refuse(&jwts);
+                            return Err(AuthErrorKind::Refused.into());
+                        }
+                    }
                 }
                 // A second round refreshes the successor in its place. A third one is rare: another request was faster.
                 Joined::Remembered(delivery) => expired = Some(delivery),
@@ -149,7 +174,7 @@ impl Refresher {
         }
         if let Some(revoked) = revoked {
             if let Some(session) = session {
-                self.verifier.revoke(session.jwt());
+                self.refuse([session.jwt_secret()]);
             }
             if let Err(error) = self.send_logout(&revoked).await {
                 self.report_failed_logout(&error);
@@ -157,19 +182,43 @@ impl Refresher {
         }
     }
 
-    /// Exchanges a refresh token at Crossmint, and checks the whole answer before it is used.
-    ///
-    /// Once Crossmint has answered, the token is rotated: whatever is wrong with the rest, the successor must be kept.
+    /// Exchanges a refresh token, here or at another replica, for a session.
     async fn exchange(&self, token: &Secret) -> Result<Refreshed, Failure> {
-        let permit = self.limit.acquire().await?;
+        let Some(shared) = &self.shared else {
+            let permit = self.limit.acquire().await?;
+            return self.accept(self.send(permit, token).await?, Receipt::default()).await;
+        };
+        let mut course = shared.course(token);
+        let outcome = match course.exchange(self).await {
+            Ok(answer) => self.accept(answer, Receipt::new(course.deliver())).await,
+            Err(error) => Err(error.into()),
+        };
+        outcome.map_err(|mut failure| {
+            // The token itself is spent.
+            let rescue = |token: &Secret| Arc::new(Rescued { token: token.clone(), set_cookie: None });
+            failure.rescued = failure.rescued.or_else(|| course.successor().map(rescue));
+            failure
+        })
+    }
+
+    /// Sends a refresh token to Crossmint.
+    async fn send(&self, permit: Permit<'_>, token: &Secret) -> Result<RefreshAnswer, AuthError> {
         self.counters.refreshes.count();
         let timer = RefreshTimer::start(&self.counters.recorder);
         let answer = self.upstream.refresh(token).await;
         timer.stop(answer.as_ref().err());
         permit.record(answer.as_ref().err());
-        // Verification needs no permit.
-        drop(permit);
-        let RefreshAnswer { jwt, secret, expires_at, user, bytes } = answer?;
+        answer
+    }
+
+    /// Checks the whole of an answer before it is used.
+    ///
+    /// Once Crossmint has answered, the token is rotated: whatever is wrong with the rest, the successor must be kept.
+    async fn accept(&self, answer: RefreshAnswer, receipt: Receipt) -> Result<Refreshed, Failure> {
+        let RefreshAnswer { jwt, secret, expires_at, user, body } = answer;
+        let bytes = body.len();
+        // Verification takes time.
+        drop(body);
         let token = secret.clone();
         let rescue = |error, set_cookie| {
             let token = token.clone();
@@ -189,7 +238,10 @@ impl Refresher {
             Ok(verified) if material.user().is_some_and(|user| *user.id != *verified.user_id) => {
                 Err(unusable("the JWT and the user have different IDs".into()))
             }
-            Ok(verified) => Ok(Refreshed { session: Session::refreshed(verified, material), set_cookie, bytes }),
+            Ok(verified) => {
+                let session = Session::refreshed(verified, material);
+                Ok(Refreshed { receipt, ..Refreshed::new(session, set_cookie, bytes) })
+            }
             // No key can be loaded now. The pair is kept: the browser gets it under `KeepSession`, and has no other
             // copy.
             Err(error) => Err(rescue(error, Some(set_cookie))),
@@ -224,28 +276,117 @@ impl Refresher {
         }
     }
 
-    /// Ends a session, here and at Crossmint.
+    /// Refuses JWTs from now on, here and at the other replicas.
+    pub(crate) fn refuse<'a>(&self, jwts: impl IntoIterator<Item = &'a Secret>) {
+        let revoked = jwts.into_iter().filter_map(|jwt| self.verifier.revoke(jwt)).collect();
+        if let Some(shared) = &self.shared {
+            shared.publish(revoked);
+        }
+    }
+
+    /// Ends a session, here, at the other replicas and at Crossmint.
     ///
     /// # Errors
     ///
     /// When the call to Crossmint failed or timed out. It is not repeated.
     pub(crate) async fn revoke(self: &Arc<Self>, token: Secret) -> Result<(), AuthError> {
         tracing::debug!(reason = "logout", "a session has ended");
-        let (jwts, revocation) = self.flights.revoke(token);
-        jwts.iter().for_each(|jwt| self.verifier.revoke(jwt));
+        let (jwts, revocation) = self.flights.revoke(token.clone());
+        self.refuse(&jwts);
+        // In a task of its own: a client that hangs up must be signed out, too.
+        let refresher = Arc::clone(self);
         match revocation {
-            Revocation::Now(token) => {
-                // In a task of its own: a client that hangs up must be signed out, too.
-                let refresher = Arc::clone(self);
-                let logout = async move { refresher.send_logout(&token).await };
+            Revocation::Now(latest) => {
+                let logout = async move {
+                    match refresher.end(&token, latest).await {
+                        Some(latest) => refresher.send_logout(&latest).await,
+                        None => Ok(()),
+                    }
+                };
                 let call = self.tasks.spawn(logout.in_current_span())?;
                 call.await.unwrap_or_else(|panic| Err(AuthError::new(AuthErrorKind::Unavailable, panic)))
             }
             Revocation::AfterRefresh(waiter) => {
-                runtime()?;
+                // The refresh may be that of another replica, which learns of the logout this way.
+                let end = self.tasks.spawn(async move { refresher.end(&token, token.clone()).await })?;
                 // The task of the refresh revokes the successor, also after this time limit.
-                timeout(self.logout_timeout, waiter.outcome()).await.map(drop).map_err(|_| timed_out())
+                timeout(self.logout_timeout, join(waiter.outcome(), end)).await.map(drop).map_err(|_| timed_out())
             }
+        }
+    }
+
+    /// Ends a session at the other replicas. Returns the token to revoke at Crossmint, which is `latest` unless another
+    /// replica has rotated it. `None` if that is the task of a refresh under way elsewhere.
+    async fn end(self: &Arc<Self>, token: &Secret, latest: Secret) -> Option<Secret> {
+        let Some(shared) = &self.shared else { return Some(latest) };
+        let mut ended = shared.end(token).await;
+        self.refuse(&ended.jwts);
+        // The store may not know that it was rotated.
+        if ended.last.as_ref().is_some_and(|last| **last == **token) && *latest != **token {
+            ended = shared.end(&latest).await;
+            self.refuse(&ended.jwts);
+        }
+        // Without a runtime, nobody is served either.
+        if let Some(claimed) = ended.claimed {
+            let _ = self.tasks.spawn(Arc::clone(self).end_claimed(claimed));
+        }
+        if !ended.is_recorded {
+            let last = ended.last.clone().unwrap_or(latest);
+            let _ = self.tasks.spawn(Arc::clone(self).end_later(last));
+        }
+        ended.last
+    }
+
+    /// Revokes a token whose refresh at another replica has not ended, because that replica has died.
+    async fn end_claimed(self: Arc<Self>, token: Secret) {
+        if let Some(shared) = &self.shared
+            && !shared.claimer_finishes(&token).await
+            && let Err(error) = self.send_logout(&token).await
+        {
+            self.report_failed_logout(&error);
+        }
+    }
+
+    /// Repeats a logout that the store has not recorded, for as long as it may matter there.
+    async fn end_later(self: Arc<Self>, token: Secret) {
+        let Some(shared) = &self.shared else { return };
+        let until = Instant::now() + shared.lease();
+        while Instant::now() < until {
+            shared.pause().await;
+            let ended = shared.end(&token).await;
+            self.refuse(&ended.jwts);
+            if ended.is_recorded {
+                // Its successor was not known at the logout.
+                if let Some(last) = ended.last.filter(|last| **last != *token)
+                    && let Err(error) = self.send_logout(&last).await
+                {
+                    self.report_failed_logout(&error);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Checks with other replicas whether a session may be handed out again.
+    async fn standing(&self, delivery: &Delivery) -> Standing {
+        match &self.shared {
+            Some(shared) => shared.standing(delivery.refreshed.material().refresh_token().secret_text()).await,
+            None => Standing::Current,
+        }
+    }
+
+    /// Refuses the JWTs of sessions that sign out at other replicas, from now on.
+    pub(crate) fn follow_logouts(&self) {
+        if let Some(shared) = &self.shared {
+            shared.follow(&self.verifier);
+        }
+    }
+
+    /// Connects to the store that replicas share.
+    pub(crate) async fn connect(&self) -> Result<(), AuthError> {
+        match &self.shared {
+            Some(shared) => shared.connect().await,
+            None => Ok(()),
         }
     }
 
@@ -260,6 +401,29 @@ impl Refresher {
         let _permit = timeout(self.logout_timeout, self.logout_limit.acquire()).await.map_err(|_| timed_out())??;
         // The call has a time limit of its own: its span cannot record a time-out if the call is dropped.
         self.upstream.logout(token, self.logout_timeout.saturating_sub(queued.elapsed())).await
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Exchange for Refresher {
+    type Permit<'a> = Permit<'a>;
+
+    fn has_expired(&self, jwt: &str) -> bool {
+        self.verifier.has_expired(jwt)
+    }
+
+    async fn acquire(&self) -> Result<Permit<'_>, AuthError> {
+        self.limit.acquire().await
+    }
+
+    async fn send<'a>(&'a self, permit: Permit<'a>, token: &'a Secret) -> Result<RefreshAnswer, AuthError> {
+        Self::send(self, permit, token).await
+    }
+
+    async fn revoke(&self, token: &Secret) {
+        if let Err(error) = self.send_logout(token).await {
+            self.report_failed_logout(&error);
+        }
     }
 }
 

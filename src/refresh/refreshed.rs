@@ -1,8 +1,9 @@
 //! What a refresh returns.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderValue;
+use tokio::sync::oneshot;
 
 use crate::{
     error::{AuthError, AuthErrorKind},
@@ -17,9 +18,32 @@ pub(crate) struct Refreshed {
     pub(crate) set_cookie: [HeaderValue; 2],
     /// The size of Crossmint's answer, parts of which the session keeps.
     pub(crate) bytes: usize,
+    pub(crate) receipt: Receipt,
+}
+
+/// Tells other replicas that a response delivers the session, once.
+#[derive(Debug, Default)]
+pub(crate) struct Receipt(Mutex<Option<oneshot::Sender<()>>>);
+
+impl Receipt {
+    pub(crate) fn new(sender: oneshot::Sender<()>) -> Self {
+        Self(Mutex::new(Some(sender)))
+    }
+
+    pub(crate) fn send(&self) {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sender) = sender {
+            // Nobody waits for it in a runtime that ends.
+            let _ = sender.send(());
+        }
+    }
 }
 
 impl Refreshed {
+    pub(crate) fn new(session: Session, set_cookie: [HeaderValue; 2], bytes: usize) -> Self {
+        Self { session, set_cookie, bytes, receipt: Receipt::default() }
+    }
+
     pub(crate) fn material(&self) -> &AuthMaterial {
         self.session.material().expect("a refresh issues a refresh token")
     }

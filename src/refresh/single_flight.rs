@@ -287,6 +287,7 @@ impl Delivery {
     ///
     /// When there was a logout meanwhile, and when the token was rotated and its successor has no session.
     pub(crate) fn latest(&self) -> Result<Arc<Refreshed>, AuthErrorKind> {
+        self.refreshed.receipt.send();
         let Some(hold) = &self.hold else { return Ok(Arc::clone(&self.refreshed)) };
         let now = Instant::now();
         let latest = hold.flights.state().grace.deliver(&hold.digest, now);

@@ -117,6 +117,18 @@ counters! {
     /// The API key may have been revoked:
     /// see [`refusal_warning`](crate::CrossmintAuthConfigBuilder::refusal_warning).
     refusal_runs,
+    /// Refreshes that were resolved by another replica's.
+    shared_hits,
+    /// Refresh tokens that were claimed, so that no other replica sends them.
+    shared_claims,
+    /// Claims that were taken over from a replica that has stopped.
+    shared_takeovers,
+    /// Operations for which the store was unreachable.
+    ///
+    /// Sessions may be lost meanwhile: see [`WhenUnreachable`](crate::WhenUnreachable).
+    shared_unreachable,
+    /// Refreshes that failed because two replicas have stopped while they were refreshing the session.
+    shared_lost,
 }
 
 impl Stats {

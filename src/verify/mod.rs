@@ -4,11 +4,13 @@ pub(crate) mod claims;
 mod revoked_tokens;
 mod token_cache;
 
-use std::{sync::Arc, time::UNIX_EPOCH};
+use std::{collections::HashMap, sync::Arc, time::UNIX_EPOCH};
+
+use serde::Deserialize;
 
 use self::{
     claims::{Expectations, Unverified, is_for_another_audience},
-    revoked_tokens::RevokedTokens,
+    revoked_tokens::{RevokedTokens, digest_of},
     token_cache::TokenCache,
 };
 use crate::{
@@ -17,7 +19,7 @@ use crate::{
     error::{AuthError, AuthErrorKind},
     jwks::{JwksCache, ReloadDecision, ReloadReason},
     log_throttle::{Throttle, throttled},
-    session::{Session, Tokens, Verified},
+    session::{RevokedJwt, Session, Tokens, Verified, decode_claims},
     stats::Counters,
 };
 
@@ -148,25 +150,49 @@ impl Verifier {
         session
     }
 
-    /// Refuses a JWT from now on. An invalid one is refused anyway.
-    pub(crate) fn revoke(&self, jwt: &str) {
+    /// Refuses a JWT from now on. An invalid one is refused anyway. Returns what other replicas have to know.
+    pub(crate) fn revoke(&self, jwt: &str) -> Option<RevokedJwt> {
         let jwt = jwt.as_bytes();
         // Whatever has become of its key since then, a cached JWT has been verified.
         let exp = self.cache.exp(jwt).map_or_else(|| self.check(jwt).map(|verified| verified.expires_at), Ok);
         // Before the cache is emptied: whoever fills it afterwards finds the record.
-        let evicts = match exp {
+        let (evicts, revoked) = match exp {
             Ok(exp) => {
                 let expires_at = exp.saturating_add(self.expectations.leeway.as_secs());
-                self.revoked.insert(jwt, expires_at, now())
+                let revoked = digest_of(jwt).map(|digest| RevokedJwt { digest, expires_at });
+                (self.revoked.insert(jwt, expires_at, now()), revoked)
             }
-            Err(Unverifiable::NoKeys | Unverifiable::UnknownKey { .. }) => self.revoked.insert_unverified(jwt),
-            Err(Unverifiable::Invalid(_)) => false,
+            Err(Unverifiable::NoKeys | Unverifiable::UnknownKey { .. }) => (self.revoked.insert_unverified(jwt), None),
+            Err(Unverifiable::Invalid(_)) => (false, None),
         };
+        self.report_eviction(evicts);
+        self.cache.remove(jwt);
+        revoked
+    }
+
+    /// Refuses JWTs that were revoked at other replicas.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "there are no other replicas"))]
+    pub(crate) fn refuse(&self, revoked: impl Iterator<Item = RevokedJwt>) {
+        let now = now();
+        let revoked: HashMap<_, _> = revoked.map(|revoked| (revoked.digest, revoked.expires_at)).collect();
+        let evicts = self.revoked.insert_remote(&revoked, now);
+        self.report_eviction(evicts);
+        // After they were recorded, as above.
+        self.cache.remove_all(|token| digest_of(token).is_some_and(|digest| revoked.contains_key(&digest)));
+    }
+
+    fn report_eviction(&self, evicts: bool) {
         if evicts {
             self.counters.revocation_evictions.count();
             throttled!(self.eviction_log, warn, "more sessions sign out than JWTs can be remembered as revoked");
         }
-        self.cache.remove(jwt);
+    }
+
+    /// Returns whether a JWT has expired. Its signature is not checked.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "there are no other replicas"))]
+    pub(crate) fn has_expired(&self, jwt: &str) -> bool {
+        let claims: Result<Expiry, _> = decode_claims(jwt);
+        claims.is_ok_and(|Expiry { exp }| exp + self.expectations.leeway.as_secs_f64() <= now() as f64)
     }
 
     /// Returns whether a JWT is for another project. Its signature is not checked.
@@ -188,6 +214,11 @@ impl Verifier {
     pub(crate) fn cache_hits(&self) -> u64 {
         self.cache.hits()
     }
+}
+
+#[derive(Deserialize)]
+struct Expiry {
+    exp: f64,
 }
 
 /// Why a JWT could not be verified.
@@ -286,6 +317,26 @@ mod tests {
             verifier.revoked.insert_unverified(format!("{number:016}").as_bytes());
         }
         assert!(verifier.revoked.contains(jwt.as_bytes()));
+    }
+
+    #[tokio::test]
+    async fn a_jwt_that_was_revoked_elsewhere_is_neither_cached_nor_verified_any_more() {
+        let key = ApiKey::unverified("project", Environment::Development);
+        let config = CrossmintAuthConfig::builder(key).build().unwrap();
+        let jwks = loaded();
+        let generation = jwks.generation().unwrap();
+        let [here, elsewhere] = [(); 2].map(|()| Verifier::new(config.checked(), Arc::clone(&jwks), Arc::default()));
+        let verified = Verified { user_id: "alice".into(), expires_at: u64::MAX - 10, generation };
+        let [revoked, other] = ["the JWT that is revoked", "the JWT of another session"];
+        for jwt in [revoked, other] {
+            here.cache(verified.clone(), AuthMaterial::pair(jwt, "r"));
+            elsewhere.cache(verified.clone(), AuthMaterial::pair(jwt, "r"));
+        }
+        here.refuse(elsewhere.revoke(revoked).into_iter());
+        assert!(here.cached(revoked.as_bytes()).is_none() && here.cached(other.as_bytes()).is_some());
+        // Of a request that was verified before the logout, and gets here after it.
+        here.cache(verified, AuthMaterial::pair(revoked, "r"));
+        assert!(here.cached(revoked.as_bytes()).is_none());
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! cached sessions: a token that is recorded is removed from the cache.
 
 use std::{
-    collections::{BTreeSet, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::PoisonError,
 };
+
+use aws_lc_rs::digest::{SHA256, digest};
 
 use super::token_cache::{Tail, tail};
 use crate::sync::{Mutex, MutexGuard};
@@ -23,6 +25,18 @@ struct Entries {
     expiries: BTreeSet<(u64, Tail)>,
     /// Of tokens whose key was not loaded when they were revoked, oldest first.
     unverified: VecDeque<Tail>,
+    /// The digests of tokens that were revoked at other replicas, and the same ones, the next to expire first.
+    remote: HashSet<Digest>,
+    remote_expiries: BTreeSet<(u64, Digest)>,
+}
+
+/// The start of a digest of a token's end.
+pub(super) type Digest = [u8; 16];
+
+/// Names a token to other replicas, without anything of the token in it.
+pub(super) fn digest_of(token: &[u8]) -> Option<Digest> {
+    let digest = digest(&SHA256, &tail(token)?.to_le_bytes());
+    digest.as_ref().first_chunk().copied()
 }
 
 impl RevokedTokens {
@@ -74,6 +88,24 @@ impl RevokedTokens {
         is_full
     }
 
+    /// Records tokens that were revoked at other replicas. Returns whether another one was evicted before its time.
+    pub(super) fn insert_remote(&self, revoked: &HashMap<Digest, u64>, now: u64) -> bool {
+        let mut entries = self.entries();
+        while entries.remote_expiries.first().is_some_and(|(expires_at, _)| *expires_at <= now) {
+            entries.evict_first_remote();
+        }
+        for (digest, expires_at) in revoked.iter().filter(|(_, expires_at)| **expires_at > now) {
+            if entries.remote.insert(*digest) {
+                entries.remote_expiries.insert((*expires_at, *digest));
+            }
+        }
+        let is_full = entries.remote.len() > MAX_REVOKED;
+        while entries.remote.len() > MAX_REVOKED {
+            entries.evict_first_remote();
+        }
+        is_full
+    }
+
     fn entries(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,7 +113,15 @@ impl RevokedTokens {
 
 impl Entries {
     fn contains(&self, token: &[u8]) -> bool {
-        tail(token).is_some_and(|tail| self.tails.contains(&tail) || self.unverified.contains(&tail))
+        let is_remote =
+            || !self.remote.is_empty() && digest_of(token).is_some_and(|digest| self.remote.contains(&digest));
+        tail(token).is_some_and(|tail| self.tails.contains(&tail) || self.unverified.contains(&tail)) || is_remote()
+    }
+
+    fn evict_first_remote(&mut self) {
+        if let Some((_, digest)) = self.remote_expiries.pop_first() {
+            self.remote.remove(&digest);
+        }
     }
 
     fn evict_first(&mut self) {
@@ -127,6 +167,32 @@ mod tests {
         assert_eq!(revoked.entries().tails.len(), MAX_REVOKED);
         assert!(!revoked.contains(token(MAX_REVOKED - 1).as_bytes()), "it would have expired first");
         assert!(revoked.contains(token(0).as_bytes()) && revoked.contains(token(MAX_REVOKED).as_bytes()));
+    }
+
+    #[test]
+    fn tokens_revoked_elsewhere_are_recorded_by_digest_and_evict_only_each_other() {
+        let revoked = RevokedTokens::default();
+        let digest = |number| digest_of(token(number).as_bytes()).unwrap();
+        revoked.insert(token(0).as_bytes(), 100, 0);
+        assert!(!revoked.insert_remote(&HashMap::from([(digest(1), 100), (digest(2), 200)]), 0));
+        assert!(!revoked.insert_remote(&HashMap::from([(digest(1), 900), (digest(3), 50)]), 50), "expired, or known");
+        let known = [0, 1, 2, 3].map(|number| revoked.contains(token(number).as_bytes()));
+        assert_eq!(known, [true, true, true, false]);
+        // Junk that somebody has written into the log.
+        let junk = (4..MAX_REVOKED + 4).map(|number| (digest(number), 1_000)).collect();
+        assert!(revoked.insert_remote(&junk, 100), "an eviction is reported");
+        assert!(!revoked.contains(token(1).as_bytes()), "it has expired");
+        assert!(!revoked.contains(token(2).as_bytes()), "it would have expired first");
+        assert!(revoked.contains(token(0).as_bytes()) && revoked.contains(token(4).as_bytes()));
+        let entries = revoked.entries();
+        assert_eq!((entries.remote.len(), entries.remote_expiries.len()), (MAX_REVOKED, MAX_REVOKED));
+    }
+
+    #[test]
+    fn a_digest_contains_nothing_of_its_token() {
+        let digest = digest_of(token(7).as_bytes()).unwrap();
+        assert!(!token(7).as_bytes().windows(4).any(|part| digest.windows(4).any(|other| other == part)));
+        assert_eq!(digest_of(b"short"), None);
     }
 
     #[test]

@@ -88,6 +88,18 @@ impl TokenCache {
         }
     }
 
+    /// Removes the sessions of all tokens that match: a pass over the whole cache.
+    pub(crate) fn remove_all(&self, matches: impl Fn(&[u8]) -> bool) {
+        for shard in &self.shards {
+            let tokens: Vec<_> = {
+                let entries = shard.entries.read().unwrap_or_else(PoisonError::into_inner);
+                let jwts = entries.sessions.values().map(Session::jwt_secret);
+                jwts.filter(|jwt| matches(jwt.as_bytes())).cloned().collect()
+            };
+            tokens.iter().for_each(|token| self.remove(token.as_bytes()));
+        }
+    }
+
     fn shard(&self, tail: Tail) -> &Shard {
         // The characters of base64 are unevenly spread over the bytes; a sum of several is not.
         let sum: u8 = tail.to_le_bytes()[..4].iter().fold(0, |sum, byte| sum.wrapping_add(*byte));

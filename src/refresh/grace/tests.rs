@@ -45,7 +45,7 @@ fn refreshed(token: &str) -> Option<Arc<Refreshed>> {
     let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
     let session = Session::new(verified, AuthMaterial::new("j".repeat(700), RefreshToken::new(token)));
     let set_cookie = [HeaderValue::from_static("c"), HeaderValue::from_static("c")];
-    Some(Arc::new(Refreshed { session, set_cookie, bytes: 1000 }))
+    Some(Arc::new(Refreshed::new(session, set_cookie, 1000)))
 }
 
 /// Rotates `from`, and returns how many families were evicted for it.
@@ -217,4 +217,21 @@ fn the_period_starts_with_the_delivery_if_that_comes_after_the_last_release() {
     assert!(grace.deliver(&digest(2), later).is_ok());
     assert!(find(&grace, 1, later + PERIOD / 2).is_some());
     assert_eq!(find(&grace, 1, later + PERIOD), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_other_replicas_have_rotated_join_the_family_of_their_successor() {
+    let (mut grace, now) = (Grace::new(PERIOD, 1 << 20), Instant::now());
+    // The first token came here again after the third one was issued, and so does the second.
+    rotate(&mut grace, 1, 3, now);
+    rotate(&mut grace, 2, 3, now);
+    assert_eq!(grace.check(), 1);
+    rotate(&mut grace, 3, 4, now);
+    for token in 1..=3 {
+        assert_eq!(find(&grace, token, now), Some((digest(4), true)), "{token}");
+    }
+    assert!(grace.revoke(&digest(1), now + PERIOD, now).is_some());
+    rotate(&mut grace, 5, 4, now);
+    assert!(grace.find(&digest(2), now).is_some_and(|known| known.is_revoked), "no family of its own brings it back");
+    grace.check();
 }

@@ -297,7 +297,7 @@ impl Site {
         let token = self.exchange(&leader.token);
         let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
         let session = Session::new(verified, AuthMaterial::new("jwt", RefreshToken::new(token)));
-        self.finish(leader, Ok(Refreshed { session, set_cookie: set_cookie(), bytes: 0 }));
+        self.finish(leader, Ok(Refreshed::new(session, set_cookie(), 0)));
     }
 
     /// A call to Crossmint, which takes each token once.

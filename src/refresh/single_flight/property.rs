@@ -613,7 +613,7 @@ impl World {
         let verified = Verified { user_id: "alice".into(), expires_at: valid_until, generation: 0 };
         let session = Session::new(verified, AuthMaterial::new("jwt", RefreshToken::new(name(token))));
         let bytes = self.random.index(if self.is_short_of_memory { 2 * MEMORY } else { 4096 }).unwrap_or_default();
-        Refreshed { session, set_cookie: set_cookie(), bytes }
+        Refreshed::new(session, set_cookie(), bytes)
     }
 
     fn now(&self) -> u64 {

@@ -50,7 +50,7 @@ fn refreshed_to(token: &str) -> Result<Refreshed, Failure> {
     let verified = Verified { user_id: "alice".into(), expires_at: 0, generation: 0 };
     let session = Session::new(verified, AuthMaterial::new("jwt", RefreshToken::new(token)));
     let cookie = HeaderValue::from_static("c");
-    Ok(Refreshed { session, set_cookie: [cookie.clone(), cookie], bytes: 0 })
+    Ok(Refreshed::new(session, [cookie.clone(), cookie], 0))
 }
 
 fn refused() -> Result<Refreshed, Failure> {

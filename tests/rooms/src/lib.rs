@@ -27,8 +27,9 @@ pub const ROOMS: Rooms<'_> = &[
     ("cookies", &[SHARED]),
     ("upstream", &[SHARED]),
     ("jwks", &[SHARED]),
+    ("store", &[SHARED]),
     ("verify", &[SHARED, "jwks"]),
-    ("refresh", &[SHARED, "cookies upstream verify"]),
+    ("refresh", &[SHARED, "cookies store upstream verify"]),
     ("handle_registry", &[SHARED]),
     ("authorize", &[SHARED, OWNERS, "handle_registry"]),
     ("auth", &[SHARED, OWNERS, "authorize"]),
@@ -40,7 +41,7 @@ pub const ROOMS: Rooms<'_> = &[
 ];
 const LEAVES: &str = "secret clock sync json host log_throttle error";
 const SHARED: &str = "secret clock sync json host log_throttle error session config stats task_tracker";
-const OWNERS: &str = "csrf bearer cookies upstream jwks verify refresh";
+const OWNERS: &str = "csrf bearer cookies store upstream jwks verify refresh";
 
 /// The rooms that are not part of the engine.
 pub const SHELL: &[&str] = &["layer", "testing", "lib"];

@@ -1,0 +1,2 @@
+-- KEYS[1]: the record.
+return look(KEYS[1])
