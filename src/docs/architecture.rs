@@ -38,15 +38,17 @@
 //! | `jwks/` | `JwksCache`: the key set, and the policy of its reloads. |
 //! | `verify/` | `Verifier`: the grammar and the claims of JWTs, `TokenCache`, the cache of verified tokens, and `RevokedTokens`, those of sessions that have signed out. |
 //! | `refresh/` | `Refresher`: the single flight, the limit on upstream calls with its circuit breaker, and the grace period of rotated tokens. |
+//! | `refresh/shared/` | What replicas do together, behind the feature `redis`: `Course` is the way of one token, `seal.rs` what the store may see of it, `log.rs` the logouts at other replicas. |
+//! | `store/` | `Store`, what replicas share, as a private trait: in Redis, with its scripts and its connection, and in memory for tests. |
 //! | `upstream.rs` | The HTTP calls to Crossmint. |
 //! | `stats/`, `task_tracker.rs`, `handle_registry.rs` | Counters and metrics, tasks that outlive a client, and the warning about a second handle. |
 //! | `secret.rs`, `clock.rs`, `json.rs`, `host.rs`, `log_throttle.rs` | Text that is never printed, the wall clock, strict JSON, hosts, and rate-limited log events. |
 //! | `testing/` | The mock and its browser, behind the feature `testing`. |
 //!
 //! Imports point one way: `jwks` and `cookies` know no other owner, `verify` knows `jwks`, `refresh` knows `verify`,
-//! `cookies` and `upstream`, `authorize` composes them, and `layer` knows `auth` and `authorize`. The package in
-//! `tests/rooms` parses the source and checks what privacy cannot enforce: the table of allowed imports, the absence of
-//! circles, and that only `cookies` names the header fields that it writes.
+//! `cookies`, `store` and `upstream`, `authorize` composes them, and `layer` knows `auth` and `authorize`. The package
+//! in `tests/rooms` parses the source and checks what privacy cannot enforce: the table of allowed imports, the absence
+//! of circles, and that only `cookies` names the header fields that it writes.
 //!
 //! # Invariants
 //!
@@ -70,5 +72,6 @@
 //!
 //! `tests/behaviour` tests the public API against the mock, and `tests/browser` in Chromium, with Crossmint's browser
 //! SDK. `src/refresh/single_flight/model.rs` tries the interleavings of the single flight, and `src/verify/model.rs`
-//! those of a logout and the cache of verified tokens. `fuzz/` compares the parsers with a second implementation, and
-//! `examples/soak` runs the crate under load. `SECURITY.md` maps every threat to its tests. `.ci/run` runs all of it.
+//! those of a logout and the cache of verified tokens. `tests/replicas` kills, pauses and cuts off replicas that share a
+//! store, and forges what is in it. `fuzz/` compares the parsers with a second implementation, and `examples/soak` runs
+//! the crate under load. `SECURITY.md` maps every threat to its tests. `.ci/run` runs all of it.

@@ -12,8 +12,8 @@
 //! - **A choice of providers**: axum-oidc works with every provider that speaks OpenID Connect, and Auth.js contains
 //!   more than eighty. Here, the provider is Crossmint.
 //! - **Sign-in pages**: Auth.js and Clerk have them. Here, Crossmint's browser SDK signs users in.
-//! - **Sessions that end at once, on every replica**: a store in the server can delete them. Here, another replica
-//!   accepts a JWT until it expires.
+//! - **Sessions that end at once, on every replica**: a store in the server can delete them. Here, replicas that share
+//!   a store refuse a JWT within a second of its logout; without one, other replicas accept it until it expires.
 //! - **Hidden tokens**: with a store in the server, or an encrypted cookie, scripts see no token. Here, they see the
 //!   JWT, which the browser SDK needs.
 //! - **Support**: Clerk makes its SDK itself. This crate is not made by Crossmint.
@@ -29,8 +29,8 @@
 //! | the session is kept in | two cookies: JWT and refresh token | a store in the server (tower-sessions) | a store in the server: tower-sessions, or in 1.0.0-dev-2 one of your own | an encrypted JWT in a cookie, or a database | a short-lived JWT in a cookie |
 //! | work for each request | a look-up in the cache of verified JWTs | the session from the store, the user from your backend | the session from the store, a signature check | decryption, and encryption of a new cookie where the session is read; or a database query | a signature check |
 //! | an expired session | is refreshed | has ended | is refreshed | is prolonged with each use; tokens of the provider are refreshed by your code | is refreshed for a `GET` with Clerk's refresh cookie; otherwise, navigations are redirected to Clerk |
-//! | parallel requests with an expired session | one refresh per session and process; a grace period for late requests | – | one refresh for each request | your code's task; its guide names the race | one refresh for each request |
-//! | a session ends at once | in the process that revokes it; elsewhere, its JWT is accepted until it expires | yes, everywhere; also when the user's `session_auth_hash` changes | yes, everywhere | with a database; a JWT is accepted until it expires | when its JWT expires |
+//! | parallel requests with an expired session | one refresh per session, across replicas that share a store, otherwise per process; a grace period for late requests | – | one refresh for each request | your code's task; its guide names the race | one refresh for each request |
+//! | a session ends at once | in the process that revokes it, and within a second on replicas that share a store; elsewhere, its JWT is accepted until it expires | yes, everywhere; also when the user's `session_auth_hash` changes | yes, everywhere | with a database; a JWT is accepted until it expires | when its JWT expires |
 //!
 //! # Tokens
 //!

@@ -136,8 +136,9 @@
 //! # }
 //! ```
 //!
-//! It does not reach the user's other sessions, which Crossmint does not list, nor other processes, which accept the
-//! JWT until it expires: see [`security`](super::security#jwts). Handlers that are running keep their session.
+//! It does not reach the user's other sessions, which Crossmint does not list, nor processes that do not share a store
+//! with this one, which accept the JWT until it expires: see [`security`](super::security#jwts). Handlers that are
+//! running keep their session.
 //!
 //! # Answering the two routes yourself
 //!

@@ -15,6 +15,7 @@
 //! | `a trusted origin seems to be on another site ...` | `WARN`, at start-up | `origin`, `same_site`; see [`spa`](super::spa#a-page-on-another-origin) |
 //! | `could not load the key set` | `WARN`, at most once a minute | `kind`, `error` |
 //! | `rotated tokens are evicted before their grace period ends ...` | `WARN`, at most once a minute | raise [`rotation_grace_bytes`](crate::CrossmintAuthConfigBuilder::rotation_grace_bytes) |
+//! | `refreshes are not shared: the store is unreachable` | `WARN`, at most once a minute; otherwise `DEBUG` | `error`, `when_unreachable`; see [below](#while-the-store-is-unreachable) |
 //! | `Crossmint refuses all refresh tokens ...` | `WARN`, at most once a minute | `refusals`; check the API key |
 //! | `could not revoke a session at Crossmint` | `INFO`, at most once a minute; otherwise `DEBUG` | `error` |
 //! | `a session has ended` | `DEBUG`, because anonymous clients can cause it | `reason`: `logout` or `refused` |
@@ -96,6 +97,9 @@
 //! | `grace_evictions` | Anything but zero: sessions end. Raise [`rotation_grace_bytes`]. |
 //! | `revocation_evictions` | Anything but zero: JWTs of signed-out sessions are accepted again. |
 //! | `refusal_runs` | Anything but zero: the API key may have been revoked. |
+//! | `shared_hits`, `shared_claims` | The ratio shows how often other replicas have done the work. No hits at all: the replicas differ in prefix, pepper or server. |
+//! | `shared_takeovers`, `shared_lost` | Replicas that die, or are paused, during refreshes. |
+//! | `shared_unreachable` | Anything but zero: refreshes are not shared. It counts commands, not sessions. |
 //! | rejections of the kinds `unavailable`, `rate_limited`, `unusable_answer` | An outage at Crossmint, or too few permits. |
 //!
 //! # Outages
@@ -147,12 +151,190 @@
 //! # Replicas
 //!
 //! Caches, the single flight and the grace period are local to a process. If two replicas send one refresh token,
-//! Crossmint may take the second request for reuse and end the session. Route each browser to the same replica, for
-//! instance by a hash of the refresh token's cookie or by the load balancer's own cookie. Deployments that replace all
-//! replicas at once should drain the old ones, and await `wait_idle`.
+//! Crossmint may take the second request for reuse and end the session. There are two ways to run several replicas:
+//!
+//! - **Share refreshes through a store** (feature `redis`): any replica can serve any request. The replicas agree
+//!   through a Redis or Valkey server on which of them sends a refresh token, pass each other the answer, and learn of
+//!   each other's logouts.
+//! - **Route each browser to the same replica**, for instance by a hash of the refresh token's cookie or by the load
+//!   balancer's own cookie. Sessions that are refreshed while a browser changes replicas may end, for instance when a
+//!   replica is added, and a logout is known to one replica only.
+//!
+//! Deployments that replace replicas should drain the old ones, and await `wait_idle`.
+//!
+//! ```no_run
+//! # #[cfg(feature = "redis")]
+//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+//! use tower_crossmint_auth::{CrossmintAuth, CrossmintAuthConfig, OutagePolicy, RedisRenewals};
+//!
+//! let renewals = RedisRenewals::new(std::env::var("REDIS_URL")?)?; // rediss://user:password@redis.internal:6379/0
+//! let config = CrossmintAuthConfig::builder(std::env::var("SERVER_CROSSMINT_API_KEY")?)
+//!     .share_renewals(renewals)
+//!     .on_outage(OutagePolicy::KeepSession)
+//!     .build()?;
+//! let auth = CrossmintAuth::new(config);
+//! auth.warm_up().await?; // connects to the store as well
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/replicas` runs three replicas behind a round-robin proxy, with and without a store, and stops the store.
+//!
+//! ## What is promised
+//!
+//! The store is used by refreshes and logouts only. A request with a valid JWT does not need it: it is not delayed by a
+//! slow store, and is served while there is none.
+//!
+//! While the store is reachable and keeps what it has acknowledged, and no replica is paused for longer than its claim
+//! holds:
+//!
+//! 1. A refresh token is never in flight twice, and is not sent again once its outcome is known, until the grace period
+//!    is over.
+//! 2. If a replica dies during a refresh, its token is sent at most once more.
+//! 3. A new refresh token is recorded before anyone gets it. It survives unless both its replica and the store are
+//!    lost.
+//! 4. After a logout, no replica hands out a successor of the session's tokens. Within a second, all replicas refuse
+//!    the JWTs that the handling replica would refuse on its own.
+//! 5. The store learns sizes, times, and which records follow each other. It can neither read nor forge a session, a
+//!    refusal or a logout: see [`security`](super::security#replicas).
+//!
+//! A replica claims a token before it sends it. The claim holds for a quarter more than [`refresh_timeout`], and 5 s:
+//! 17.5 s by default. Other replicas that need the session meanwhile wait for up to `refresh_timeout`, and are woken by
+//! the answer.
+//!
+//! ## What is not promised
+//!
+//! Redis acknowledges writes before they are replicated, and Crossmint does not check which replica holds a claim. In
+//! these cases a token may be sent a second time, and its session may end:
+//!
+//! | what happens | effect |
+//! | --- | --- |
+//! | the store restarts empty, or is flushed | Replicas that have seen a claim wait until it is over. Others do not know of it, nor of tokens that were rotated within the grace period. A replica that starts later does not know of earlier logouts. |
+//! | a failover loses the last writes | The same, for those writes. |
+//! | a network partition separates some replicas from the store | They behave as [described below](#while-the-store-is-unreachable); the others do not notice. |
+//! | a replica is paused (`SIGSTOP`, a virtual machine that migrates) for longer than its claim holds | Another one takes the claim over. Whichever answer arrives is kept. |
+//! | a replica is killed after Crossmint has rotated the token, and before the answer is recorded | The answer is lost. Another replica sends the token when the claim is over, is refused, and the user signs in again. |
+//!
+//! A replica that is killed before Crossmint has processed its call, or after it has recorded the answer, loses no
+//! session. If two replicas in a row die while they refresh the same session, the token is not sent a third time for a
+//! minute, and requests are answered as in an outage (`shared_lost`).
+//!
+//! `WAIT` and Redlock would not change this: Crossmint would have to check the claim.
+//!
+//! ## While the store is unreachable
+//!
+//! The store counts as unreachable if it cannot be connected to within a second, answers with an error, or does not
+//! answer a command within [`time_limit`] (50 ms). After three commands in a row without an answer, the connection is
+//! replaced. Once an attempt to connect has failed, commands fail at once, and further attempts are made in the
+//! background, up to half a second apart. [`when_unreachable`] decides what happens to sessions that need a refresh:
+//!
+//! - [`GoOn`], the default: the replica refreshes them on its own. Two replicas that refresh one session meanwhile end
+//!   it, as without a store. Choose it if browsers mostly return to the same replica, or if requests must not fail
+//!   because of the store.
+//! - [`Wait`]: they are treated as in an outage of Crossmint. Combine it with [`KeepSession`], so that they are
+//!   answered with 503 and no session ends. With the default of [`on_outage`], they end at once.
+//!
+//! Under both, a replica that has seen another one's claim waits until it is over. Answers and logouts that cannot be
+//! recorded are retried in the background for as long as a claim holds, which `wait_idle` waits for. A logout succeeds
+//! without the store, but other replicas may then accept its JWT until it expires, unless the store is back in time.
+//!
+//! While the store is unreachable, `shared_unreachable` grows, and a warning is logged once a minute.
+//!
+//! ## Setting up the server
+//!
+//! One primary of Redis 6 or newer, or of Valkey, is needed. It may serve other applications as well.
+//!
+//! - **No eviction**: set `maxmemory-policy noeviction`, and alert on memory. Other policies may drop claims and the
+//!   only copies of new refresh tokens. When memory is full, the store counts as unreachable.
+//! - **No persistence** is needed: most records live for less than a minute. With AOF (`appendfsync everysec`), a restart
+//!   loses at most the last second instead of everything.
+//! - **Output buffers**: each replica has one connection, which is subscribed, so that `client-output-buffer-limit
+//!   pubsub` applies to it. The default (32 MB, or 8 MB for a minute) is enough for thousands of replies at once.
+//! - **A user of its own**, which can use only the crate's keys and channel:
+//!
+//!   ```text
+//!   ACL SETUSER app on >PASSWORD ~{tca1:* &{tca1:* -@all +eval +evalsha +subscribe +publish +time +hmget
+//!       +hset +del +pexpire +pttl +xadd +xrange +ping
+//!   ```
+//!
+//!   `tca1` is the [`prefix`]. For another database than 0, add `+select`.
+//! - **TLS**, wherever the network is not trusted: `rediss://`, with the authorities of the operating system or with
+//!   [`ca_certificates`]. Without it, the password and encrypted records cross the network.
+//! - **A [`pepper`]** is an additional secret. With it, those who have both a copy of the store and an old refresh
+//!   token cannot decrypt the token's successors. It must be the same on all replicas.
+//!
+//! Server and replicas should be in one region: a refresh takes three round trips more than without a store. The clocks
+//! of the replicas must agree within two minutes. The server's clock may differ from theirs, but should not jump.
+//!
+//! ## Sizing
+//!
+//! The load on the store depends on the number of refreshes, not of requests. With JWTs that live for 15 min, an active
+//! session is refreshed four times an hour. If a browser sends three requests at once whenever its JWT has expired, and
+//! they arrive at three replicas, a refresh takes twelve commands: four by the replica that sends the token, four by
+//! each of the others. Each change of a record is published to all replicas.
+//!
+//! | active sessions, replicas | refreshes | commands | of one core | memory | network |
+//! | --- | --- | --- | --- | --- | --- |
+//! | 10 000, 3 | 11/s | 100/s | 0.2 % | 4 MiB | < 1 Mbit/s |
+//! | 100 000, 10 | 111/s | 1 200/s | 2 % | 30 MiB | 11 Mbit/s |
+//! | 1 000 000, 50 | 1 111/s | 13 400/s | 27 % | 280 MiB | 170 Mbit/s |
+//!
+//! A record takes 4 KB until the grace period is over, or for an hour if no response has delivered the new token. Set
+//! `maxmemory` to several times the figure above, and plan for peaks, such as the start of a working day. Redis
+//! executes commands on one core: it is half busy with 1.9 million active sessions on 50 replicas, or with 7 million if
+//! JWTs live for an hour. More would have to be spread over the servers of a Cluster, which is not supported.
+//!
+//! `cargo run --example capacity` computes this, and compares it with a simulation. Its parameters can be changed.
+//!
+//! ## Rolling out
+//!
+//! Replicas do not coordinate with replicas that do not share, or that have another server, prefix, pepper, project or
+//! base URL. Nothing is misread, but each group refreshes on its own. So:
+//!
+//! 1. Keep the routing of browsers to replicas as it is, and deploy the option.
+//! 2. Once all replicas have it, and the old ones have stopped, route freely.
+//! 3. To switch it off, or to change the server, prefix or pepper, restore the routing first.
+//!
+//! A version of the crate with another format of the records says so in the change log, and is rolled out in the same
+//! way. [`refresh_timeout`] and [`rotation_grace`] should be the same on all replicas; sharing requires a
+//! `rotation_grace` above zero.
+//!
+//! Several projects and environments can use one server, user and prefix: the names of keys contain a hash of the
+//! project, its environment and the base URL. Different prefixes allow for different ACL users.
+//!
+//! ## Failover and managed services
+//!
+//! The URL must lead to the primary. Give it a name that follows the primary, such as the primary endpoint of a managed
+//! service or the address of a proxy: Sentinel is not asked, and redirections of Cluster are not followed. A connection
+//! to a server that has become read-only is replaced, so that a failover takes as long as the name takes to change.
+//!
+//! Replicas that wait for an answer are woken by a push message on the same connection (RESP3, Redis 6), and look again
+//! every 100 to 250 ms in case a message is lost. Where a service or a proxy refuses `HELLO 3`, they look every 5
+//! to 50 ms instead: all promises hold, with more commands and, on average, 25 ms more for those who wait. `EVALSHA`
+//! with `EVAL` as fallback must be allowed; `SCRIPT FLUSH` does no harm.
+//!
+//! ## Limits
+//!
+//! - One primary: neither Cluster nor Sentinel. [Sizing](#sizing) says where that ends.
+//! - Tokens under 32 bytes, such as the one-time secret of a login, are never shared: the name of their record could be
+//!   found by trying all of them. A browser posts such a secret once.
+//! - Each replica refuses the JWTs of up to 100 000 logouts at other replicas until they expire.
+//!   [`Stats::revocation_evictions`](crate::Stats::revocation_evictions) counts those that did not fit.
+//! - The log of logouts keeps about 65 000 JWTs, for a day after the last one. A replica that starts reads all of it.
+//! - Only refreshes and logouts are shared. Each replica has its own key set, cache of verified JWTs, permits and
+//!   circuit breaker.
 //!
 //! [`token_cache_bytes`]: crate::CrossmintAuthConfigBuilder::token_cache_bytes
 //! [`rotation_grace_bytes`]: crate::CrossmintAuthConfigBuilder::rotation_grace_bytes
 //! [`max_concurrent_refreshes`]: crate::CrossmintAuthConfigBuilder::max_concurrent_refreshes
 //! [`refresh_timeout`]: crate::CrossmintAuthConfigBuilder::refresh_timeout
 //! [`on_outage`]: crate::CrossmintAuthConfigBuilder::on_outage
+//! [`rotation_grace`]: crate::CrossmintAuthConfigBuilder::rotation_grace
+//! [`KeepSession`]: crate::OutagePolicy::KeepSession
+//! [`time_limit`]: crate::RedisRenewals::time_limit
+//! [`when_unreachable`]: crate::RedisRenewals::when_unreachable
+//! [`prefix`]: crate::RedisRenewals::prefix
+//! [`ca_certificates`]: crate::RedisRenewals::ca_certificates
+//! [`pepper`]: crate::RedisRenewals::pepper
+//! [`GoOn`]: crate::WhenUnreachable::GoOn
+//! [`Wait`]: crate::WhenUnreachable::Wait

@@ -94,6 +94,24 @@
 //! | [`token_cache_bytes`] | 16 MiB | Memory for verified JWTs, about 14 000 sessions. Zero switches the cache off. |
 //! | [`refusal_warning`] | 10 | The number of different refresh tokens that Crossmint must refuse in a row before a warning names the API key. |
 //!
+//! # Replicas
+//!
+//! | option | default | meaning |
+//! | --- | --- | --- |
+//! | [`share_renewals`] (feature `redis`) | none | The Redis or Valkey server through which replicas share refreshes and logouts. Without it, each browser has to be routed to the same replica. |
+//!
+//! [`RedisRenewals`] has the options of the store. [`operations`](super::operations#replicas) explains when to change
+//! them.
+//!
+//! | option | default | meaning |
+//! | --- | --- | --- |
+//! | [`RedisRenewals::new`] | required | The URL, `redis://user:password@host:6379/0`, or `rediss://` for TLS. |
+//! | [`prefix`] | `tca1` | The start of all keys and of the channel, for permissions. |
+//! | [`time_limit`] | 50 ms | For a command; at most 1 s. |
+//! | [`when_unreachable`] | [`WhenUnreachable::GoOn`]: each replica refreshes on its own | `Wait` treats the session as in an outage of Crossmint. |
+//! | [`ca_certificates`] | the operating system's | The authorities that may have issued the server's certificate. |
+//! | [`pepper`] | none | A secret that protects a copy of the store from those who have a refresh token. |
+//!
 //! # The HTTP client
 //!
 //! | option | default | meaning |
@@ -170,4 +188,13 @@
 //! [`rotation_grace_bytes`]: crate::CrossmintAuthConfigBuilder::rotation_grace_bytes
 //! [`token_cache_bytes`]: crate::CrossmintAuthConfigBuilder::token_cache_bytes
 //! [`refusal_warning`]: crate::CrossmintAuthConfigBuilder::refusal_warning
+//! [`share_renewals`]: crate::CrossmintAuthConfigBuilder::share_renewals
+//! [`RedisRenewals`]: crate::RedisRenewals
+//! [`RedisRenewals::new`]: crate::RedisRenewals::new
+//! [`prefix`]: crate::RedisRenewals::prefix
+//! [`time_limit`]: crate::RedisRenewals::time_limit
+//! [`when_unreachable`]: crate::RedisRenewals::when_unreachable
+//! [`WhenUnreachable::GoOn`]: crate::WhenUnreachable::GoOn
+//! [`ca_certificates`]: crate::RedisRenewals::ca_certificates
+//! [`pepper`]: crate::RedisRenewals::pepper
 //! [`http_client`]: crate::CrossmintAuthConfigBuilder::http_client

@@ -25,8 +25,8 @@
 //! handled it refuses the session's JWTs until they expire: the one that the request carried, and those that refreshes
 //! have issued during the grace period. It remembers up to 100 000 of them, and another 256 that are logged out before
 //! their key is loaded, which [`warm_up`] avoids; [`Stats::revocation_evictions`] counts those that did not fit. Other
-//! processes accept them, and so does this one after a restart. [`revoke_session`] does the same for an application's
-//! own reasons.
+//! processes accept them, and so does this one after a restart, unless they [share a store](#replicas).
+//! [`revoke_session`] does the same for an application's own reasons.
 //!
 //! # Refresh tokens
 //!
@@ -92,10 +92,30 @@
 //! Responses that set cookies carry `Cache-Control: no-store`, and lose header fields that instruct one kind of cache,
 //! such as `CDN-Cache-Control`.
 //!
-//! # Several replicas
+//! # Replicas
 //!
-//! One refresh per session is guaranteed within a process. With several replicas, route each browser to the same one:
-//! see [`operations`](super::operations#replicas).
+//! One refresh per session is guaranteed within a process, and among replicas that share a store: see
+//! [`operations`](super::operations#replicas). With neither, a session that two replicas refresh at once ends.
+//!
+//! The store need not be trusted with sessions:
+//!
+//! - **It cannot read them.** A record's name and its encryption key (AES-256-GCM) are derived from the refresh token
+//!   by HKDF, together with the project, its environment, the base URL, and the [`pepper`], if there is one. The store
+//!   gets neither the token nor the key. Answers are padded, so that their size says little about the user. What
+//!   remains visible is when a session is refreshed and signed out, and which records belong to one session.
+//! - **It cannot forge them.** Answers, claims, failures, refusals and logouts are encrypted and authenticated for
+//!   exactly one token and one meaning. An answer is parsed, and its JWT verified, like one that Crossmint has sent. A
+//!   record that cannot be opened counts as an unreachable store.
+//! - **The log of logouts** contains a hash of the end of each JWT's signature, and its expiry. An entry that is made
+//!   up matches no JWT.
+//!
+//! A store that is hostile, or that others can write to, can do what its loss can do: delete records, so that a token
+//! is sent twice; withhold logouts from other replicas; put back older records of a session, which delays its
+//! refreshes; and refuse to answer. Those who have a refresh token of a session, even a rotated one, and a copy of the
+//! store can decrypt the successors that are recorded there. A pepper prevents that.
+//!
+//! One-time secrets and other tokens of less than 32 bytes are not shared, because their records could be found by
+//! trying all of them. Use TLS and a user with [few permissions](super::operations#setting-up-the-server).
 //!
 //! # The implementation
 //!
@@ -114,3 +134,4 @@
 //! [`rotation_grace`]: crate::CrossmintAuthConfigBuilder::rotation_grace
 //! [`max_concurrent_refreshes`]: crate::CrossmintAuthConfigBuilder::max_concurrent_refreshes
 //! [`trusted_origins`]: crate::CrossmintAuthConfigBuilder::trusted_origins
+//! [`pepper`]: crate::RedisRenewals::pepper
