@@ -19,7 +19,7 @@ impl Report {
     /// Prints a figure with and without a store, each next to the value that it should have.
     pub(crate) fn row<T: Display + PartialEq>(&mut self, name: &str, shared: (T, T), alone: (T, T)) {
         let cells = [self.cell(shared), self.cell(alone)];
-        println!("  {name:68}{:16}{}", cells[0], cells[1]);
+        println!("  {name:67} {:15} {}", cells[0], cells[1]);
     }
 
     /// Prints a figure with a store.
