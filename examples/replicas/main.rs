@@ -14,7 +14,9 @@ mod report;
 mod site;
 mod store;
 
-use std::{env, error::Error, process::ExitCode, time::Duration};
+use std::{env, error::Error, io, process::ExitCode, time::Duration};
+
+use tokio::signal;
 
 use crate::{report::Report, site::Site, store::StoreServer};
 
@@ -23,7 +25,11 @@ async fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
     let outcome = match arguments.next().as_deref() {
         Some("replica") => replica::serve(arguments).await.map(|()| ExitCode::SUCCESS),
-        _ => run().await,
+        // The processes end with `run`, whose destructors a signal would skip.
+        _ => tokio::select! {
+            outcome = run() => outcome,
+            interrupted = interrupted() => interrupted.map_err(Into::into).and(Err("interrupted".into())),
+        },
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error}");
@@ -66,6 +72,21 @@ async fn run() -> Result<ExitCode, Box<dyn Error>> {
     report.only("refresh tokens sent to Crossmint", again.calls, 1);
     report.only("the session", again.fate, "lives");
     Ok(report.conclusion())
+}
+
+/// Waits for Ctrl-C, or for a request to terminate.
+async fn interrupted() -> io::Result<()> {
+    #[cfg(unix)]
+    let terminated = async {
+        signal::unix::signal(signal::unix::SignalKind::terminate())?.recv().await;
+        Ok(())
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending();
+    tokio::select! {
+        interrupted = signal::ctrl_c() => interrupted,
+        terminated = terminated => terminated,
+    }
 }
 
 const REPLICAS: usize = 3;
