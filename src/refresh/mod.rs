@@ -183,7 +183,7 @@ impl Refresher {
     }
 
     /// Exchanges a refresh token, here or at another replica, for a session.
-    async fn exchange(&self, token: &Secret) -> Result<Refreshed, Failure> {
+    async fn exchange(self: &Arc<Self>, token: &Secret) -> Result<Refreshed, Failure> {
         let Some(shared) = &self.shared else {
             let permit = self.limit.acquire().await?;
             return self.accept(self.send(permit, token).await?, Receipt::default()).await;

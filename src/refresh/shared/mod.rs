@@ -237,8 +237,7 @@ impl SharedRenewals {
         }
         let shared = Arc::clone(self);
         let publish = async move {
-            // A failure has been reported, and is retried.
-            let _ = shared.persist(Instant::now() + shared.lease, move |store| store.revoke(revoked.clone())).await;
+            shared.repeat(Instant::now() + shared.lease, |store| store.revoke(revoked.clone())).await;
         };
         // Without a runtime, nobody is served either.
         let _ = self.tasks.spawn(publish);
@@ -271,27 +270,19 @@ impl SharedRenewals {
         sender
     }
 
-    /// Does something in the store that must not be lost: if it fails, it is repeated in the background until `until`.
-    async fn persist<T: Send + 'static>(
-        self: &Arc<Self>,
-        until: Instant,
-        operation: impl Fn(&dyn Store) -> Reply<'_, T> + Send + Sync + 'static,
-    ) -> Result<T, AuthError> {
-        let outcome = operation(&*self.store).await;
-        outcome.map_err(|error| {
-            let shared = Arc::clone(self);
-            let repeat = async move {
-                while Instant::now() < until {
-                    sleep(RETRY_PAUSE).await;
-                    if operation(&*shared.store).await.is_ok() {
-                        return;
-                    }
-                }
-            };
-            // Without a runtime, it cannot be repeated.
-            let _ = self.tasks.spawn(repeat);
-            self.unreachable(error)
-        })
+    /// Does something in the store, and repeats it until `until` if it fails.
+    async fn repeat<T>(&self, until: Instant, operation: impl Fn(&dyn Store) -> Reply<'_, T>) -> Option<T> {
+        loop {
+            match operation(&*self.store).await {
+                Ok(result) => return Some(result),
+                // It is reported, and nobody waits for it.
+                Err(error) => drop(self.unreachable(error)),
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            self.pause().await;
+        }
     }
 
     fn unreachable(&self, Unreachable(why): Unreachable) -> AuthError {
@@ -310,11 +301,9 @@ impl SharedRenewals {
 }
 
 /// What an exchange needs besides the store.
-pub(crate) trait Exchange: Sync {
+pub(crate) trait Exchange: Send + Sync + 'static {
     /// Permits sending one token.
-    type Permit<'a>: Send
-    where
-        Self: 'a;
+    type Permit<'a>: Send;
 
     /// Returns whether a JWT that another replica has received is of no use any more.
     fn has_expired(&self, jwt: &str) -> bool;
@@ -396,7 +385,7 @@ impl Course {
     /// # Errors
     ///
     /// When there is no answer.
-    pub(crate) async fn exchange(&mut self, exchange: &impl Exchange) -> Result<RefreshAnswer, AuthError> {
+    pub(crate) async fn exchange(&mut self, exchange: &Arc<impl Exchange>) -> Result<RefreshAnswer, AuthError> {
         loop {
             // An expired one is refreshed in its turn.
             let is_live = |answer: &RefreshAnswer| !answer.jwt.as_deref().is_some_and(|jwt| exchange.has_expired(jwt));
@@ -406,9 +395,9 @@ impl Course {
             }
             // Before the claim, which holds for no longer than a call may take.
             let permit = exchange.acquire().await?;
-            let Some(claim) = self.claim().await? else { continue };
+            let Some(claim) = self.claim(exchange).await? else { continue };
             let answer = exchange.send(permit, &self.token).await;
-            match self.finish(claim, answer).await {
+            match self.finish(exchange, claim, answer).await {
                 Sent::Answer(answer) => return Ok(answer),
                 Sent::Failed(error) => return Err(error),
                 Sent::Superseded => {}
@@ -497,7 +486,7 @@ impl Course {
     /// # Errors
     ///
     /// When the token cannot be claimed and must not be sent without a claim, or not in time.
-    async fn claim(&mut self) -> Result<Option<HeldClaim>, AuthError> {
+    async fn claim(&mut self, exchange: &Arc<impl Exchange>) -> Result<Option<HeldClaim>, AuthError> {
         let asked_at = Instant::now();
         let claim = HeldClaim { fence: random()?, until: asked_at + self.shared.lease };
         let Some(seal) = self.seal.as_ref().filter(|_| !self.is_alone) else { return Ok(Some(claim)) };
@@ -507,7 +496,7 @@ impl Course {
         match self.shared.store.claim(seal.id, request).await {
             Ok(Claimed::Granted { .. }) if asked_at.elapsed() > MAX_CLAIM_DELAY => {
                 // It may be over before the call is.
-                self.release(&claim);
+                self.finish_later(Arc::clone(exchange), claim, Outcome::Released, Some(self.token.clone()));
                 self.check_deadline()?;
                 Ok(None)
             }
@@ -530,7 +519,7 @@ impl Course {
                 Ok(_) => Ok(None),
                 Err(error) => {
                     // The claim may have arrived.
-                    self.release(&claim);
+                    self.finish_later(Arc::clone(exchange), claim, Outcome::Released, Some(self.token.clone()));
                     Err(error)
                 }
             },
@@ -538,18 +527,23 @@ impl Course {
     }
 
     /// Records what has become of the token, before anyone gets it.
-    async fn finish(&mut self, claim: HeldClaim, answer: Result<RefreshAnswer, AuthError>) -> Sent {
+    async fn finish(
+        &mut self,
+        exchange: &Arc<impl Exchange>,
+        claim: HeldClaim,
+        answer: Result<RefreshAnswer, AuthError>,
+    ) -> Sent {
         if let Some(seal) = &self.seal
             && let Some(outcome) = self.outcome(seal, &answer)
         {
-            let (id, fence) = (seal.id, claim.fence);
-            // If it fails, the claim is not given up: it holds until it is over, or the outcome is recorded.
-            match self.shared.persist(claim.until, move |store| store.finish(id, fence, outcome.clone())).await {
+            let id = seal.id;
+            let to_revoke = match &answer {
+                Ok(answer) => Some(answer.secret.clone()),
+                Err(error) => (error.kind() != AuthErrorKind::Refused).then(|| self.token.clone()),
+            };
+            match self.shared.store.finish(id, claim.fence, outcome.clone()).await {
                 Ok(Finished::Ended(tombstone)) if seal.open_note(Kind::Tombstone, &tombstone).is_some() => {
-                    return Sent::Ended(match answer {
-                        Ok(answer) => Some(answer.secret),
-                        Err(error) => (error.kind() != AuthErrorKind::Refused).then(|| self.token.clone()),
-                    });
+                    return Sent::Ended(to_revoke);
                 }
                 Ok(Finished::Superseded(chain))
                     if chain.answers.first().is_some_and(|sealed| seal.open_answer(sealed).is_some()) =>
@@ -557,13 +551,42 @@ impl Course {
                     return Sent::Superseded;
                 }
                 // Whatever else is recorded there is not of this token.
-                Ok(_) | Err(_) => {}
+                Ok(_) => {}
+                Err(error) => {
+                    self.shared.unreachable(error);
+                    self.finish_later(Arc::clone(exchange), claim, outcome, to_revoke);
+                }
             }
             if answer.is_ok() {
                 self.rotated.push(id);
             }
         }
         answer.map_or_else(Sent::Failed, Sent::Answer)
+    }
+
+    /// Records an outcome in the background. Until that succeeds, the claim is not given up.
+    fn finish_later(
+        &self,
+        exchange: Arc<impl Exchange>,
+        HeldClaim { fence, until }: HeldClaim,
+        outcome: Outcome,
+        to_revoke: Option<Secret>,
+    ) {
+        let (shared, token) = (Arc::clone(&self.shared), self.token.clone());
+        let finish = async move {
+            let Some(seal) = shared.seals.seal_of(&token) else { return };
+            let finish = shared.repeat(until, |store| store.finish(seal.id, fence, outcome.clone()));
+            // A logout leaves the successor to the holder of the claim, who may have handed it out meanwhile.
+            if let Some(Finished::Ended(tombstone)) = finish.await
+                && seal.open_note(Kind::Tombstone, &tombstone).is_some()
+                && let Some(token) = to_revoke
+                && let Some(last) = shared.end(&token).await.last
+            {
+                exchange.revoke(&last).await;
+            }
+        };
+        // Without a runtime, nobody is served either.
+        let _ = self.shared.tasks.spawn(finish);
     }
 
     fn outcome(&self, seal: &Seal, answer: &Result<RefreshAnswer, AuthError>) -> Option<Outcome> {
@@ -586,18 +609,6 @@ impl Course {
                 Outcome::Failed { failure: seal.seal_failure(error)?, time_to_live }
             }
         })
-    }
-
-    /// Gives up a claim in the background, before the token was sent.
-    fn release(&self, claim: &HeldClaim) {
-        if let Some(seal) = &self.seal {
-            let (shared, id, fence) = (Arc::clone(&self.shared), seal.id, claim.fence);
-            let release = async move {
-                // If it fails, the claim holds until it is over.
-                let _ = shared.store.finish(id, fence, Outcome::Released).await;
-            };
-            let _ = self.shared.tasks.spawn(release);
-        }
     }
 
     fn advance(&mut self, successor: Secret) {
