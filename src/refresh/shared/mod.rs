@@ -508,7 +508,14 @@ impl Course {
                 }
                 Ok(Some(claim))
             }
-            Ok(Claimed::Denied(_)) => {
+            Ok(Claimed::Denied(chain)) => {
+                // The store may lose that claim before the next look.
+                if let Tail::Claimed { proof, lease } = &chain.tail
+                    && chain.answers.is_empty()
+                    && seal.open_note(Kind::Claim, proof).is_some()
+                {
+                    self.claimed_until = Instant::now() + (*lease).min(self.shared.lease);
+                }
                 self.check_deadline()?;
                 self.denials += 1;
                 // Nobody else is that fast, that often.
