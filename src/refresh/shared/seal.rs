@@ -162,3 +162,7 @@ const OVERHEAD: usize = 28;
 
 /// The difference of two replicas' clocks. With a larger one, their JWTs would fail as well.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+#[cfg(not(shuttle))]
+mod tests;
