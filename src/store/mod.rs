@@ -20,3 +20,9 @@ pub(crate) use self::{
     record::{Chain, Claim, Claimed, Fence, Finished, Id, LOG_PAGE, LogPosition, Outcome, Previous, Sealed, Tail},
     redis::RedisStore,
 };
+#[cfg(test)]
+pub(crate) use self::{
+    memory::MemoryStore,
+    record::MEMORY_OF_CLAIMS,
+    watches::{Watch, Watches},
+};

@@ -14,6 +14,9 @@
 
 mod log;
 mod seal;
+#[cfg(test)]
+#[cfg(not(shuttle))]
+mod tests;
 
 use std::{
     collections::HashMap,
