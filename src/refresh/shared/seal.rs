@@ -58,6 +58,10 @@ impl Seals {
     }
 }
 
+fn since_epoch() -> Duration {
+    clock::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 fn expand(root: &Prk, label: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
     let mut key = Zeroizing::new([0; 32]);
     root.expand(&[label], HKDF_SHA256).and_then(|key_of_label| key_of_label.fill(&mut *key)).ok()?;
@@ -97,8 +101,7 @@ impl Seal {
 
     /// Seals a statement about the token, and when it was made.
     pub(crate) fn seal_note(&self, kind: Kind, text: &str) -> Option<Sealed> {
-        let now = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.seal(kind, format!("{} {text}", now.as_secs()).into_bytes())
+        self.seal(kind, format!("{} {text}", since_epoch().as_secs()).into_bytes())
     }
 
     /// Returns the text of a statement, if it was made for this token.
@@ -106,12 +109,8 @@ impl Seal {
         let note = String::from_utf8(self.open(kind, sealed)?.to_vec()).ok()?;
         let (made_at, text) = note.split_once(' ')?;
         // What the store keeps or puts back for longer than it should must not hold up a refresh. A logout is for good.
-        if kind != Kind::Tombstone {
-            let now = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let made_at = Duration::from_secs(made_at.parse().ok()?);
-            return (now.abs_diff(made_at) <= self.max_note_age).then(|| text.to_owned());
-        }
-        Some(text.to_owned())
+        let age = since_epoch().abs_diff(Duration::from_secs(made_at.parse().ok()?));
+        (kind == Kind::Tombstone || age <= self.max_note_age).then(|| text.to_owned())
     }
 
     /// Seals a failure other than a refusal.
