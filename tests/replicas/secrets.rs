@@ -18,7 +18,7 @@ use tower_crossmint_auth::{
 
 use crate::{
     hostile::{get, handle, secret},
-    stage::expired,
+    stage::{Stage, expired},
     store::Store,
 };
 
@@ -83,6 +83,19 @@ async fn neither_a_dump_nor_the_traffic_contains_eight_bytes_of_a_secret() {
             assert!(is_found, "{name}: a planted secret, {form}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_token_that_can_be_guessed_is_not_named_in_the_store() {
+    let Some(stage) = Stage::new(1).await else { return };
+    for (length, records) in [(1, 0), (31, 0), (32, 1)] {
+        let before: u64 = stage.store.command("DBSIZE").await;
+        let cookie = format!("crossmint-refresh-token-{}={}", stage.mock.project_id(), "1".repeat(length));
+        stage.replicas[0].get(cookie).await.assert_ended();
+        assert_eq!(stage.store.command::<u64>("DBSIZE").await - before, records, "{length} bytes");
+    }
+    // One is the rehearsal's.
+    assert_eq!(stage.mock.calls(Endpoint::Refresh), 4);
 }
 
 /// All parts of secrets that are long enough to be told from chance.
