@@ -72,6 +72,7 @@
 //!
 //! `tests/behaviour` tests the public API against the mock, and `tests/browser` in Chromium, with Crossmint's browser
 //! SDK. `src/refresh/single_flight/model.rs` tries the interleavings of the single flight, and `src/verify/model.rs`
-//! those of a logout and the cache of verified tokens. `tests/replicas` kills, pauses and cuts off replicas that share a
-//! store, and forges what is in it. `fuzz/` compares the parsers with a second implementation, and `examples/soak` runs
-//! the crate under load. `SECURITY.md` maps every threat to its tests. `.ci/run` runs all of it.
+//! those of a logout and the cache of verified tokens. `src/refresh/shared/tests` tries the orders of events between
+//! three replicas that share a store, and `tests/replicas` kills, pauses and cuts off real ones, and forges what is in
+//! the store. `fuzz/` compares the parsers with a second implementation, and `examples/soak` runs the crate under load.
+//! `SECURITY.md` maps every threat to its tests. `.ci/run` runs all of it.
