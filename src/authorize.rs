@@ -40,12 +40,24 @@ pub(crate) struct Authorizer {
 pub(crate) enum Decision {
     /// Calls the inner service.
     Forward(Grant),
+    /// Does not call it now.
+    Hold(Hold),
+}
+
+/// Why the inner service is not called now. Boxed, because nearly all requests are forwarded, and decisions are moved.
+pub(crate) enum Hold {
     /// Calls the inner service or answers with an error, once Crossmint has answered.
     Pending(BoxFuture<'static, Result<Grant, Rejection>>),
     /// Answers one of the two routes, once the body has been read.
-    Route(RouteRequest),
+    Route(Box<RouteRequest>),
     /// Answers with an error.
-    Reject(Rejection),
+    Reject(Box<Rejection>),
+}
+
+impl Decision {
+    fn reject(rejection: Rejection) -> Self {
+        Self::Hold(Hold::Reject(Box::new(rejection)))
+    }
 }
 
 impl Authorizer {
@@ -88,7 +100,7 @@ impl Authorizer {
             return Decision::Forward(Grant::default());
         }
         if head.is_handshake() && !head.is_allowed(&self.site()) {
-            return Decision::Reject(self.reject_form(AuthErrorKind::CrossSite, head, policies));
+            return Decision::reject(self.reject_form(AuthErrorKind::CrossSite, head, policies));
         }
         let path = head.uri.path();
         let route = if path == self.settings().refresh_route {
@@ -98,7 +110,8 @@ impl Authorizer {
         } else {
             return self.authorize_session(head, policies);
         };
-        self.authorize_route(route, head, policies).map_or_else(Decision::Reject, Decision::Route)
+        self.authorize_route(route, head, policies)
+            .map_or_else(Decision::reject, |request| Decision::Hold(Hold::Route(Box::new(request))))
     }
 
     /// Decides what happens to a request for one of the two routes, whatever its path.
@@ -146,7 +159,7 @@ impl Authorizer {
             Ok(Lookup::Session(session)) => Decision::Forward(Grant { session: Some(session), ..Grant::default() }),
             Ok(Lookup::Pending { jwt, refresh_token }) => {
                 let (authorizer, fallback) = (Arc::clone(self), fallback());
-                Decision::Pending(Box::pin(async move {
+                Decision::Hold(Hold::Pending(Box::pin(async move {
                     match authorizer.resolve(jwt, refresh_token, fallback.on_outage).await {
                         Ok((session, delivery)) => {
                             let set_cookie = delivery.map_or(SetCookie::Nothing, SetCookie::Delivery);
@@ -154,9 +167,9 @@ impl Authorizer {
                         }
                         Err(failure) => authorizer.allow_or_reject(failure, fallback),
                     }
-                }))
+                })))
             }
-            Err(failure) => self.allow_or_reject(failure, fallback()).map_or_else(Decision::Reject, Decision::Forward),
+            Err(failure) => self.allow_or_reject(failure, fallback()).map_or_else(Decision::reject, Decision::Forward),
         }
     }
 
@@ -221,10 +234,10 @@ impl Authorizer {
     fn look_up(&self, credentials: &mut CookieCredentials<'_>) -> Result<Lookup, Failure> {
         let without_jwt = |token: &str| Ok(Lookup::Pending { jwt: None, refresh_token: Some(token.into()) });
         if let (Slot::One(jwt), Slot::One(token)) = (credentials.jwt, credentials.refresh_token)
-            && let Some(session) = self.verifier.cached(jwt)
+            && let Some((session, is_live)) = self.verifier.cached(jwt)
         {
             // Only verified JWTs are cached: this one is for our project, and so are the cookies beside it.
-            if !self.verifier.is_live(&session) {
+            if !is_live {
                 // Known to have expired: reading its claims again would change nothing.
                 return without_jwt(check_token(token)?);
             }
@@ -253,8 +266,7 @@ impl Authorizer {
 
     /// Looks up the session of a JWT that came without a refresh token.
     fn look_up_bearer(&self, jwt: &str) -> Result<Lookup, Failure> {
-        let cached = self.verifier.cached(jwt.as_bytes()).filter(|session| self.verifier.is_live(session));
-        if let Some(session) = cached {
+        if let Some((session, true)) = self.verifier.cached(jwt.as_bytes()) {
             // A browser's request may have brought its refresh token, which is not this caller's.
             let is_paired = session.refresh_token().is_some();
             let bearer = || Session::new(session.verified().clone(), Tokens::Bearer(session.jwt_secret().clone()));

@@ -57,8 +57,10 @@ pub struct Jwt {
 pub fn read_jwt(token: &[u8], leeway: u64, now: u64) -> Option<Jwt> {
     let leeway = Duration::from_secs(leeway);
     let expected = Expectations { audience: Some(PROJECT.into()), issuer: Some(ISSUER.into()), leeway };
-    let Unverified { signed, user_id, expires_at, issued_at } = Unverified::read(token, &expected, now).ok()?;
-    let (message, signature) = (signed.message.to_vec(), signed.signature().to_vec());
+    let mut buffer = Vec::new();
+    let Unverified { signed, user_id, expires_at, issued_at } =
+        Unverified::read(token, &mut buffer, &expected, now).ok()?;
+    let (message, signature) = (signed.message.to_vec(), signed.signature.to_vec());
     let (key_id, user_id) = (signed.key_id.map(Into::into), user_id.into());
     Some(Jwt { message, signature, key_id, user_id, expires_at, issued_at })
 }

@@ -128,6 +128,7 @@ mod json;
 mod jwks;
 mod layer;
 mod log_throttle;
+mod per_thread;
 mod refresh;
 mod secret;
 mod session;

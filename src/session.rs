@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, SystemTime},
 };
 
@@ -31,6 +31,9 @@ use crate::{clock, secret::Secret};
 /// ```
 #[derive(Clone)]
 pub struct Session(Arc<Inner>);
+
+/// A session that is dropped, and its tokens wiped, if nothing else holds it.
+pub(crate) struct WeakSession(Weak<Inner>);
 
 struct Inner {
     verified: Verified,
@@ -146,6 +149,10 @@ impl Session {
         }
     }
 
+    pub(crate) fn downgrade(&self) -> WeakSession {
+        WeakSession(Arc::downgrade(&self.0))
+    }
+
     pub(crate) fn tokens(&self) -> &Tokens {
         &self.0.tokens
     }
@@ -182,6 +189,12 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("user_id", &self.user_id()).field("exp", &self.exp()).finish_non_exhaustive()
+    }
+}
+
+impl WeakSession {
+    pub(crate) fn upgrade(&self) -> Option<Session> {
+        self.0.upgrade().map(Session)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The locks of the single flight and of the caches of tokens: shuttle's where their models try the interleavings.
 
 #[cfg(all(test, shuttle))]
-pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock, atomic::AtomicBool};
+pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic::AtomicBool};
 #[cfg(not(all(test, shuttle)))]
-pub(crate) use std::sync::{Mutex, MutexGuard, RwLock, atomic::AtomicBool};
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic::AtomicBool};

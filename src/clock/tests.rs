@@ -11,9 +11,11 @@ use std::{
 
 use cookie::{Cookie, time::OffsetDateTime};
 use http::{HeaderMap, Request, Response, StatusCode, header};
+use tokio::time::advance;
 use tower::{ServiceExt as _, service_fn};
 use tower_layer::Layer as _;
 
+use super::{Clock, unix_seconds};
 use crate::{
     CrossmintAuth, CrossmintAuthLayer, OutagePolicy, Session,
     testing::{Endpoint, Fault, MockCrossmint, MockSession},
@@ -41,6 +43,31 @@ const JUMPS: [Jump; 4] = [
     Jump("ten years ahead", 10 * 365 * DAY, true),
 ];
 
+#[tokio::test(start_paused = true)]
+async fn a_step_of_the_wall_clock_is_noticed_within_a_second() {
+    AHEAD.set(0);
+    let clock = Clock::new();
+    let unix = |clock: &Clock| clock.unix_seconds(clock.elapsed());
+    let start = unix(&clock);
+    let is_near = |time: u64, expected: u64| time.abs_diff(expected) <= 2;
+    assert!(is_near(start, unix_seconds()));
+    advance(Duration::from_millis(999)).await;
+    for ahead in [DAY, -DAY, 0] {
+        let before = unix(&clock);
+        AHEAD.set(ahead);
+        assert!(is_near(unix(&clock), before), "{ahead}");
+        advance(Duration::from_secs(1)).await;
+        assert!(is_near(unix(&clock), start.wrapping_add_signed(ahead)), "{ahead}");
+    }
+    AHEAD.set(-100 * 365 * DAY);
+    advance(Duration::from_secs(1)).await;
+    assert_eq!([unix(&clock), unix(&clock)], [u64::MAX; 2], "before 1970");
+    // A runtime whose clock is behind.
+    AHEAD.set(0);
+    assert!(is_near(clock.unix_seconds(clock.elapsed()), start));
+    assert!(is_near(clock.unix_seconds(0), start));
+}
+
 #[tokio::test]
 async fn a_clock_that_jumps_while_a_refresh_hangs_loses_nobody_once_it_is_right() {
     for (Jump(name, ahead, all_expired), grace) in JUMPS.into_iter().flat_map(|jump| GRACES.map(|grace| (jump, grace)))
@@ -52,7 +79,7 @@ async fn a_clock_that_jumps_while_a_refresh_hangs_loses_nobody_once_it_is_right(
         let hold = mock.hold_answers(Endpoint::Refresh);
         let during = async {
             mock.called(Endpoint::Refresh, 1).await;
-            AHEAD.set(ahead);
+            jump(ahead).await;
             hold.release();
         };
         let (status, ()) = tokio::join!(alice.get(&auth), during);
@@ -83,6 +110,7 @@ async fn a_clock_that_jumps_while_the_key_set_cannot_be_loaded_renews_nothing() 
         let hold = mock.hold(Endpoint::Keys);
         let during = async {
             mock.called(Endpoint::Keys, 1).await;
+            // It has not been read yet.
             AHEAD.set(ahead);
             hold.release();
         };
@@ -109,9 +137,9 @@ async fn a_clock_that_jumps_while_the_key_set_cannot_be_loaded_renews_nothing() 
 async fn a_key_set_that_was_loaded_by_a_wrong_clock_loses_nobody_with_a_new_key() {
     for Jump(case, ahead, _) in JUMPS {
         let (mock, auth) = stage(STRICT).await;
-        AHEAD.set(ahead);
+        jump(ahead).await;
         auth.warm_up().await.unwrap();
-        AHEAD.set(0);
+        jump(0).await;
         mock.rotate_keys();
         let mut alice = Browser::of(&mock.sign_in("alice"));
         let status = alice.get(&auth).await;
@@ -134,7 +162,7 @@ async fn a_clock_that_jumps_within_the_grace_period_loses_nobody_once_it_is_righ
         let carol = mock.session("carol").jwt_lifetime(-60).create();
         let [mut early, mut late] = [Browser::of(&carol), Browser::of(&carol)];
         assert_eq!(early.get(&auth).await, StatusCode::OK, "{case}");
-        AHEAD.set(ahead);
+        jump(ahead).await;
         let status = if all_expired { UNAVAILABLE } else { StatusCode::OK };
         for _ in 0..5 {
             assert_eq!([late.get(&auth).await, early.get(&auth).await], [status; 2], "{case}");
@@ -156,7 +184,7 @@ async fn a_clock_that_is_ahead_shortens_a_cookie_to_the_browsers_session_and_doe
     let (mock, auth) = stage(STRICT).await;
     let material = auth.refresh(mock.sign_in("alice").refresh_token()).await.unwrap();
     for (Jump(case, ahead, _), has_date) in JUMPS.into_iter().zip([true, true, true, false]) {
-        AHEAD.set(ahead);
+        jump(ahead).await;
         let mut headers = HeaderMap::new();
         auth.store_auth_material(&mut headers, &material).unwrap();
         let fields = headers.get_all(header::SET_COOKIE).iter().map(|field| field.to_str().unwrap());
@@ -217,16 +245,22 @@ fn calls(mock: &MockCrossmint) -> [usize; 2] {
     [Endpoint::Keys, Endpoint::Refresh].map(|endpoint| mock.calls(endpoint))
 }
 
+/// Sets the clock ahead, and waits until it is read again.
+async fn jump(ahead: i64) {
+    AHEAD.set(ahead);
+    pass(Duration::from_secs(1)).await;
+}
+
 /// Sets the clock right, and waits for as long as a token is not sent again whose answer could not be used.
 async fn right_again() {
-    AHEAD.set(0);
+    jump(0).await;
     pass(Duration::from_secs(5)).await;
 }
 
 /// Lets time pass for everything that tokio measures.
 async fn pass(time: Duration) {
     tokio::time::pause();
-    tokio::time::advance(time).await;
+    advance(time).await;
     tokio::time::resume();
 }
 

@@ -29,7 +29,7 @@ use tokio::{
 
 pub(crate) use self::key_set::KeySet;
 use crate::{
-    clock,
+    clock::{self, Clock, nanos},
     error::{AuthError, AuthErrorKind},
     log_throttle::Throttle,
     stats::Counters,
@@ -45,11 +45,10 @@ pub(crate) struct JwksCache {
     current: RwLock<Option<Arc<KeySet>>>,
     /// Changes whenever the set does: what an older one has verified must be verified again.
     generation: AtomicU64,
-    epoch: Instant,
-    /// When the set becomes too old to be used, in milliseconds since `epoch`. Zero without a set.
+    clock: Clock,
+    /// When the set becomes too old to be used, as the clock's elapsed time. Zero without a set.
     usable_until: AtomicU64,
-    /// When the set may be reloaded in the background, in milliseconds since `epoch`. Atomic, so that requests before
-    /// that time do not lock.
+    /// When the set may be reloaded in the background, likewise. Atomic, so that requests before that time do not lock.
     reload_at: AtomicU64,
     reload: Mutex<Reload>,
 }
@@ -83,7 +82,7 @@ impl JwksCache {
             failure_log: Throttle::default(),
             current: RwLock::default(),
             generation: AtomicU64::new(0),
-            epoch: Instant::now(),
+            clock: Clock::new(),
             usable_until: AtomicU64::new(0),
             reload_at: AtomicU64::new(0),
             reload: Mutex::default(),
@@ -95,14 +94,19 @@ impl JwksCache {
     /// Starts the reload of a stale set in the background when that is due ("stale-while-revalidate", RFC 5861 section
     /// 3), and takes no lock otherwise.
     pub(crate) fn generation(self: &Arc<Self>) -> Option<u64> {
-        let now = self.millis(Duration::ZERO);
+        self.generation_and_time().map(|(generation, _)| generation)
+    }
+
+    /// Returns the same, and the time in seconds since 1970, for which the clock is not read a second time.
+    pub(crate) fn generation_and_time(self: &Arc<Self>) -> Option<(u64, u64)> {
+        let now = self.clock.elapsed();
         if now >= self.usable_until.load(Ordering::Acquire) {
             return None;
         }
         if now >= self.reload_at.load(Ordering::Acquire) {
             self.reload_in_background();
         }
-        Some(self.generation.load(Ordering::Acquire))
+        Some((self.generation.load(Ordering::Acquire), self.clock.unix_seconds(now)))
     }
 
     /// Returns the set and its generation, unless there is none or it is too old.
@@ -196,7 +200,7 @@ impl JwksCache {
         // Another request may have been faster.
         let is_wanted = match reason {
             ReloadReason::Missing | ReloadReason::WarmUp => !self.is_usable(),
-            ReloadReason::Stale => self.millis(Duration::ZERO) >= self.reload_at.load(Ordering::Acquire),
+            ReloadReason::Stale => self.clock.elapsed() >= self.reload_at.load(Ordering::Acquire),
             ReloadReason::UnknownKey | ReloadReason::Issued => true,
         };
         if !is_wanted {
@@ -267,24 +271,24 @@ impl JwksCache {
             *current = Some(Arc::new(set));
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
-        self.reload_at.store(self.millis(SOFT_TTL), Ordering::Release);
+        self.reload_at.store(self.after(SOFT_TTL), Ordering::Release);
         // Last, with `Release`: a reader that sees a usable set sees its generation, too.
-        self.usable_until.store(self.millis(HARD_TTL), Ordering::Release);
+        self.usable_until.store(self.after(HARD_TTL), Ordering::Release);
     }
 
     /// Returns whether there is a set that is not too old. Does not lock.
     fn is_usable(&self) -> bool {
-        self.millis(Duration::ZERO) < self.usable_until.load(Ordering::Acquire)
+        self.clock.elapsed() < self.usable_until.load(Ordering::Acquire)
     }
 
     /// Puts off reloads in the background. Those of a fresh set are due later anyway.
     fn pause_background_reloads(&self, pause: Duration) {
-        self.reload_at.fetch_max(self.millis(pause), Ordering::AcqRel);
+        self.reload_at.fetch_max(self.after(pause), Ordering::AcqRel);
     }
 
-    /// Returns the time after a delay, in milliseconds since `epoch`.
-    fn millis(&self, delay: Duration) -> u64 {
-        u64::try_from((self.epoch.elapsed() + delay).as_millis()).unwrap_or(u64::MAX)
+    /// Returns the clock's elapsed time after a delay.
+    fn after(&self, delay: Duration) -> u64 {
+        self.clock.elapsed().saturating_add(nanos(delay))
     }
 
     /// Locks what only reloads, and requests that want one, look at.

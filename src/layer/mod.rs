@@ -8,7 +8,7 @@ mod rejection;
 mod routes;
 mod service;
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use bytes::Bytes;
 use http::{Response, request::Parts};
@@ -19,11 +19,12 @@ pub use self::axum::Claims;
 #[cfg(fuzzing)]
 pub(crate) use self::routes::refresh_token;
 pub use self::{body::ResponseBody, future::ResponseFuture, service::CrossmintAuthService};
-use self::{rejection::Rejector, service::Shared};
+use self::{rejection::Rejector, service::Context};
 use crate::{
     auth::CrossmintAuth,
     config::{Bearer, CorsPreflights, CrossmintAuthConfig, OutagePolicy, Unauthenticated},
     error::AuthError,
+    per_thread::Shared,
 };
 
 /// A layer that resolves every request to a verified [`Session`](crate::Session), and answers the refresh and logout
@@ -63,8 +64,7 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
-pub struct CrossmintAuthLayer(Arc<Shared>);
+pub struct CrossmintAuthLayer(Shared<Context>);
 
 impl CrossmintAuthLayer {
     /// Creates a layer.
@@ -86,7 +86,7 @@ impl CrossmintAuthLayer {
     /// [`unauthenticated`](crate::CrossmintAuthConfigBuilder::unauthenticated).
     #[must_use]
     pub fn unauthenticated(self, policy: Unauthenticated) -> Self {
-        self.set(|shared| shared.policies.unauthenticated = policy)
+        self.set(|context| context.policies.unauthenticated = policy)
     }
 
     /// Sets what this layer does with sessions that need a refresh while Crossmint is unavailable, in place of the
@@ -95,21 +95,21 @@ impl CrossmintAuthLayer {
     /// The refresh route follows the configuration if [`CrossmintAuth::routes`] answers it.
     #[must_use]
     pub fn on_outage(self, policy: OutagePolicy) -> Self {
-        self.set(|shared| shared.policies.on_outage = policy)
+        self.set(|context| context.policies.on_outage = policy)
     }
 
     /// Sets what this layer does with CORS preflights, in place of the configuration's
     /// [`cors_preflights`](crate::CrossmintAuthConfigBuilder::cors_preflights).
     #[must_use]
     pub fn cors_preflights(self, policy: CorsPreflights) -> Self {
-        self.set(|shared| shared.policies.cors_preflights = policy)
+        self.set(|context| context.policies.cors_preflights = policy)
     }
 
     /// Sets whether this layer accepts a JWT in the `Authorization` header, in place of the configuration's
     /// [`bearer`](crate::CrossmintAuthConfigBuilder::bearer).
     #[must_use]
     pub fn bearer(self, policy: Bearer) -> Self {
-        self.set(|shared| shared.policies.bearer = policy)
+        self.set(|context| context.policies.bearer = policy)
     }
 
     /// Sets a function that changes the responses with which this layer rejects requests, for example to a page or to
@@ -141,12 +141,19 @@ impl CrossmintAuthLayer {
         F: Fn(&AuthError, &Parts, Response<Bytes>) -> Response<B> + Send + Sync + 'static,
         B: Into<Bytes>,
     {
-        self.set(|shared| shared.rejector = Rejector::new(map))
+        self.set(|context| context.rejector = Rejector::new(map))
     }
 
-    fn set(mut self, change: impl FnOnce(&mut Shared)) -> Self {
-        change(Arc::make_mut(&mut self.0));
-        self
+    fn set(self, change: impl FnOnce(&mut Context)) -> Self {
+        let mut context = Context::clone(&self.0);
+        change(&mut context);
+        Self(Shared::new(context))
+    }
+}
+
+impl Clone for CrossmintAuthLayer {
+    fn clone(&self) -> Self {
+        Self(self.0.original())
     }
 }
 
@@ -154,7 +161,7 @@ impl From<CrossmintAuth> for CrossmintAuthLayer {
     /// Creates a layer with the policies of the configuration, which shares the handle's caches.
     fn from(auth: CrossmintAuth) -> Self {
         let policies = auth.policies().clone();
-        Self(Arc::new(Shared { auth, policies, rejector: Rejector::default() }))
+        Self(Shared::new(Context { auth, policies, rejector: Rejector::default() }))
     }
 }
 
@@ -162,7 +169,7 @@ impl<S> Layer<S> for CrossmintAuthLayer {
     type Service = CrossmintAuthService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CrossmintAuthService { inner, shared: Arc::clone(&self.0) }
+        CrossmintAuthService { inner, context: self.0.original() }
     }
 }
 

@@ -3,8 +3,7 @@
 use std::{
     error::Error,
     fmt,
-    sync::Arc,
-    task::{Context, Poll},
+    task::{self, Poll},
 };
 
 use http::{Method, Request, Response};
@@ -18,18 +17,24 @@ use super::{
     rejection::Rejector,
     routes::{Exchange, ReadBody},
 };
-use crate::{auth::CrossmintAuth, authorize::Decision, config::Policies, csrf::RequestHead};
+use crate::{
+    auth::CrossmintAuth,
+    authorize::{Decision, Hold},
+    config::Policies,
+    csrf::RequestHead,
+    per_thread::Shared,
+};
 
 /// The service that [`CrossmintAuthLayer`](crate::CrossmintAuthLayer) wraps around another one.
 #[derive(Clone, Debug)]
 pub struct CrossmintAuthService<S> {
     pub(super) inner: S,
-    pub(super) shared: Arc<Shared>,
+    pub(super) context: Shared<Context>,
 }
 
 /// What all services of a layer share. Behind one pointer, because services are cloned for each request.
 #[derive(Clone)]
-pub(super) struct Shared {
+pub(super) struct Context {
     pub(super) auth: CrossmintAuth,
     pub(super) policies: Policies,
     pub(super) rejector: Rejector,
@@ -62,7 +67,7 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S, ReqBody>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
@@ -74,44 +79,56 @@ where
             // Only needed to recognize preflights.
             has_body: request.method() == Method::OPTIONS && !request.body().is_end_stream(),
         };
-        let decision = self.shared.auth.authorize(&head, &self.shared.policies);
-        if !matches!(decision, Decision::Forward(_)) {
-            // Drops the ready inner service, and with it any permit that it holds (of a concurrency limit, for
-            // instance): nothing must hold one while Crossmint answers. If the request is granted, a clone is polled
-            // ready then.
-            self.inner = self.inner.clone();
-        }
-        let state = match decision {
+        let state = match self.context.auth.authorize(&head, &self.context.policies) {
             Decision::Forward(grant) => {
                 let set_cookie = grant.insert_into(request.extensions_mut());
                 State::Forwarding { response: self.inner.call(request), set_cookie }
             }
-            Decision::Pending(outcome) => {
+            Decision::Hold(hold) => self.hold(hold, request),
+        };
+        ResponseFuture { state }
+    }
+}
+
+impl<S: Clone> CrossmintAuthService<S> {
+    /// Does not call the inner service now.
+    // Out of line, because nearly all requests are forwarded at once.
+    #[inline(never)]
+    fn hold<ReqBody, ResBody>(&mut self, hold: Hold, request: Request<ReqBody>) -> State<S, ReqBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+        ReqBody: Body,
+        ReqBody::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        // Drops the ready inner service, and with it any permit that it holds (of a concurrency limit, for instance):
+        // nothing must hold one while Crossmint answers. If the request is granted, a clone is polled ready then.
+        self.inner = self.inner.clone();
+        let rejector = self.context.rejector.clone();
+        match hold {
+            Hold::Pending(outcome) => {
                 let inner = self.inner.clone().ready_oneshot();
-                let held = Some(Box::new(Held { inner, request, rejector: self.shared.rejector.clone() }));
-                State::Pending { outcome, held }
+                State::Pending { outcome, held: Some(Box::new(Held { inner, request, rejector })) }
             }
-            Decision::Route(route) => {
+            Hold::Route(route) => {
                 let (head, body) = request.into_parts();
-                let exchange = Exchange { route, head, rejector: self.shared.rejector.clone() };
+                let exchange = Exchange { route: *route, head, rejector };
                 if exchange.reads_body() {
                     State::Reading { body: Box::pin(ReadBody::new(body)), exchange: Some(Box::new(exchange)) }
                 } else {
                     State::Responding { response: Box::pin(exchange.answer(Ok(Vec::new()))) }
                 }
             }
-            Decision::Reject(rejection) => {
+            Hold::Reject(rejection) => {
                 let (request, _) = request.into_parts();
-                State::Rejected { response: Some(Box::new(self.shared.rejector.reject(rejection, &request))) }
+                State::Rejected { response: Some(Box::new(rejector.reject(*rejection, &request))) }
             }
-        };
-        ResponseFuture { state }
+        }
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for Shared<Context> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { auth, policies, rejector: _ } = self;
+        let Context { auth, policies, rejector: _ } = &**self;
         f.debug_struct("CrossmintAuthLayer").field("auth", auth).field("policies", policies).finish_non_exhaustive()
     }
 }

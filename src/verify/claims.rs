@@ -7,7 +7,7 @@
 //! 4. `crit`, `b64`, `zip` and `cty` are refused: this reader understands none of them (RFC 7515 section 4.1.11).
 //! 5. `exp` and `sub` are required; `nbf`, `aud` and `iss` are checked as configured.
 
-use std::{borrow::Cow, ops::Range, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
@@ -26,24 +26,30 @@ pub(crate) struct Expectations {
 /// A token whose claims hold, and whose signature is still to be verified.
 pub(crate) struct Unverified<'t> {
     pub(crate) signed: Signed<'t>,
-    pub(crate) user_id: Box<str>,
+    pub(crate) user_id: Cow<'t, str>,
     pub(crate) expires_at: u64,
     /// When it was issued, as the token itself says; zero if it does not.
     pub(crate) issued_at: u64,
 }
 
 impl<'t> Unverified<'t> {
-    /// Reads a token and checks all that needs no key. `now` is in seconds since the epoch.
+    /// Reads a token, which is decoded into `buffer`, and checks all that needs no key. `now` is in seconds since the
+    /// epoch.
     ///
     /// # Errors
     ///
     /// Why the token is refused; without any part of it.
-    pub(crate) fn read(token: &'t [u8], expected: &Expectations, now: u64) -> Result<Self, &'static str> {
-        let signed = Signed::read(token)?;
-        let claims: Claims<'_> = json::object(signed.payload()).ok_or("the claims are not acceptable JSON")?;
+    pub(crate) fn read(
+        token: &'t [u8],
+        buffer: &'t mut Vec<u8>,
+        expected: &Expectations,
+        now: u64,
+    ) -> Result<Self, &'static str> {
+        let signed = Signed::read(token, buffer)?;
+        let claims: Claims<'_> = json::object(signed.payload).ok_or("the claims are not acceptable JSON")?;
         claims.check(expected, now)?;
-        let (user_id, expires_at) = (claims.sub.into(), claims.exp as u64);
-        Ok(Self { user_id, expires_at, issued_at: claims.iat.unwrap_or_default() as u64, signed })
+        let (expires_at, issued_at) = (claims.exp as u64, claims.iat.unwrap_or_default() as u64);
+        Ok(Self { user_id: claims.sub, expires_at, issued_at, signed })
     }
 }
 
@@ -51,38 +57,34 @@ impl<'t> Unverified<'t> {
 pub(crate) struct Signed<'t> {
     /// The header and payload as they were signed.
     pub(crate) message: &'t [u8],
-    pub(crate) key_id: Option<Box<str>>,
-    /// All three parts, decoded into one allocation.
-    decoded: Vec<u8>,
-    payload: Range<usize>,
+    pub(crate) key_id: Option<Cow<'t, str>>,
+    pub(crate) signature: &'t [u8],
+    payload: &'t [u8],
 }
 
 impl<'t> Signed<'t> {
-    pub(crate) fn read(token: &'t [u8]) -> Result<Self, &'static str> {
+    fn read(token: &'t [u8], buffer: &'t mut Vec<u8>) -> Result<Self, &'static str> {
         // Before any parsing: anonymous clients choose the length.
         require(token.len() <= MAX_TOKEN, "the token is too long")?;
         let mut dots = memchr::memchr_iter(b'.', token);
         let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
             return Err("the token does not have three parts");
         };
-        let mut decoded = Vec::with_capacity(token.len());
-        let mut decode = |part: &[u8]| match URL_SAFE_NO_PAD.decode_vec(part, &mut decoded) {
-            Ok(()) => Ok(decoded.len()),
+        // All three parts in one allocation.
+        buffer.clear();
+        buffer.reserve_exact(token.len());
+        let mut decode = |part: &[u8]| match URL_SAFE_NO_PAD.decode_vec(part, buffer) {
+            Ok(()) => Ok(buffer.len()),
             Err(_) => Err("a part of the token is not base64url"),
         };
-        let payload = decode(&token[..first])?..decode(&token[first + 1..second])?;
-        let end = decode(&token[second + 1..])?;
-        require(!payload.is_empty() && payload.end != end, "a part of the token is empty")?;
-        let header: Header<'_> = json::object(&decoded[..payload.start]).ok_or("the header is not acceptable JSON")?;
-        Ok(Self { message: &token[..second], key_id: header.check()?, decoded, payload })
-    }
-
-    fn payload(&self) -> &[u8] {
-        &self.decoded[self.payload.clone()]
-    }
-
-    pub(crate) fn signature(&self) -> &[u8] {
-        &self.decoded[self.payload.end..]
+        let header_end = decode(&token[..first])?;
+        let payload_end = decode(&token[first + 1..second])?;
+        decode(&token[second + 1..])?;
+        let (payload, signature) = buffer.split_at(payload_end);
+        let (header, payload) = payload.split_at(header_end);
+        require(!payload.is_empty() && !signature.is_empty(), "a part of the token is empty")?;
+        let header: Header<'_> = json::object(header).ok_or("the header is not acceptable JSON")?;
+        Ok(Self { message: &token[..second], key_id: header.check()?, signature, payload })
     }
 }
 
@@ -91,20 +93,20 @@ struct Header<'a> {
     #[serde(borrow)]
     alg: Cow<'a, str>,
     #[serde(borrow, default, deserialize_with = "present")]
-    kid: Option<Cow<'a, str>>,
+    kid: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "present")]
-    typ: Option<Cow<'a, str>>,
+    typ: Option<Text<'a>>,
     #[serde(default, rename = "crit", alias = "b64", alias = "zip", alias = "cty", deserialize_with = "present")]
     extension: Option<IgnoredAny>,
 }
 
-impl Header<'_> {
-    fn check(self) -> Result<Option<Box<str>>, &'static str> {
-        let is_jwt = |typ: Cow<'_, str>| JWT_TYPES.iter().any(|known| typ.eq_ignore_ascii_case(known));
+impl<'a> Header<'a> {
+    fn check(self) -> Result<Option<Cow<'a, str>>, &'static str> {
+        let is_jwt = |typ: Text<'_>| JWT_TYPES.iter().any(|known| typ.0.eq_ignore_ascii_case(known));
         require(self.alg == "RS256", "the algorithm is not RS256")?;
         require(self.extension.is_none(), "the header asks for an extension")?;
         require(self.typ.is_none_or(is_jwt), "`typ` is not a JWT type")?;
-        Ok(self.kid.map(Into::into))
+        Ok(self.kid.map(|kid| kid.0))
     }
 }
 
@@ -158,8 +160,9 @@ pub(crate) fn is_for_another_audience(token: &[u8], audience: &str) -> bool {
         #[serde(borrow)]
         aud: &'a RawValue,
     }
-    let Ok(signed) = Signed::read(token) else { return false };
-    json::object::<Audience<'_>>(signed.payload()).is_some_and(|claims| names(claims.aud, audience) == Some(false))
+    let mut buffer = Vec::new();
+    let Ok(signed) = Signed::read(token, &mut buffer) else { return false };
+    json::object::<Audience<'_>>(signed.payload).is_some_and(|claims| names(claims.aud, audience) == Some(false))
 }
 
 /// Returns whether an `aud` claim names `audience`. `None` if it is neither a string nor an array of strings (RFC 7519

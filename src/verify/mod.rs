@@ -4,7 +4,7 @@ pub(crate) mod claims;
 mod revoked_tokens;
 mod token_cache;
 
-use std::{collections::HashMap, sync::Arc, time::UNIX_EPOCH};
+use std::{collections::HashMap, sync::Arc};
 
 use serde::Deserialize;
 
@@ -52,17 +52,15 @@ impl Verifier {
         }
     }
 
-    /// Finds the session of a JWT that was verified before, if its key is still in use. The JWT may have expired.
+    /// Finds the session of a JWT that was verified before, if its key is still in use, and tells whether it is live:
+    /// the JWT may have expired.
     ///
     /// Starts the reload of a stale key set in the background when that is due.
-    pub(crate) fn cached(&self, jwt: &[u8]) -> Option<Session> {
-        let generation = self.jwks.generation()?;
-        self.cache.get(jwt).filter(|session| session.generation() == generation)
-    }
-
-    /// Returns whether the JWT of a session has not expired.
-    pub(crate) fn is_live(&self, session: &Session) -> bool {
-        self.is_live_at(session, now())
+    pub(crate) fn cached(&self, jwt: &[u8]) -> Option<(Session, bool)> {
+        let (generation, now) = self.jwks.generation_and_time()?;
+        let session = self.cache.get(jwt).filter(|session| session.generation() == generation)?;
+        let is_live = self.is_live_at(&session, now);
+        Some((session, is_live))
     }
 
     fn is_live_at(&self, session: &Session, now: u64) -> bool {
@@ -71,18 +69,19 @@ impl Verifier {
 
     /// Verifies a JWT with the keys at hand.
     pub(crate) fn check(&self, jwt: &[u8]) -> Result<Verified, Unverifiable> {
-        let token = Unverified::read(jwt, &self.expectations, now()).map_err(Unverifiable::Invalid)?;
+        let (mut buffer, now) = (Vec::new(), clock::unix_seconds());
+        let token = Unverified::read(jwt, &mut buffer, &self.expectations, now).map_err(Unverifiable::Invalid)?;
         let (keys, generation) = self.jwks.current().ok_or(Unverifiable::NoKeys)?;
         let signed = &token.signed;
         let key = keys.find(signed.key_id.as_deref()).ok_or(Unverifiable::UnknownKey { issued_at: token.issued_at })?;
         self.counters.verifications.count();
-        if !key.verifies(signed.message, signed.signature()) {
+        if !key.verifies(signed.message, signed.signature) {
             return Err(Unverifiable::Invalid("the signature does not verify"));
         }
         if self.revoked.contains(jwt) {
             return Err(Unverifiable::Invalid("the session has been signed out"));
         }
-        Ok(Verified { user_id: token.user_id, expires_at: token.expires_at, generation })
+        Ok(Verified { user_id: token.user_id.into(), expires_at: token.expires_at, generation })
     }
 
     /// Verifies a JWT that a request has presented, after a reload if its key is unknown and the policy allows one.
@@ -126,7 +125,7 @@ impl Verifier {
     /// Returns whether a session that was refreshed a while ago is still good. A new key set is no reason to refresh it
     /// again.
     pub(crate) fn still_holds(&self, session: &Session) -> bool {
-        if !self.is_live(session) {
+        if !self.is_live_at(session, clock::unix_seconds()) {
             return false;
         }
         let jwt = session.jwt().as_bytes();
@@ -154,13 +153,16 @@ impl Verifier {
     pub(crate) fn revoke(&self, jwt: &str) -> Option<RevokedJwt> {
         let jwt = jwt.as_bytes();
         // Whatever has become of its key since then, a cached JWT has been verified.
-        let exp = self.cache.exp(jwt).map_or_else(|| self.check(jwt).map(|verified| verified.expires_at), Ok);
+        let exp = self
+            .cache
+            .find(jwt)
+            .map_or_else(|| self.check(jwt).map(|verified| verified.expires_at), |session| Ok(session.exp()));
         // Before the cache is emptied: whoever fills it afterwards finds the record.
         let (evicts, revoked) = match exp {
             Ok(exp) => {
                 let expires_at = exp.saturating_add(self.expectations.leeway.as_secs());
                 let revoked = digest_of(jwt).map(|digest| RevokedJwt { digest, expires_at });
-                (self.revoked.insert(jwt, expires_at, now()), revoked)
+                (self.revoked.insert(jwt, expires_at, clock::unix_seconds()), revoked)
             }
             Err(Unverifiable::NoKeys | Unverifiable::UnknownKey { .. }) => (self.revoked.insert_unverified(jwt), None),
             Err(Unverifiable::Invalid(_)) => (false, None),
@@ -173,7 +175,7 @@ impl Verifier {
     /// Refuses JWTs that were revoked at other replicas.
     #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "there are no other replicas"))]
     pub(crate) fn refuse(&self, revoked: impl Iterator<Item = RevokedJwt>) {
-        let now = now();
+        let now = clock::unix_seconds();
         let revoked: HashMap<_, _> = revoked.map(|revoked| (revoked.digest, revoked.expires_at)).collect();
         let evicts = self.revoked.insert_remote(&revoked, now);
         self.report_eviction(evicts);
@@ -192,7 +194,7 @@ impl Verifier {
     #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "there are no other replicas"))]
     pub(crate) fn has_expired(&self, jwt: &str) -> bool {
         let claims: Result<Expiry, _> = decode_claims(jwt);
-        claims.is_ok_and(|Expiry { exp }| exp + self.expectations.leeway.as_secs_f64() <= now() as f64)
+        claims.is_ok_and(|Expiry { exp }| exp + self.expectations.leeway.as_secs_f64() <= clock::unix_seconds() as f64)
     }
 
     /// Returns whether a JWT is for another project. Its signature is not checked.
@@ -241,11 +243,6 @@ impl From<Unverifiable> for AuthError {
             Unverifiable::NoKeys => Self::of(AuthErrorKind::Unavailable),
         }
     }
-}
-
-fn now() -> u64 {
-    // With a clock before 1970, every token has expired.
-    clock::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs())
 }
 
 #[cfg(test)]

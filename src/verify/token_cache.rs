@@ -2,26 +2,30 @@
 //!
 //! Only verified tokens are cached, so that junk evicts nothing. A hit requires the whole token to be equal; the caller
 //! checks expiry and key set.
+//!
+//! A hit takes no lock, and writes to no memory that other threads use, except for the session's reference count.
 
 use std::{collections::VecDeque, sync::PoisonError};
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap};
 
-use crate::{session::Session, stats::Counter, sync::RwLock};
+use crate::{
+    per_thread::PerThread,
+    session::{Session, WeakSession},
+    stats::Counter,
+    sync::{Mutex, MutexGuard},
+};
 
-/// Sessions by JWT, bounded in bytes, and sharded so that threads rarely contend.
+/// Sessions by JWT, bounded in bytes.
 pub(crate) struct TokenCache {
-    shards: Box<[Shard]>,
+    /// What is read. Weak, because the table drops what was removed later, in batches, and tokens are wiped at once.
+    index: papaya::HashMap<Tail, WeakSession, DefaultHashBuilder>,
+    /// What is held. Sharded, so that threads rarely contend. An entry changes here and in the index under one lock.
+    shards: Box<[Mutex<Entries>]>,
     shard_bytes: usize,
+    hits: PerThread<Counter>,
 }
 
-struct Shard {
-    entries: RwLock<Entries>,
-    /// Counted here, where a thread has been anyway, and not in one place for all.
-    hits: Counter,
-}
-
-#[derive(Default)]
 struct Entries {
     sessions: HashMap<Tail, Session>,
     /// The same tails, oldest first. A session that takes the place of another of the same JWT is as old as that one.
@@ -32,38 +36,40 @@ struct Entries {
 impl TokenCache {
     /// Creates a cache for about `bytes` of sessions. Zero holds none.
     pub(crate) fn new(bytes: usize, hits: &Counter) -> Self {
-        let shard = |_| Shard { entries: RwLock::default(), hits: hits.part() };
-        Self { shards: (0..SHARDS).map(shard).collect(), shard_bytes: bytes / SHARDS }
+        Self {
+            // Room for a few, so that the first requests do not allocate tables.
+            index: papaya::HashMap::with_capacity_and_hasher(SHARDS, DefaultHashBuilder::default()),
+            shards: (0..SHARDS).map(|_| Mutex::new(Entries::new())).collect(),
+            shard_bytes: bytes / SHARDS,
+            hits: PerThread::new(|| hits.part()),
+        }
     }
 
     /// Returns the session of a token.
     pub(crate) fn get(&self, token: &[u8]) -> Option<Session> {
-        let tail = tail(token)?;
-        let shard = self.shard(tail);
-        // Held for a look-up, a comparison and a reference count.
-        let entries = shard.entries.read().unwrap_or_else(PoisonError::into_inner);
-        let session = entries.find(tail, token)?;
-        shard.hits.count();
-        Some(session.clone())
+        let session = self.find(token)?;
+        self.hits.own().count();
+        Some(session)
     }
 
-    /// Returns the `exp` of a token if it is cached, which does not count as a hit.
-    pub(crate) fn exp(&self, token: &[u8]) -> Option<u64> {
-        let tail = tail(token)?;
-        let entries = self.shard(tail).entries.read().unwrap_or_else(PoisonError::into_inner);
-        entries.find(tail, token).map(Session::exp)
+    /// Returns the session of a token, which does not count as a hit.
+    pub(crate) fn find(&self, token: &[u8]) -> Option<Session> {
+        let session = self.index.pin().get(&tail(token)?)?.upgrade()?;
+        (session.jwt().as_bytes() == token).then_some(session)
     }
 
     /// Returns how many tokens have been found.
     pub(crate) fn hits(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.hits.read()).sum()
+        self.hits.iter().map(Counter::read).sum()
     }
 
     /// Caches a session, and evicts the oldest ones if memory runs short.
     pub(crate) fn insert(&self, session: Session) {
         let bytes = cost(&session);
         let Some(tail) = tail(session.jwt().as_bytes()).filter(|_| bytes <= self.shard_bytes) else { return };
-        let mut entries = self.shard(tail).entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.lock(tail);
+        let index = self.index.pin();
+        index.insert(tail, session.downgrade());
         entries.bytes += bytes;
         match entries.sessions.insert(tail, session) {
             Some(replaced) => entries.bytes -= cost(&replaced),
@@ -72,6 +78,7 @@ impl TokenCache {
         // Oldest first, not least recently used: a hit must not write. Evicted sessions are verified again.
         while entries.bytes > self.shard_bytes {
             let Some(oldest) = entries.ages.pop_front() else { break };
+            index.remove(&oldest);
             entries.take(oldest);
         }
     }
@@ -79,7 +86,8 @@ impl TokenCache {
     /// Removes the session of a token.
     pub(crate) fn remove(&self, token: &[u8]) {
         let Some(tail) = tail(token) else { return };
-        let mut entries = self.shard(tail).entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.lock(tail);
+        self.index.pin().remove(&tail);
         // A scan, but of one shard, and only for a logout.
         if entries.take(tail)
             && let Some(age) = entries.ages.iter().position(|other| *other == tail)
@@ -92,7 +100,7 @@ impl TokenCache {
     pub(crate) fn remove_all(&self, matches: impl Fn(&[u8]) -> bool) {
         for shard in &self.shards {
             let tokens: Vec<_> = {
-                let entries = shard.entries.read().unwrap_or_else(PoisonError::into_inner);
+                let entries = shard.lock().unwrap_or_else(PoisonError::into_inner);
                 let jwts = entries.sessions.values().map(Session::jwt_secret);
                 jwts.filter(|jwt| matches(jwt.as_bytes())).cloned().collect()
             };
@@ -100,16 +108,16 @@ impl TokenCache {
         }
     }
 
-    fn shard(&self, tail: Tail) -> &Shard {
+    fn lock(&self, tail: Tail) -> MutexGuard<'_, Entries> {
         // The characters of base64 are unevenly spread over the bytes; a sum of several is not.
         let sum: u8 = tail.to_le_bytes()[..4].iter().fold(0, |sum, byte| sum.wrapping_add(*byte));
-        &self.shards[usize::from(sum) % SHARDS]
+        self.shards[usize::from(sum) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Entries {
-    fn find(&self, tail: Tail, token: &[u8]) -> Option<&Session> {
-        self.sessions.get(&tail).filter(|session| session.jwt().as_bytes() == token)
+    fn new() -> Self {
+        Self { sessions: HashMap::with_capacity(3), ages: VecDeque::with_capacity(3), bytes: 0 }
     }
 
     /// Takes a session out of the table, and returns whether it was there.
@@ -136,8 +144,8 @@ pub(super) fn tail(token: &[u8]) -> Option<Tail> {
 
 const SHARDS: usize = 16;
 
-/// What an entry takes beside its session: reference counts, its places in the table and in the queue of ages.
-const ENTRY_BYTES: usize = 160;
+/// What an entry takes beside its session: reference counts, its places in the two tables and in the queue of ages.
+const ENTRY_BYTES: usize = 208;
 
 #[cfg(test)]
 mod tests {
@@ -179,7 +187,7 @@ mod tests {
         assert!(cache.get(token(999).as_bytes()).is_some());
         assert!(cache.get(token(0).as_bytes()).is_none());
         for shard in &cache.shards {
-            let shard = shard.entries.read().unwrap();
+            let shard = shard.lock().unwrap();
             assert!(
                 shard.ages.len() == shard.sessions.len()
                     && shard.ages.iter().all(|tail| shard.sessions.contains_key(tail))
@@ -199,7 +207,7 @@ mod tests {
         cache.remove(token(2).as_bytes());
         assert!(cache.get(token(1).as_bytes()).is_none());
         assert!(cache.shards.iter().all(|shard| {
-            let entries = shard.entries.read().unwrap();
+            let entries = shard.lock().unwrap();
             entries.bytes == 0 && entries.ages.is_empty()
         }));
     }

@@ -13,6 +13,7 @@ pub const ROOMS: Rooms<'_> = &[
     ("secret", &[]),
     ("clock", &[]),
     ("sync", &[]),
+    ("per_thread", &[]),
     ("json", &[]),
     ("host", &[]),
     ("log_throttle", &[]),
@@ -39,8 +40,8 @@ pub const ROOMS: Rooms<'_> = &[
     // Re-exports only: no room may import from the crate root.
     ("lib", &["*"]),
 ];
-const LEAVES: &str = "secret clock sync json host log_throttle error";
-const SHARED: &str = "secret clock sync json host log_throttle error session config stats task_tracker";
+const LEAVES: &str = "secret clock sync per_thread json host log_throttle error";
+const SHARED: &str = "secret clock sync per_thread json host log_throttle error session config stats task_tracker";
 const OWNERS: &str = "csrf bearer cookies store upstream jwks verify refresh";
 
 /// The rooms that are not part of the engine.
