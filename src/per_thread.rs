@@ -3,7 +3,7 @@
 use std::{
     ops::Deref,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -35,43 +35,53 @@ impl<T> PerThread<T> {
     }
 }
 
-/// A reference to a value, of which threads count their own clones.
-///
-/// So it is for clones of what [`new`](Self::new) returns, such as a server makes for each request. A clone of a clone is
-/// counted with it.
+/// A reference to a value, whose clones are counted per thread: servers make one for each request.
 pub(crate) enum Shared<T> {
     Original(Arc<Original<T>>),
-    Clone(Arc<Padded<Arc<T>>>),
+    Clone(Count<T>),
 }
 
-pub(crate) struct Original<T> {
-    value: Arc<T>,
-    /// Each has a count of its own. Not in the other kind of reference, or they would keep each other alive.
-    clones: PerThread<Arc<Padded<Arc<T>>>>,
+/// Keeps a count for each thread, which it shares with other references of its kind.
+pub(crate) struct Original<T>(Arc<Counted<T>>);
+
+/// All of one thread's references.
+type Count<T> = Arc<Padded<Arc<Counted<T>>>>;
+
+pub(crate) struct Counted<T> {
+    value: T,
+    /// A cycle, which the last original breaks.
+    counts: PerThread<Mutex<Option<Count<T>>>>,
 }
 
 impl<T> Shared<T> {
     pub(crate) fn new(value: T) -> Self {
-        let value = Arc::new(value);
-        let clones = PerThread::new(|| Arc::new(Padded(Arc::clone(&value))));
-        Self::Original(Arc::new(Original { value, clones }))
+        let counted = Arc::new(Counted { value, counts: PerThread::new(Mutex::default) });
+        counted.counts.iter().for_each(|count| *lock(count) = Some(counted.new_count()));
+        Self::Original(Arc::new(Original(counted)))
     }
 
-    /// Returns another reference of the same kind, whose clones are counted by thread as well.
+    /// Returns another reference of the same kind.
     pub(crate) fn original(&self) -> Self {
         match self {
             Self::Original(original) => Self::Original(Arc::clone(original)),
-            Self::Clone(clone) => Self::Clone(Arc::clone(clone)),
+            Self::Clone(_) => self.clone(),
+        }
+    }
+
+    fn counted(&self) -> &Arc<Counted<T>> {
+        match self {
+            Self::Original(original) => &original.0,
+            Self::Clone(count) => &count.0,
         }
     }
 }
 
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
-        Self::Clone(Arc::clone(match self {
-            Self::Original(original) => original.clones.own(),
-            Self::Clone(clone) => clone,
-        }))
+        let counted = self.counted();
+        // The thread's own lock.
+        let count = lock(counted.counts.own()).clone();
+        Self::Clone(count.unwrap_or_else(|| counted.new_count()))
     }
 }
 
@@ -79,11 +89,24 @@ impl<T> Deref for Shared<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        match self {
-            Self::Original(original) => &original.value,
-            Self::Clone(clone) => &clone.0,
-        }
+        &self.counted().value
     }
+}
+
+impl<T> Counted<T> {
+    fn new_count(self: &Arc<Self>) -> Count<T> {
+        Arc::new(Padded(Arc::clone(self)))
+    }
+}
+
+impl<T> Drop for Original<T> {
+    fn drop(&mut self) {
+        self.0.counts.iter().for_each(|count| *lock(count) = None);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns a number that is the same for all calls from one thread.
@@ -96,3 +119,60 @@ static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// Where the number is not known.
 const MIN_PROCESSORS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns a value, and what tells whether it is still there.
+    fn value() -> (Shared<Arc<()>>, std::sync::Weak<()>) {
+        let value = Arc::new(());
+        let weak = Arc::downgrade(&value);
+        (Shared::new(value), weak)
+    }
+
+    #[test]
+    fn a_value_is_dropped_with_its_last_reference_of_any_kind() {
+        let (original, value) = value();
+        let other = original.original();
+        let clone = original.clone();
+        drop((original, clone));
+        assert!(value.upgrade().is_some(), "another original");
+        let clone = other.clone();
+        drop(other);
+        let clone_of_clone = clone.clone();
+        drop(clone);
+        assert!(value.upgrade().is_some(), "a clone of a clone");
+        drop(clone_of_clone);
+        assert!(value.upgrade().is_none());
+    }
+
+    #[test]
+    fn each_thread_counts_its_own_clones_whoever_made_what_it_clones() {
+        let (original, _) = value();
+        let clone = original.clone();
+        let counts = || {
+            [&original, &clone].map(|cloned| match cloned.clone() {
+                Shared::Original(_) => panic!("a clone is no original"),
+                Shared::Clone(count) => Arc::as_ptr(&count).addr(),
+            })
+        };
+        let here = counts()[0];
+        assert_eq!(counts(), [here; 2]);
+        let there: Vec<_> = (0..100).map(|_| thread::scope(|scope| scope.spawn(counts).join().unwrap())).collect();
+        assert!(there.iter().all(|[of_original, of_clone]| of_original == of_clone));
+        assert!(there.iter().any(|[of_original, _]| *of_original != here));
+    }
+
+    #[test]
+    fn threads_sum_up_what_each_has_counted() {
+        let counts = PerThread::new(AtomicUsize::default);
+        thread::scope(|scope| {
+            for _ in 0..100 {
+                scope.spawn(|| counts.own().fetch_add(1, Ordering::Relaxed));
+            }
+        });
+        assert_eq!(counts.iter().map(|count| count.load(Ordering::Relaxed)).sum::<usize>(), 100);
+        assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) > 0), "every place is used");
+    }
+}

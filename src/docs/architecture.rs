@@ -9,19 +9,21 @@
 //! ```text
 //! call(request) ── authorize(method, uri, headers) -> Decision      synchronous, borrows, no allocation of its own
 //!   ├ Forward            insert the session, call the inner service                                   the fast path
-//!   ├ Pending            the JWT is expired, missing or invalid, or the key set is not loaded:
-//!   │                    ├ granted   poll the inner service ready, call it, set the cookies on its response
-//!   │                    └ rejected  respond
-//!   ├ Route              read the body, respond; the inner service is not called
-//!   └ Reject             respond
+//!   └ Hold
+//!     ├ Pending          the JWT is expired, missing or invalid, or the key set is not loaded:
+//!     │                  ├ granted   poll the inner service ready, call it, set the cookies on its response
+//!     │                  └ rejected  respond
+//!     ├ Route            read the body, respond; the inner service is not called
+//!     └ Reject           respond
 //! ```
 //!
 //! On the fast path, a JWT that was verified before costs a scan of the cookies, a hash, a comparison of the whole
-//! token, two clock readings and an insertion into the extensions. There is no signature check, no lock across an
-//! `await`, and no boxed future.
+//! token, one clock reading and an insertion into the extensions. There is no signature check, no lock, and no boxed
+//! future. The only memory that it writes to and that other processors use is the session's reference count: the table
+//! of the token cache is read without a lock, and hits and the clones of a service are counted per thread.
 //!
-//! On every other path the layer gives up the readiness of the inner service at once, and polls a clone ready before it
-//! calls it: a permit must not be held while Crossmint answers.
+//! Where it holds a request, the layer gives up the readiness of the inner service at once, and polls a clone ready
+//! before it calls it: a permit must not be held while Crossmint answers.
 //!
 //! # Modules
 //!
@@ -42,7 +44,7 @@
 //! | `store/` | `Store`, what replicas share, as a private trait: in Redis, with its scripts and its connection, and in memory for tests. |
 //! | `upstream.rs` | The HTTP calls to Crossmint. |
 //! | `stats/`, `task_tracker.rs`, `handle_registry.rs` | Counters and metrics, tasks that outlive a client, and the warning about a second handle. |
-//! | `secret.rs`, `clock.rs`, `json.rs`, `host.rs`, `log_throttle.rs` | Text that is never printed, the wall clock, strict JSON, hosts, and rate-limited log events. |
+//! | `secret.rs`, `clock.rs`, `per_thread.rs`, `json.rs`, `host.rs`, `log_throttle.rs` | Text that is never printed, the clocks, counts for each thread, strict JSON, hosts, and rate-limited log events. |
 //! | `testing/` | The mock and its browser, behind the feature `testing`. |
 //!
 //! Imports point one way: `jwks` and `cookies` know no other owner, `verify` knows `jwks`, `refresh` knows `verify`,
