@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    hash::Hash,
     sync::PoisonError,
 };
 
@@ -20,14 +21,18 @@ pub(crate) struct RevokedTokens(Mutex<Entries>);
 
 #[derive(Default)]
 struct Entries {
-    tails: HashSet<Tail>,
-    /// The same tails, the next to expire first.
-    expiries: BTreeSet<(u64, Tail)>,
+    here: Expiring<Tail>,
     /// Of tokens whose key was not loaded when they were revoked, oldest first.
     unverified: VecDeque<Tail>,
-    /// The digests of tokens that were revoked at other replicas, and the same ones, the next to expire first.
-    remote: HashSet<Digest>,
-    remote_expiries: BTreeSet<(u64, Digest)>,
+    /// Of tokens that were revoked at other replicas.
+    elsewhere: Expiring<Digest>,
+}
+
+/// A bounded set, whose members are dropped when they expire.
+struct Expiring<K> {
+    members: HashSet<K>,
+    /// The same ones, the next to expire first.
+    expiries: BTreeSet<(u64, K)>,
 }
 
 /// The start of a digest of a token's end.
@@ -54,21 +59,7 @@ impl RevokedTokens {
 
     /// Records a verified token until `expires_at`. Returns whether another one was evicted before its time.
     pub(super) fn insert(&self, token: &[u8], expires_at: u64, now: u64) -> bool {
-        let Some(tail) = tail(token) else { return false };
-        let mut entries = self.entries();
-        while entries.expiries.first().is_some_and(|(expires_at, _)| *expires_at <= now) {
-            entries.evict_first();
-        }
-        if !entries.tails.insert(tail) {
-            return false;
-        }
-        entries.expiries.insert((expires_at, tail));
-        let is_full = entries.tails.len() > MAX_REVOKED;
-        if is_full {
-            // The one that will be harmless soonest.
-            entries.evict_first();
-        }
-        is_full
+        tail(token).is_some_and(|tail| self.entries().here.insert(tail, expires_at, now))
     }
 
     /// Records a token that may turn out to be valid once its key is loaded.
@@ -90,20 +81,8 @@ impl RevokedTokens {
 
     /// Records tokens that were revoked at other replicas. Returns whether another one was evicted before its time.
     pub(super) fn insert_remote(&self, revoked: &HashMap<Digest, u64>, now: u64) -> bool {
-        let mut entries = self.entries();
-        while entries.remote_expiries.first().is_some_and(|(expires_at, _)| *expires_at <= now) {
-            entries.evict_first_remote();
-        }
-        for (digest, expires_at) in revoked.iter().filter(|(_, expires_at)| **expires_at > now) {
-            if entries.remote.insert(*digest) {
-                entries.remote_expiries.insert((*expires_at, *digest));
-            }
-        }
-        let is_full = entries.remote.len() > MAX_REVOKED;
-        while entries.remote.len() > MAX_REVOKED {
-            entries.evict_first_remote();
-        }
-        is_full
+        let elsewhere = &mut self.entries().elsewhere;
+        revoked.iter().fold(false, |evicts, (digest, expires_at)| elsewhere.insert(*digest, *expires_at, now) | evicts)
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -113,21 +92,43 @@ impl RevokedTokens {
 
 impl Entries {
     fn contains(&self, token: &[u8]) -> bool {
-        let is_remote =
-            || !self.remote.is_empty() && digest_of(token).is_some_and(|digest| self.remote.contains(&digest));
-        tail(token).is_some_and(|tail| self.tails.contains(&tail) || self.unverified.contains(&tail)) || is_remote()
+        let is_revoked_elsewhere = || {
+            let members = &self.elsewhere.members;
+            !members.is_empty() && digest_of(token).is_some_and(|digest| members.contains(&digest))
+        };
+        tail(token).is_some_and(|tail| self.here.members.contains(&tail) || self.unverified.contains(&tail))
+            || is_revoked_elsewhere()
     }
+}
 
-    fn evict_first_remote(&mut self) {
-        if let Some((_, digest)) = self.remote_expiries.pop_first() {
-            self.remote.remove(&digest);
+impl<K: Copy + Eq + Hash + Ord> Expiring<K> {
+    /// Returns whether another one was evicted before its time.
+    fn insert(&mut self, member: K, expires_at: u64, now: u64) -> bool {
+        while self.expiries.first().is_some_and(|(expires_at, _)| *expires_at <= now) {
+            self.evict_first();
         }
+        if expires_at <= now || !self.members.insert(member) {
+            return false;
+        }
+        self.expiries.insert((expires_at, member));
+        let is_full = self.members.len() > MAX_REVOKED;
+        if is_full {
+            // The one that will be harmless soonest.
+            self.evict_first();
+        }
+        is_full
     }
 
     fn evict_first(&mut self) {
-        if let Some((_, tail)) = self.expiries.pop_first() {
-            self.tails.remove(&tail);
+        if let Some((_, member)) = self.expiries.pop_first() {
+            self.members.remove(&member);
         }
+    }
+}
+
+impl<K> Default for Expiring<K> {
+    fn default() -> Self {
+        Self { members: HashSet::new(), expiries: BTreeSet::new() }
     }
 }
 
@@ -154,7 +155,7 @@ mod tests {
         assert!(!revoked.insert(second.as_bytes(), 200, 100));
         assert!(!revoked.contains(first.as_bytes()) && revoked.contains(second.as_bytes()));
         let entries = revoked.entries();
-        assert_eq!((entries.tails.len(), entries.expiries.len()), (1, 1));
+        assert_eq!((entries.here.members.len(), entries.here.expiries.len()), (1, 1));
     }
 
     #[test]
@@ -164,7 +165,7 @@ mod tests {
             assert!(!revoked.insert(token(number).as_bytes(), 1_000_000 - number as u64, 0));
         }
         assert!(revoked.insert(token(MAX_REVOKED).as_bytes(), 2_000_000, 0), "an eviction is reported");
-        assert_eq!(revoked.entries().tails.len(), MAX_REVOKED);
+        assert_eq!(revoked.entries().here.members.len(), MAX_REVOKED);
         assert!(!revoked.contains(token(MAX_REVOKED - 1).as_bytes()), "it would have expired first");
         assert!(revoked.contains(token(0).as_bytes()) && revoked.contains(token(MAX_REVOKED).as_bytes()));
     }
@@ -185,7 +186,7 @@ mod tests {
         assert!(!revoked.contains(token(2).as_bytes()), "it would have expired first");
         assert!(revoked.contains(token(0).as_bytes()) && revoked.contains(token(4).as_bytes()));
         let entries = revoked.entries();
-        assert_eq!((entries.remote.len(), entries.remote_expiries.len()), (MAX_REVOKED, MAX_REVOKED));
+        assert_eq!((entries.elsewhere.members.len(), entries.elsewhere.expiries.len()), (MAX_REVOKED, MAX_REVOKED));
     }
 
     #[test]
