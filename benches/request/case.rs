@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -39,9 +39,14 @@ impl<'a> Case<'a> {
         F: FnMut(u64) -> Duration,
     {
         Self::new(format!("{name} on {threads}"), rounds, move |rounds| {
-            let gate = Gate::of(threads);
-            let run = |thread| case(thread, Arc::clone(&gate))(rounds);
+            let (ready, gate) = (Barrier::new(threads), Gate::of(threads));
+            let run = |thread| {
+                let mut run = case(thread, Arc::clone(&gate));
+                ready.wait();
+                run(rounds)
+            };
             thread::scope(|scope| {
+                let run = &run;
                 let all: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
                 all.into_iter().map(|one| one.join().unwrap()).max().unwrap()
             })

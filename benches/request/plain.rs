@@ -1,6 +1,6 @@
 //! Requests as release 0.1 measured them: a `Cookie` header alone, a service around a router, no layer as the baseline.
 
-use std::{fmt::Debug, slice, sync::Arc, time::Duration};
+use std::{fmt::Debug, slice, time::Duration};
 
 use axum::{body::Body, middleware};
 use futures_util::FutureExt;
@@ -11,7 +11,7 @@ use tower_crossmint_auth::CrossmintAuthLayer;
 use crate::{
     SESSIONS,
     baseline::{ByHand, bare, check, limit},
-    case::{Case, Gate, time},
+    case::{Case, time},
     stage::Stage,
 };
 
@@ -69,12 +69,9 @@ pub(crate) fn sessions<'a>(layer: &CrossmintAuthLayer, users: &'a [HeaderValue])
 
 /// The same on one and on two threads. They share the layer, if any, and nothing else but what `own` has two of.
 pub(crate) fn threads<'a>(stage: &'a Stage, users: &'a [HeaderValue]) -> Vec<Case<'a>> {
-    fn together(gate: Arc<Gate>, mut once: impl FnMut()) -> impl FnMut(u64) -> Duration {
-        move |rounds| {
-            once();
-            gate.wait();
-            time(rounds, &mut once)
-        }
+    fn together(mut once: impl FnMut()) -> impl FnMut(u64) -> Duration {
+        once();
+        move |rounds| time(rounds, &mut once)
     }
     let layer = stage.layer(|config| config);
     let own = [stage.layer(|config| config), stage.layer(|config| config)];
@@ -84,14 +81,12 @@ pub(crate) fn threads<'a>(stage: &'a Stage, users: &'a [HeaderValue]) -> Vec<Cas
         .flat_map(|threads| {
             let (layer, own) = (layer.clone(), own.clone());
             [
-                Case::on(threads, "limit", 100, |_, gate| together(gate, limit(stage))),
-                Case::on(threads, "bare", 2_000, move |_, gate| together(gate, calls(bare(), users, ok))),
-                Case::on(threads, "a layer each", 2_000, move |thread, gate| {
-                    together(gate, calls(own[thread].layer(bare()), users, ok))
+                Case::on(threads, "limit", 100, |_, _| together(limit(stage))),
+                Case::on(threads, "bare", 2_000, move |_, _| together(calls(bare(), users, ok))),
+                Case::on(threads, "a layer each", 2_000, move |thread, _| {
+                    together(calls(own[thread].layer(bare()), users, ok))
                 }),
-                Case::on(threads, "one layer", 2_000, move |_, gate| {
-                    together(gate, calls(layer.layer(bare()), users, ok))
-                }),
+                Case::on(threads, "one layer", 2_000, move |_, _| together(calls(layer.layer(bare()), users, ok))),
             ]
         })
         .collect()

@@ -34,10 +34,10 @@ pub(crate) fn known<'a>(stage: &Stage, users: &'a [(usize, HeaderValue)]) -> Vec
         let builder = ServiceBuilder::new().layer(layer.clone()).service(bare());
         let idle_builder = ServiceBuilder::new().layer(Identity::new()).service(bare());
         [
-            Case::new(format!("Router, {jwt}"), 480, visits(user, served(router))),
-            Case::new(format!("Router, {jwt}, idle"), 480, visits(user, served(idle_router))),
-            Case::new(format!("ServiceBuilder, {jwt}"), 480, visits(user, served(builder))),
-            Case::new(format!("ServiceBuilder, {jwt}, idle"), 480, visits(user, served(idle_builder))),
+            Case::new(format!("Router, {jwt}"), 1_920, visits(user, served(router))),
+            Case::new(format!("Router, {jwt}, idle"), 1_920, visits(user, served(idle_router))),
+            Case::new(format!("ServiceBuilder, {jwt}"), 1_920, visits(user, served(builder))),
+            Case::new(format!("ServiceBuilder, {jwt}, idle"), 1_920, visits(user, served(idle_builder))),
         ]
     };
     users.iter().flat_map(cases).collect()
@@ -123,7 +123,7 @@ fn visits_in_step<'a>(
     };
     move |rounds| {
         // What ran before has left other things in the processor's caches.
-        run(rounds.min(96));
+        run(rounds.min(480));
         run(rounds)
     }
 }
