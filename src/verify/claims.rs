@@ -45,46 +45,69 @@ impl<'t> Unverified<'t> {
         expected: &Expectations,
         now: u64,
     ) -> Result<Self, &'static str> {
-        let signed = Signed::read(token, buffer)?;
-        let claims: Claims<'_> = json::object(signed.payload).ok_or("the claims are not acceptable JSON")?;
+        let mut parts = Parts::split(token, buffer)?;
+        // The claims come first: nearly all tokens that are refused have expired, many at once when a browser returns.
+        let claims: Claims<'_> =
+            json::object(parts.decode(parts.payload)?).ok_or("the claims are not acceptable JSON")?;
         claims.check(expected, now)?;
         let (expires_at, issued_at) = (claims.exp as u64, claims.iat.unwrap_or_default() as u64);
-        Ok(Self { user_id: claims.sub, expires_at, issued_at, signed })
+        Ok(Self { signed: Signed::read(&mut parts)?, user_id: claims.sub, expires_at, issued_at })
     }
 }
 
-/// The parts of a token whose header holds.
+/// What is signed, and the signature. The header holds.
 pub(crate) struct Signed<'t> {
     /// The header and payload as they were signed.
     pub(crate) message: &'t [u8],
     pub(crate) key_id: Option<Cow<'t, str>>,
     pub(crate) signature: &'t [u8],
-    payload: &'t [u8],
 }
 
 impl<'t> Signed<'t> {
-    fn read(token: &'t [u8], buffer: &'t mut Vec<u8>) -> Result<Self, &'static str> {
+    fn read(parts: &mut Parts<'t>) -> Result<Self, &'static str> {
+        let header: Header<'_> =
+            json::object(parts.decode(parts.header)?).ok_or("the header is not acceptable JSON")?;
+        let key_id = header.check()?;
+        Ok(Self { message: parts.message, key_id, signature: parts.decode(parts.signature)? })
+    }
+}
+
+/// The parts of a token, which are decoded into one buffer.
+struct Parts<'t> {
+    message: &'t [u8],
+    header: &'t [u8],
+    payload: &'t [u8],
+    signature: &'t [u8],
+    /// What is left of the buffer.
+    buffer: &'t mut [u8],
+}
+
+impl<'t> Parts<'t> {
+    fn split(token: &'t [u8], buffer: &'t mut Vec<u8>) -> Result<Self, &'static str> {
         // Before any parsing: anonymous clients choose the length.
         require(token.len() <= MAX_TOKEN, "the token is too long")?;
         let mut dots = memchr::memchr_iter(b'.', token);
         let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
             return Err("the token does not have three parts");
         };
-        // All three parts in one allocation.
-        buffer.clear();
-        buffer.reserve_exact(token.len());
-        let mut decode = |part: &[u8]| match URL_SAFE_NO_PAD.decode_vec(part, buffer) {
-            Ok(()) => Ok(buffer.len()),
-            Err(_) => Err("a part of the token is not base64url"),
-        };
-        let header_end = decode(&token[..first])?;
-        let payload_end = decode(&token[first + 1..second])?;
-        decode(&token[second + 1..])?;
-        let (payload, signature) = buffer.split_at(payload_end);
-        let (header, payload) = payload.split_at(header_end);
-        require(!payload.is_empty() && !signature.is_empty(), "a part of the token is empty")?;
-        let header: Header<'_> = json::object(header).ok_or("the header is not acceptable JSON")?;
-        Ok(Self { message: &token[..second], key_id: header.check()?, signature, payload })
+        // More than is needed.
+        buffer.resize(token.len(), 0);
+        Ok(Self {
+            message: &token[..second],
+            header: &token[..first],
+            payload: &token[first + 1..second],
+            signature: &token[second + 1..],
+            buffer,
+        })
+    }
+
+    fn decode(&mut self, part: &[u8]) -> Result<&'t [u8], &'static str> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let length = URL_SAFE_NO_PAD.decode_slice(part, buffer).map_err(|_| "a part of the token is not base64url")?;
+        require(length > 0, "a part of the token is empty")?;
+        let (decoded, left) = buffer.split_at_mut(length);
+        self.buffer = left;
+        Ok(decoded)
     }
 }
 
@@ -161,8 +184,9 @@ pub(crate) fn is_for_another_audience(token: &[u8], audience: &str) -> bool {
         aud: &'a RawValue,
     }
     let mut buffer = Vec::new();
-    let Ok(signed) = Signed::read(token, &mut buffer) else { return false };
-    json::object::<Audience<'_>>(signed.payload).is_some_and(|claims| names(claims.aud, audience) == Some(false))
+    let Ok(mut parts) = Parts::split(token, &mut buffer) else { return false };
+    let Some(claims) = parts.decode(parts.payload).ok().and_then(json::object::<Audience<'_>>) else { return false };
+    names(claims.aud, audience) == Some(false) && Signed::read(&mut parts).is_ok()
 }
 
 /// Returns whether an `aud` claim names `audience`. `None` if it is neither a string nor an array of strings (RFC 7519
