@@ -251,16 +251,18 @@ impl Authorizer {
         self.ignore_foreign(credentials);
         let token = check_token(credentials.one_refresh_token()?.ok_or(AuthErrorKind::MissingCredentials)?)?;
         let Slot::One(jwt) = credentials.jwt else { return without_jwt(token) };
-        match (self.verifier.check(jwt), std::str::from_utf8(jwt)) {
-            (Ok(verified), Ok(jwt)) => {
+        let checked = self.verifier.check(jwt);
+        let jwt = if let Err(Unverifiable::Invalid(_)) = checked { None } else { std::str::from_utf8(jwt).ok() };
+        match (checked, jwt) {
+            (Ok(verified), Some(jwt)) => {
                 Ok(Lookup::Session(self.verifier.cache(verified, AuthMaterial::pair(jwt, token))))
             }
-            (Err(Unverifiable::UnknownKey { .. } | Unverifiable::NoKeys), Ok(jwt)) => {
+            (Err(Unverifiable::UnknownKey { .. } | Unverifiable::NoKeys), Some(jwt)) => {
                 let [jwt, refresh_token] = Secret::pair(jwt, token);
                 Ok(Lookup::Pending { jwt: Some(jwt), refresh_token: Some(refresh_token) })
             }
             // An invalid JWT can have any length: it is not kept while the refresh is in flight.
-            (Err(Unverifiable::Invalid(_)), _) | (_, Err(_)) => without_jwt(token),
+            (Err(Unverifiable::Invalid(_)), _) | (_, None) => without_jwt(token),
         }
     }
 
@@ -287,7 +289,7 @@ impl Authorizer {
     async fn resolve(
         &self,
         jwt: Option<Secret>,
-        refresh_token: Option<Secret>,
+        mut refresh_token: Option<Secret>,
         on_outage: OutagePolicy,
     ) -> Result<(Session, Option<Delivery>), Failure> {
         // Without keys nothing can be verified: the refresh token would be used up for a session that cannot be
@@ -304,14 +306,16 @@ impl Authorizer {
                     };
                     return Ok((self.verifier.cache(verified, tokens), None));
                 }
-                // Refreshed below, as if it had expired.
-                Err(error) if error.kind() == AuthErrorKind::InvalidToken && refresh_token.is_some() => {}
+                // Refreshed below, as if it had expired. A copy, because the token shares an allocation with the JWT,
+                // which need not be kept during the refresh.
+                Err(error) if error.kind() == AuthErrorKind::InvalidToken && refresh_token.is_some() => {
+                    refresh_token = refresh_token.map(|token| (&*token).into());
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         let refresh_token = refresh_token.ok_or(AuthErrorKind::MissingCredentials)?;
-        // A copy, because the token shares an allocation with the JWT, which need not be kept during the refresh.
-        let delivery = self.refresher.refresh((&*refresh_token).into()).await?;
+        let delivery = self.refresher.refresh(refresh_token).await?;
         Ok((delivery.refreshed.session.clone(), Some(delivery)))
     }
 
@@ -497,12 +501,17 @@ pub(crate) enum SetCookie {
 }
 
 impl SetCookie {
-    pub(crate) fn into_fields(self) -> Vec<HeaderValue> {
+    /// Calls `add` with the fields to add to the response, if there are any.
+    pub(crate) fn deliver(self, add: impl FnOnce(&[HeaderValue])) {
         match self {
-            Self::Nothing => Vec::new(),
             // After a logout meanwhile, the response sets no cookies. The handler has run by now.
-            Self::Delivery(delivery) => delivery.latest().map(|latest| latest.set_cookie.to_vec()).unwrap_or_default(),
-            Self::Fields(fields) => fields,
+            Self::Delivery(delivery) => {
+                if let Ok(latest) = delivery.latest() {
+                    add(&latest.set_cookie);
+                }
+            }
+            Self::Fields(fields) if !fields.is_empty() => add(&fields),
+            Self::Fields(_) | Self::Nothing => {}
         }
     }
 }

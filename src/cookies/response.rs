@@ -7,10 +7,9 @@ use http::{
 
 /// Adds cookies to a response, except where the application has set a cookie of that name itself.
 pub(crate) fn add_to_response(headers: &mut HeaderMap, set_cookie: &[HeaderValue]) {
-    // Before the first is added: two that are cleared may differ in nothing but the domain.
-    let is_free = |cookie: &&HeaderValue| !is_among(cookie, headers.get_all(SET_COOKIE));
-    let added: Vec<&HeaderValue> = set_cookie.iter().filter(is_free).collect();
-    for cookie in added {
+    // Without those that are added here: two that are cleared may differ in nothing but the domain.
+    let present: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
+    for cookie in set_cookie.iter().filter(|cookie| !is_among(cookie, &present)) {
         headers.append(SET_COOKIE, cookie.clone());
     }
     forbid_caching(headers);

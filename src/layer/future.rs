@@ -85,11 +85,10 @@ where
                 StateProj::Forwarding { response, set_cookie } => {
                     let mut response = ready!(response.poll(cx))?.map(ResponseBody::inner);
                     // Taken, so that the grace period starts now, even if the future is dropped later.
-                    let set_cookie = std::mem::take(set_cookie).into_fields();
-                    if !set_cookie.is_empty() {
-                        add_to_response(response.headers_mut(), &set_cookie);
+                    std::mem::take(set_cookie).deliver(|fields| {
+                        add_to_response(response.headers_mut(), fields);
                         vary_by_cookie(response.headers_mut());
-                    }
+                    });
                     return Poll::Ready(Ok(response));
                 }
                 StateProj::Pending { outcome, held } => {
