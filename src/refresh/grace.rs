@@ -14,11 +14,12 @@
 //! 6. A logout ends the whole family, whichever of its tokens the request carries.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use hashbrown::HashMap;
 use tokio::time::Instant;
 
 use super::{digest::Digest, refreshed::Refreshed};

@@ -14,11 +14,11 @@
 //! Tokens are looked up by their SHA-256 digest. Nothing slower than such a look-up happens under the lock.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
+use hashbrown::HashMap;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
