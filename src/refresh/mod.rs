@@ -108,7 +108,9 @@ impl Refresher {
     pub(crate) async fn refresh(self: &Arc<Self>, token: Secret) -> Outcome {
         let mut expired = None;
         let waiter = loop {
-            match self.flights.join(token.clone(), expired.as_ref(), || self.limit.enqueue())? {
+            // Not in the `match`, which would keep room for the `Result` as well while it waits.
+            let joined = self.flights.join(token.clone(), expired.as_ref(), || self.limit.enqueue())?;
+            match joined {
                 Joined::Remembered(delivery) if self.verifier.still_holds(&delivery.refreshed.session) => {
                     match self.standing(&delivery).await {
                         Standing::Current => {
@@ -370,7 +372,10 @@ impl Refresher {
     /// Checks with other replicas whether a session may be handed out again.
     async fn standing(&self, delivery: &Delivery) -> Standing {
         match &self.shared {
-            Some(shared) => shared.standing(delivery.refreshed.material().refresh_token().secret_text()).await,
+            Some(shared) => {
+                // Boxed: otherwise every request that waits for a refresh would take this much more memory.
+                Box::pin(shared.standing(delivery.refreshed.material().refresh_token().secret_text())).await
+            }
             None => Standing::Current,
         }
     }
