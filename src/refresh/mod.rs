@@ -27,9 +27,9 @@ use tokio::{
 use tracing::Instrument as _;
 
 #[cfg(feature = "redis")]
-use self::shared::{Exchange, SharedRenewals, Standing};
+use self::shared::{Ended, Exchange, SharedRenewals, Standing};
 #[cfg(not(feature = "redis"))]
-use self::unshared::{SharedRenewals, Standing};
+use self::unshared::{Ended, SharedRenewals, Standing};
 use self::{
     digest::digest_of,
     limit::{LogoutLimit, Permit, RefreshLimit},
@@ -322,12 +322,17 @@ impl Refresher {
     async fn end(self: &Arc<Self>, token: &Secret, latest: Secret) -> Option<Secret> {
         let Some(shared) = &self.shared else { return Some(latest) };
         let mut ended = shared.end(token).await;
-        self.refuse(&ended.jwts);
         // The store may not know that it was rotated.
         if ended.last.as_ref().is_some_and(|last| **last == **token) && *latest != **token {
-            ended = shared.end(&latest).await;
             self.refuse(&ended.jwts);
+            ended = shared.end(&latest).await;
         }
+        self.carry_out(ended, latest)
+    }
+
+    /// Carries out what is left of a logout. Returns the token to revoke at Crossmint.
+    fn carry_out(self: &Arc<Self>, ended: Ended, latest: Secret) -> Option<Secret> {
+        self.refuse(&ended.jwts);
         // Without a runtime, nobody is served either.
         if let Some(claimed) = ended.claimed {
             let _ = self.tasks.spawn(Arc::clone(self).end_claimed(claimed));
@@ -428,6 +433,12 @@ impl Exchange for Refresher {
     async fn revoke(&self, token: &Secret) {
         if let Err(error) = self.send_logout(token).await {
             self.report_failed_logout(&error);
+        }
+    }
+
+    async fn end(self: &Arc<Self>, ended: Ended, token: Secret) {
+        if let Some(last) = self.carry_out(ended, token) {
+            Exchange::revoke(&**self, &last).await;
         }
     }
 }

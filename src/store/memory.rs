@@ -124,7 +124,9 @@ impl State {
     fn finish(&mut self, id: Id, fence: Fence, outcome: Outcome, now: Instant) -> Finished {
         match self.records.get(&id).map(|(record, _)| record) {
             Some(Record::Ended(tombstone, _)) => return Finished::Ended(tombstone.clone()),
-            Some(Record::Claimed { tombstone: Some((tombstone, time_to_live)), .. }) => {
+            Some(Record::Claimed { fence: holder, tombstone: Some((tombstone, time_to_live)), .. })
+                if *holder == Some(fence) || matches!(outcome, Outcome::Done { .. }) =>
+            {
                 let (tombstone, expires_at) = (tombstone.clone(), now + *time_to_live);
                 self.records.insert(id, (Record::Ended(tombstone.clone(), None), expires_at));
                 return Finished::Ended(tombstone);

@@ -176,7 +176,14 @@ async fn a_logout_during_a_claim_is_seen_at_once_and_by_the_claimer(store: &dyn 
         assert_eq!(look(store, TOKEN).await, ended);
         assert_eq!(claim(store, TOKEN, MINE).await, Claimed::Denied(ended.clone()));
         assert_eq!(claim(store, TOKEN, OTHER).await, Claimed::Denied(ended.clone()));
-        assert_eq!(finish(store, TOKEN, OTHER, outcome).await, Finished::Ended(b"over".to_vec()));
+        for outcome in [refused("no"), failed("no", LONG), Outcome::Released] {
+            assert_eq!(
+                finish(store, TOKEN, OTHER, outcome).await,
+                Finished::Superseded(ended.clone()),
+                "it has no claim"
+            );
+        }
+        assert_eq!(finish(store, TOKEN, MINE, outcome).await, Finished::Ended(b"over".to_vec()));
         // The tombstone lives for as long as the logout asked for, counted from here.
         until(store, TOKEN, tail(Tail::Absent)).await;
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tower_crossmint_auth::testing::{Endpoint, MockSession};
+use tower_crossmint_auth::testing::Endpoint;
 
 use crate::{
     proxy::Part,
@@ -98,7 +98,7 @@ async fn a_jwt_is_refused_at_all_replicas_within_a_second_of_the_logout() {
     }
     assert_eq!(stage.replicas[0].log_out(alice.cookie_header()).await.status, 200);
     for replica in [0, 1, 2] {
-        until_refused(&stage, replica, &alice).await;
+        until_refused(&stage, replica, &alice.cookie_header()).await;
     }
     // The session itself is refused by the record of the logout.
     assert_eq!((stage.sent(&alice), stage.mock.live_sessions()), (0, 3));
@@ -107,7 +107,7 @@ async fn a_jwt_is_refused_at_all_replicas_within_a_second_of_the_logout() {
     let options = options(&stage.mock, &format!("redis://{}", stage.store.address()));
     stage.replicas.push(Replica::start(&options).await);
     stage.get(3, &stage.mock.sign_in("bob")).await;
-    until_refused(&stage, 3, &alice).await;
+    until_refused(&stage, 3, &alice.cookie_header()).await;
     assert_eq!(stage.sent(&alice), 0);
 }
 
@@ -147,11 +147,30 @@ async fn a_logout_reaches_crossmint_although_the_replica_that_refreshes_the_sess
     assert_eq!((stage.sent(&alice), stage.mock.calls(Endpoint::Logout)), (0, 1));
 }
 
+#[tokio::test]
+async fn a_jwt_that_was_handed_out_before_the_logout_was_recorded_is_refused_everywhere() {
+    let Some(stage) = Stage::new(3).await else { return };
+    let alice = stage.expired("alice");
+    // What has become of the token, which is recorded after the look and the claim.
+    let outcome = stage.proxies[0].hold(3, Part::Request);
+    let received = stage.get(0, &alice).await.session("alice");
+    let answer = stage.replicas[1].log_out(alice.cookie_header()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(stage.mock.calls(Endpoint::Logout), 0, "the successor is not known there");
+    drop(outcome);
+    stage.replicas[0].idle().await;
+    assert!(!stage.mock.is_live(&received.refresh_token));
+    for replica in [0, 1, 2] {
+        until_refused(&stage, replica, &received.cookies).await;
+    }
+    assert_eq!((stage.sent(&alice), stage.mock.calls(Endpoint::Logout), stage.mock.live_sessions()), (1, 1, 3));
+}
+
 /// Waits until a replica refuses a session that has been signed out. A busy machine gets more time than a second.
-async fn until_refused(stage: &Stage, replica: usize, session: &MockSession) {
+async fn until_refused(stage: &Stage, replica: usize, cookies: &str) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let answer = stage.get(replica, session).await;
+        let answer = stage.replicas[replica].get(cookies).await;
         if answer.status != 200 {
             return answer.assert_ended();
         }

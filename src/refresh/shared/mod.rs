@@ -275,12 +275,15 @@ impl SharedRenewals {
 
     /// Does something in the store, and repeats it until `until` if it fails.
     async fn repeat<T>(&self, until: Instant, operation: impl Fn(&dyn Store) -> Reply<'_, T>) -> Option<T> {
+        let mut is_reported = false;
         loop {
             match operation(&*self.store).await {
                 Ok(result) => return Some(result),
-                // It is reported, and nobody waits for it.
+                Err(_) if is_reported => {}
+                // Nobody waits for it.
                 Err(error) => drop(self.unreachable(error)),
             }
+            is_reported = true;
             if Instant::now() >= until {
                 return None;
             }
@@ -322,6 +325,9 @@ pub(crate) trait Exchange: Send + Sync + 'static {
 
     /// Revokes a session at Crossmint.
     fn revoke(&self, token: &Secret) -> impl Future<Output = ()> + Send;
+
+    /// Ends a session that was handed out although it had been signed out. `token` is the one that was presented.
+    fn end(self: &Arc<Self>, ended: Ended, token: Secret) -> impl Future<Output = ()> + Send;
 }
 
 /// The refresh of one token, among all replicas.
@@ -499,7 +505,7 @@ impl Course {
         match self.shared.store.claim(seal.id, request).await {
             Ok(Claimed::Granted { .. }) if asked_at.elapsed() > MAX_CLAIM_DELAY => {
                 // It may be over before the call is.
-                self.finish_later(Arc::clone(exchange), claim, Outcome::Released, Some(self.token.clone()));
+                self.release_later(exchange, claim);
                 self.check_deadline()?;
                 Ok(None)
             }
@@ -524,15 +530,15 @@ impl Course {
                 // Nobody else is that fast, that often.
                 if self.denials < MAX_DENIALS { Ok(None) } else { self.without_store(unreadable()).map(|_| None) }
             }
-            Err(error) => match self.without_store(error) {
-                Ok(Position::Free) => Ok(Some(claim)),
-                Ok(_) => Ok(None),
-                Err(error) => {
-                    // The claim may have arrived.
-                    self.finish_later(Arc::clone(exchange), claim, Outcome::Released, Some(self.token.clone()));
-                    Err(error)
+            Err(error) => {
+                let position = self.without_store(error);
+                if matches!(position, Ok(Position::Free)) {
+                    return Ok(Some(claim));
                 }
-            },
+                // The claim may have arrived.
+                self.release_later(exchange, claim);
+                position.map(|_| None)
+            }
         }
     }
 
@@ -547,9 +553,9 @@ impl Course {
             && let Some(outcome) = self.outcome(seal, &answer)
         {
             let id = seal.id;
-            let to_revoke = match &answer {
-                Ok(answer) => Some(answer.secret.clone()),
-                Err(error) => (error.kind() != AuthErrorKind::Refused).then(|| self.token.clone()),
+            let (to_revoke, jwt) = match &answer {
+                Ok(answer) => (Some(answer.secret.clone()), answer.jwt.clone()),
+                Err(error) => ((error.kind() != AuthErrorKind::Refused).then(|| self.token.clone()), None),
             };
             match self.shared.store.finish(id, claim.fence, outcome.clone()).await {
                 Ok(Finished::Ended(tombstone)) if seal.open_note(Kind::Tombstone, &tombstone).is_some() => {
@@ -564,7 +570,7 @@ impl Course {
                 Ok(_) => {}
                 Err(error) => {
                     self.shared.unreachable(error);
-                    self.finish_later(Arc::clone(exchange), claim, outcome, to_revoke);
+                    self.finish_later(exchange, claim, outcome, to_revoke, jwt);
                 }
             }
             if answer.is_ok() {
@@ -574,25 +580,33 @@ impl Course {
         answer.map_or_else(Sent::Failed, Sent::Answer)
     }
 
+    fn release_later(&self, exchange: &Arc<impl Exchange>, claim: HeldClaim) {
+        self.finish_later(exchange, claim, Outcome::Released, Some(self.token.clone()), None);
+    }
+
     /// Records an outcome in the background. Until that succeeds, the claim is not given up.
+    ///
+    /// A logout leaves the successor, `to_revoke` and `jwt`, to the holder of the claim, who may have handed it out
+    /// meanwhile.
     fn finish_later(
         &self,
-        exchange: Arc<impl Exchange>,
+        exchange: &Arc<impl Exchange>,
         HeldClaim { fence, until }: HeldClaim,
         outcome: Outcome,
         to_revoke: Option<Secret>,
+        jwt: Option<Secret>,
     ) {
-        let (shared, token) = (Arc::clone(&self.shared), self.token.clone());
+        let (shared, exchange, token) = (Arc::clone(&self.shared), Arc::clone(exchange), self.token.clone());
         let finish = async move {
             let Some(seal) = shared.seals.seal_of(&token) else { return };
             let finish = shared.repeat(until, |store| store.finish(seal.id, fence, outcome.clone()));
-            // A logout leaves the successor to the holder of the claim, who may have handed it out meanwhile.
             if let Some(Finished::Ended(tombstone)) = finish.await
                 && seal.open_note(Kind::Tombstone, &tombstone).is_some()
                 && let Some(token) = to_revoke
-                && let Some(last) = shared.end(&token).await.last
             {
-                exchange.revoke(&last).await;
+                let mut ended = shared.end(&token).await;
+                ended.jwts.extend(jwt);
+                exchange.end(ended, token).await;
             }
         };
         // Without a runtime, nobody is served either.

@@ -551,6 +551,12 @@ impl Exchange for Caller {
     async fn revoke(&self, token: &Secret) {
         lock(&self.net).revoke(self.task, token);
     }
+
+    async fn end(self: &Arc<Self>, ended: Ended, _: Secret) {
+        if let Some(last) = ended.last {
+            self.revoke(&last).await;
+        }
+    }
 }
 
 impl Net {

@@ -5,7 +5,7 @@ if record.s == 'e' then
   return {'void', record.v}
 end
 local is_claimed = record.s == 'c'
-if is_claimed and record.t ~= '' then
+if is_claimed and record.t ~= '' and (state == 'd' or record.f == fence) then
   write(KEYS[1], record.l, {s = 'e', v = record.t})
   publish(channel, name)
   return {'void', record.t}
