@@ -44,7 +44,9 @@ pub(crate) enum Decision {
     Hold(Hold),
 }
 
-/// Why the inner service is not called now. Boxed, because nearly all requests are forwarded, and decisions are moved.
+/// What happens before the inner service is called, or instead of it.
+///
+/// The contents are boxed, because nearly all requests are forwarded, and decisions are moved.
 pub(crate) enum Hold {
     /// Calls the inner service or answers with an error, once Crossmint has answered.
     Pending(BoxFuture<'static, Result<Grant, Rejection>>),
@@ -251,19 +253,20 @@ impl Authorizer {
         self.ignore_foreign(credentials);
         let token = check_token(credentials.one_refresh_token()?.ok_or(AuthErrorKind::MissingCredentials)?)?;
         let Slot::One(jwt) = credentials.jwt else { return without_jwt(token) };
-        let checked = self.verifier.check(jwt);
-        let jwt = if let Err(Unverifiable::Invalid(_)) = checked { None } else { std::str::from_utf8(jwt).ok() };
-        match (checked, jwt) {
-            (Ok(verified), Some(jwt)) => {
-                Ok(Lookup::Session(self.verifier.cache(verified, AuthMaterial::pair(jwt, token))))
-            }
-            (Err(Unverifiable::UnknownKey { .. } | Unverifiable::NoKeys), Some(jwt)) => {
+        let verified = match self.verifier.check(jwt) {
+            Ok(verified) => Some(verified),
+            Err(Unverifiable::UnknownKey { .. } | Unverifiable::NoKeys) => None,
+            // It can have any length: it is not kept while the refresh is in flight.
+            Err(Unverifiable::Invalid(_)) => return without_jwt(token),
+        };
+        let Ok(jwt) = std::str::from_utf8(jwt) else { return without_jwt(token) };
+        Ok(match verified {
+            Some(verified) => Lookup::Session(self.verifier.cache(verified, AuthMaterial::pair(jwt, token))),
+            None => {
                 let [jwt, refresh_token] = Secret::pair(jwt, token);
-                Ok(Lookup::Pending { jwt: Some(jwt), refresh_token: Some(refresh_token) })
+                Lookup::Pending { jwt: Some(jwt), refresh_token: Some(refresh_token) }
             }
-            // An invalid JWT can have any length: it is not kept while the refresh is in flight.
-            (Err(Unverifiable::Invalid(_)), _) | (_, None) => without_jwt(token),
-        }
+        })
     }
 
     /// Looks up the session of a JWT that came without a refresh token.

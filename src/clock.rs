@@ -46,20 +46,21 @@ impl Clock {
     pub(crate) fn unix_seconds(&self, elapsed: u64) -> u64 {
         // Also if tokio's clock is behind: a runtime may have paused it.
         if elapsed.wrapping_sub(self.read_at.load(Ordering::Acquire)) >= MAX_AGE {
-            return self.read_wall_clock(elapsed);
+            return self.read_wall_clock();
         }
         self.unix_epoch.load(Ordering::Relaxed).wrapping_add(elapsed) / NANOS_PER_SECOND
     }
 
     // Out of line: once a second.
     #[cold]
-    fn read_wall_clock(&self, elapsed: u64) -> u64 {
-        if let Ok(unix) = now().duration_since(UNIX_EPOCH) {
-            self.unix_epoch.store(nanos(unix).wrapping_sub(elapsed), Ordering::Relaxed);
-            // Last, with `Release`: whoever sees the time of a reading sees the reading.
-            self.read_at.store(elapsed, Ordering::Release);
-        }
-        unix_seconds()
+    fn read_wall_clock(&self) -> u64 {
+        // One right after the other.
+        let (elapsed, now) = (self.elapsed(), now());
+        let Ok(unix) = now.duration_since(UNIX_EPOCH) else { return u64::MAX };
+        self.unix_epoch.store(nanos(unix).wrapping_sub(elapsed), Ordering::Relaxed);
+        // Last, with `Release`: whoever sees the time of a reading sees the reading.
+        self.read_at.store(elapsed, Ordering::Release);
+        unix.as_secs()
     }
 }
 
@@ -70,7 +71,7 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Of a reading of the wall clock.
+/// The age at which a reading of the wall clock is repeated.
 const MAX_AGE: u64 = NANOS_PER_SECOND;
 
 #[cfg(test)]

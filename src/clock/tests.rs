@@ -17,7 +17,7 @@ use tower_layer::Layer as _;
 
 use super::{Clock, unix_seconds};
 use crate::{
-    CrossmintAuth, CrossmintAuthLayer, OutagePolicy, Session,
+    Credentials, CrossmintAuth, CrossmintAuthLayer, OutagePolicy, Session,
     testing::{Endpoint, Fault, MockCrossmint, MockSession},
 };
 
@@ -177,6 +177,19 @@ async fn a_clock_that_jumps_within_the_grace_period_loses_nobody_once_it_is_righ
         early.cookies.remove(JWT);
         assert_eq!((early.get(&auth).await, mock.reuse_detections()), (StatusCode::OK, 0), "{case}");
     }
+}
+
+#[tokio::test]
+async fn a_logout_while_the_clock_is_ahead_counts_when_it_is_right() {
+    let (mock, auth) = stage(STRICT).await;
+    let session = mock.sign_in("alice");
+    let mut alice = Browser::of(&session);
+    assert_eq!(alice.get(&auth).await, StatusCode::OK);
+    jump(DAY).await;
+    auth.logout(Credentials::pair(session.jwt(), session.refresh_token())).await.unwrap();
+    jump(0).await;
+    assert_eq!(alice.get(&auth).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(mock.live_sessions(), 0);
 }
 
 #[tokio::test]

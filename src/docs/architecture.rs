@@ -19,8 +19,9 @@
 //!
 //! On the fast path, a JWT that was verified before costs a scan of the cookies, a hash, a comparison of the whole
 //! token, one clock reading and an insertion into the extensions. There is no signature check, no lock, and no boxed
-//! future. The only memory that it writes to and that other processors use is the session's reference count: the table
-//! of the token cache is read without a lock, and hits and the clones of a service are counted per thread.
+//! future. The only shared memory that it writes to is the session's reference count: the table of the token cache is
+//! read without a lock, and hits and the clones of a service are counted per thread. (With the feature `metrics`, each
+//! hit also increments the application's counter.)
 //!
 //! Where it holds a request, the layer gives up the readiness of the inner service at once, and polls a clone ready
 //! before it calls it: a permit must not be held while Crossmint answers.

@@ -63,7 +63,7 @@
 //! Whether a JWT has expired is decided by the wall clock, which a test cannot move. Create an expired one instead:
 //! `mock.session("alice").jwt_lifetime(-60).create()`. JWTs that a refresh issues get their lifetime from
 //! [`set_refreshed_jwt_lifetime`](crate::testing::MockCrossmint::set_refreshed_jwt_lifetime). The wall clock is read once
-//! in a second of tokio's clock: while that is paused, known sessions do not expire.
+//! a second, by tokio's clock: while that stands still, known sessions do not expire.
 //!
 //! Everything else (time-outs, the grace period, pauses after failures, the age of the key set) is measured with
 //! tokio's clock, which `tokio::time::pause` stops and `tokio::time::advance` moves. The mock answers while time is

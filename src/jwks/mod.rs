@@ -97,16 +97,17 @@ impl JwksCache {
         self.generation_and_time().map(|(generation, _)| generation)
     }
 
-    /// Returns the same, and the time in seconds since 1970, for which the clock is not read a second time.
+    /// Returns which set is in use, and the wall clock's time in seconds since 1970, from one clock reading.
     pub(crate) fn generation_and_time(self: &Arc<Self>) -> Option<(u64, u64)> {
         let now = self.clock.elapsed();
         if now >= self.usable_until.load(Ordering::Acquire) {
             return None;
         }
+        let unix_seconds = self.clock.unix_seconds(now);
         if now >= self.reload_at.load(Ordering::Acquire) {
             self.reload_in_background();
         }
-        Some((self.generation.load(Ordering::Acquire), self.clock.unix_seconds(now)))
+        Some((self.generation.load(Ordering::Acquire), unix_seconds))
     }
 
     /// Returns the set and its generation, unless there is none or it is too old.

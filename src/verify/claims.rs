@@ -12,6 +12,7 @@ use std::{borrow::Cow, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::value::RawValue;
+use zeroize::Zeroizing;
 
 use crate::json;
 
@@ -183,7 +184,7 @@ pub(crate) fn is_for_another_audience(token: &[u8], audience: &str) -> bool {
         #[serde(borrow)]
         aud: &'a RawValue,
     }
-    let mut buffer = Vec::new();
+    let mut buffer = Zeroizing::default();
     let Ok(mut parts) = Parts::split(token, &mut buffer) else { return false };
     let Some(claims) = parts.decode(parts.payload).ok().and_then(json::object::<Audience<'_>>) else { return false };
     names(claims.aud, audience) == Some(false) && Signed::read(&mut parts).is_ok()

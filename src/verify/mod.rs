@@ -7,6 +7,7 @@ mod token_cache;
 use std::{collections::HashMap, sync::Arc};
 
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use self::{
     claims::{Expectations, Unverified, is_for_another_audience},
@@ -69,7 +70,7 @@ impl Verifier {
 
     /// Verifies a JWT with the keys at hand.
     pub(crate) fn check(&self, jwt: &[u8]) -> Result<Verified, Unverifiable> {
-        let (mut buffer, now) = (Vec::new(), clock::unix_seconds());
+        let (mut buffer, now) = (Zeroizing::default(), clock::unix_seconds());
         let token = Unverified::read(jwt, &mut buffer, &self.expectations, now).map_err(Unverifiable::Invalid)?;
         let (keys, generation) = self.jwks.current().ok_or(Unverifiable::NoKeys)?;
         let signed = &token.signed;
@@ -153,10 +154,7 @@ impl Verifier {
     pub(crate) fn revoke(&self, jwt: &str) -> Option<RevokedJwt> {
         let jwt = jwt.as_bytes();
         // Whatever has become of its key since then, a cached JWT has been verified.
-        let exp = self
-            .cache
-            .find(jwt)
-            .map_or_else(|| self.check(jwt).map(|verified| verified.expires_at), |session| Ok(session.exp()));
+        let exp = self.cache.exp(jwt).map_or_else(|| self.check(jwt).map(|verified| verified.expires_at), Ok);
         // Before the cache is emptied: whoever fills it afterwards finds the record.
         let (evicts, revoked) = match exp {
             Ok(exp) => {

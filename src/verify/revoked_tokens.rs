@@ -82,7 +82,8 @@ impl RevokedTokens {
     /// Records tokens that were revoked at other replicas. Returns whether another one was evicted before its time.
     pub(super) fn insert_remote(&self, revoked: &HashMap<Digest, u64>, now: u64) -> bool {
         let elsewhere = &mut self.entries().elsewhere;
-        revoked.iter().fold(false, |evicts, (digest, expires_at)| elsewhere.insert(*digest, *expires_at, now) | evicts)
+        let revoked = revoked.iter().filter(|(_, expires_at)| **expires_at > now);
+        revoked.fold(false, |evicts, (digest, expires_at)| elsewhere.insert(*digest, *expires_at, now) | evicts)
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -102,12 +103,12 @@ impl Entries {
 }
 
 impl<K: Copy + Eq + Hash + Ord> Expiring<K> {
-    /// Returns whether another one was evicted before its time.
+    /// Returns whether one was evicted before its time.
     fn insert(&mut self, member: K, expires_at: u64, now: u64) -> bool {
         while self.expiries.first().is_some_and(|(expires_at, _)| *expires_at <= now) {
             self.evict_first();
         }
-        if expires_at <= now || !self.members.insert(member) {
+        if !self.members.insert(member) {
             return false;
         }
         self.expiries.insert((expires_at, member));

@@ -3,7 +3,8 @@
 //! Only verified tokens are cached, so that junk evicts nothing. A hit requires the whole token to be equal; the caller
 //! checks expiry and key set.
 //!
-//! A hit takes no lock, and writes to no memory that other threads use, except for the session's reference count.
+//! A hit takes no lock. The only memory that it writes to and other threads may use is the session's reference count, and
+//! a counter of the application's with the feature `metrics`.
 
 use std::{collections::VecDeque, sync::PoisonError};
 
@@ -13,12 +14,12 @@ use crate::{
     per_thread::PerThread,
     session::{Session, WeakSession},
     stats::Counter,
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, scheduling_point},
 };
 
 /// Sessions by JWT, bounded in bytes.
 pub(crate) struct TokenCache {
-    /// What is read. Weak, because the table drops what was removed later, in batches, and tokens are wiped at once.
+    /// What is read. Weak, because the table drops what was removed later, in batches, and tokens are to be wiped at once.
     index: papaya::HashMap<Tail, WeakSession, DefaultHashBuilder>,
     /// What is held. Sharded, so that threads rarely contend. An entry changes here and in the index under one lock.
     shards: Box<[Mutex<Entries>]>,
@@ -47,15 +48,21 @@ impl TokenCache {
 
     /// Returns the session of a token.
     pub(crate) fn get(&self, token: &[u8]) -> Option<Session> {
-        let session = self.find(token)?;
+        scheduling_point();
+        // Nothing if the session of this very token is being replaced: then the token is verified again.
+        let session = self.index.pin().get(&tail(token)?)?.upgrade()?;
+        if session.jwt().as_bytes() != token {
+            return None;
+        }
         self.hits.own().count();
         Some(session)
     }
 
-    /// Returns the session of a token, which does not count as a hit.
-    pub(crate) fn find(&self, token: &[u8]) -> Option<Session> {
-        let session = self.index.pin().get(&tail(token)?)?.upgrade()?;
-        (session.jwt().as_bytes() == token).then_some(session)
+    /// Returns the `exp` of a token if it is cached, which does not count as a hit. Waits for changes of its entry.
+    pub(crate) fn exp(&self, token: &[u8]) -> Option<u64> {
+        let tail = tail(token)?;
+        let entries = self.lock(tail);
+        entries.sessions.get(&tail).filter(|session| session.jwt().as_bytes() == token).map(Session::exp)
     }
 
     /// Returns how many tokens have been found.
@@ -70,6 +77,7 @@ impl TokenCache {
         let mut entries = self.lock(tail);
         let index = self.index.pin();
         index.insert(tail, session.downgrade());
+        scheduling_point();
         entries.bytes += bytes;
         match entries.sessions.insert(tail, session) {
             Some(replaced) => entries.bytes -= cost(&replaced),
@@ -87,6 +95,7 @@ impl TokenCache {
     pub(crate) fn remove(&self, token: &[u8]) {
         let Some(tail) = tail(token) else { return };
         let mut entries = self.lock(tail);
+        scheduling_point();
         self.index.pin().remove(&tail);
         // A scan, but of one shard, and only for a logout.
         if entries.take(tail)
