@@ -1,32 +1,40 @@
 //! Values and reference counts for each thread, so that threads do not write to each other's cache lines.
 
 use std::{
+    fmt,
     ops::Deref,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
 };
 
-/// Values that many threads write at once, each its own. Threads beyond twice the number of processors share some.
+/// Values that many threads write at once, each its own.
+///
+/// Threads whose numbers differ by a multiple of the number of values share one. The numbers of threads that have ended
+/// are not used again.
 #[derive(Debug)]
 pub(crate) struct PerThread<T>(Box<[Padded<T>]>);
 
 /// Processors fetch lines of 64 bytes in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(crate) struct Padded<T>(T);
+struct Padded<T>(T);
 
 impl<T> PerThread<T> {
     pub(crate) fn new(mut make: impl FnMut() -> T) -> Self {
-        let processors = thread::available_parallelism().map_or(MIN_PROCESSORS, usize::from);
-        Self((0..(2 * processors).next_power_of_two()).map(|_| Padded(make())).collect())
+        static LENGTH: OnceLock<usize> = OnceLock::new();
+        let length = LENGTH.get_or_init(|| {
+            let processors = thread::available_parallelism().map_or(ASSUMED_PROCESSORS, usize::from);
+            (2 * processors).next_power_of_two()
+        });
+        Self((0..*length).map(|_| Padded(make())).collect())
     }
 
     /// Returns the value of the current thread.
     pub(crate) fn own(&self) -> &T {
-        // The number is a power of two.
+        // The length is a power of two.
         &self.0[number_of_thread() & (self.0.len() - 1)].0
     }
 
@@ -36,56 +44,72 @@ impl<T> PerThread<T> {
 }
 
 /// A reference to a value, whose clones are counted per thread: servers make one for each request.
-pub(crate) enum Shared<T> {
+pub(crate) struct PerThreadArc<T>(Kind<T>);
+
+enum Kind<T> {
     Original(Arc<Original<T>>),
     Clone(Count<T>),
 }
 
-/// Keeps a count for each thread, which it shares with other references of its kind.
-pub(crate) struct Original<T>(Arc<Counted<T>>);
+/// As long as there is one, each thread keeps a count.
+struct Original<T>(Arc<Counted<T>>);
 
-/// All of one thread's references.
+/// The reference count of one thread's clones.
 type Count<T> = Arc<Padded<Arc<Counted<T>>>>;
 
-pub(crate) struct Counted<T> {
+struct Counted<T> {
     value: T,
-    /// A cycle, which the last original breaks.
-    counts: PerThread<Mutex<Option<Count<T>>>>,
+    slots: PerThread<Mutex<Slot<T>>>,
 }
 
-impl<T> Shared<T> {
+/// A thread's place for its count, which refers to what the slot is a part of. The last original breaks this cycle.
+enum Slot<T> {
+    Unused,
+    Counting(Count<T>),
+    Closed,
+}
+
+impl<T> PerThreadArc<T> {
     pub(crate) fn new(value: T) -> Self {
-        let counted = Arc::new(Counted { value, counts: PerThread::new(Mutex::default) });
-        counted.counts.iter().for_each(|count| *lock(count) = Some(counted.new_count()));
-        Self::Original(Arc::new(Original(counted)))
+        let slots = PerThread::new(|| Mutex::new(Slot::Unused));
+        Self(Kind::Original(Arc::new(Original(Arc::new(Counted { value, slots })))))
     }
 
-    /// Returns another reference of the same kind.
+    /// Returns another original if this is one.
     pub(crate) fn original(&self) -> Self {
-        match self {
-            Self::Original(original) => Self::Original(Arc::clone(original)),
-            Self::Clone(_) => self.clone(),
+        match &self.0 {
+            Kind::Original(original) => Self(Kind::Original(Arc::clone(original))),
+            Kind::Clone(_) => self.clone(),
         }
     }
 
     fn counted(&self) -> &Arc<Counted<T>> {
-        match self {
-            Self::Original(original) => &original.0,
-            Self::Clone(count) => &count.0,
+        match &self.0 {
+            Kind::Original(original) => &original.0,
+            Kind::Clone(count) => &count.0,
         }
     }
 }
 
-impl<T> Clone for Shared<T> {
+impl<T> Clone for PerThreadArc<T> {
     fn clone(&self) -> Self {
         let counted = self.counted();
+        let new = || Arc::new(Padded(Arc::clone(counted)));
         // The thread's own lock.
-        let count = lock(counted.counts.own()).clone();
-        Self::Clone(count.unwrap_or_else(|| counted.new_count()))
+        let mut slot = lock(counted.slots.own());
+        Self(Kind::Clone(match (&*slot, &self.0) {
+            (Slot::Counting(count), _) | (Slot::Closed, Kind::Clone(count)) => Arc::clone(count),
+            (Slot::Unused, _) => {
+                let count = new();
+                *slot = Slot::Counting(Arc::clone(&count));
+                count
+            }
+            (Slot::Closed, Kind::Original(_)) => new(),
+        }))
     }
 }
 
-impl<T> Deref for Shared<T> {
+impl<T> Deref for PerThreadArc<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -93,15 +117,15 @@ impl<T> Deref for Shared<T> {
     }
 }
 
-impl<T> Counted<T> {
-    fn new_count(self: &Arc<Self>) -> Count<T> {
-        Arc::new(Padded(Arc::clone(self)))
+impl<T: fmt::Debug> fmt::Debug for PerThreadArc<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
     }
 }
 
 impl<T> Drop for Original<T> {
     fn drop(&mut self) {
-        self.0.counts.iter().for_each(|count| *lock(count) = None);
+        self.0.slots.iter().for_each(|slot| *lock(slot) = Slot::Closed);
     }
 }
 
@@ -117,18 +141,18 @@ fn number_of_thread() -> usize {
 
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// Where the number is not known.
-const MIN_PROCESSORS: usize = 8;
+/// If the number of processors is unknown.
+const ASSUMED_PROCESSORS: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Returns a value, and what tells whether it is still there.
-    fn value() -> (Shared<Arc<()>>, std::sync::Weak<()>) {
+    fn value() -> (PerThreadArc<Arc<()>>, std::sync::Weak<()>) {
         let value = Arc::new(());
         let weak = Arc::downgrade(&value);
-        (Shared::new(value), weak)
+        (PerThreadArc::new(value), weak)
     }
 
     #[test]
@@ -152,9 +176,9 @@ mod tests {
         let (original, _) = value();
         let clone = original.clone();
         let counts = || {
-            [&original, &clone].map(|cloned| match cloned.clone() {
-                Shared::Original(_) => panic!("a clone is no original"),
-                Shared::Clone(count) => Arc::as_ptr(&count).addr(),
+            [&original, &clone].map(|cloned| match cloned.clone().0 {
+                Kind::Original(_) => panic!("a clone is no original"),
+                Kind::Clone(count) => Arc::as_ptr(&count).addr(),
             })
         };
         let here = counts()[0];
@@ -162,6 +186,17 @@ mod tests {
         let there: Vec<_> = (0..100).map(|_| thread::scope(|scope| scope.spawn(counts).join().unwrap())).collect();
         assert!(there.iter().all(|[of_original, of_clone]| of_original == of_clone));
         assert!(there.iter().any(|[of_original, _]| *of_original != here));
+    }
+
+    #[test]
+    fn without_an_original_clones_are_counted_together() {
+        let (original, value) = value();
+        let clone = original.clone();
+        drop(original);
+        let other = thread::scope(|scope| scope.spawn(|| clone.clone()).join().unwrap());
+        let [Kind::Clone(one), Kind::Clone(other)] = [&clone.0, &other.0] else { panic!("they are clones") };
+        assert!(Arc::ptr_eq(one, other));
+        assert!(value.upgrade().is_some());
     }
 
     #[test]
@@ -173,6 +208,6 @@ mod tests {
             }
         });
         assert_eq!(counts.iter().map(|count| count.load(Ordering::Relaxed)).sum::<usize>(), 100);
-        assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) > 0), "every place is used");
+        assert!(counts.iter().filter(|count| count.load(Ordering::Relaxed) > 0).count() > 1);
     }
 }

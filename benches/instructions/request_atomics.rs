@@ -147,7 +147,7 @@ const WHOSE: &[(&[&str], &str)] = &[
     (&["session::Inner"], "the session"),
     // The `Cookie` header is dropped.
     (&["bytes::shared_drop"], "the request"),
-    (&["per_thread::Shared"], "the thread"),
+    (&["per_thread::PerThreadArc"], "the thread"),
     (&["per_thread::Padded"], "the thread"),
     // The hits of the cache.
     (&["add (stats/mod.rs:", "Verifier::cached"], "the thread"),

@@ -24,7 +24,7 @@ use crate::{
     auth::CrossmintAuth,
     config::{Bearer, CorsPreflights, CrossmintAuthConfig, OutagePolicy, Unauthenticated},
     error::AuthError,
-    per_thread::Shared,
+    per_thread::PerThreadArc,
 };
 
 /// A layer that resolves every request to a verified [`Session`](crate::Session), and answers the refresh and logout
@@ -64,7 +64,7 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-pub struct CrossmintAuthLayer(Shared<Context>);
+pub struct CrossmintAuthLayer(PerThreadArc<Context>);
 
 impl CrossmintAuthLayer {
     /// Creates a layer.
@@ -147,7 +147,7 @@ impl CrossmintAuthLayer {
     fn set(self, change: impl FnOnce(&mut Context)) -> Self {
         let mut context = Context::clone(&self.0);
         change(&mut context);
-        Self(Shared::new(context))
+        Self(PerThreadArc::new(context))
     }
 }
 
@@ -161,7 +161,7 @@ impl From<CrossmintAuth> for CrossmintAuthLayer {
     /// Creates a layer with the policies of the configuration, which shares the handle's caches.
     fn from(auth: CrossmintAuth) -> Self {
         let policies = auth.policies().clone();
-        Self(Shared::new(Context { auth, policies, rejector: Rejector::default() }))
+        Self(PerThreadArc::new(Context { auth, policies, rejector: Rejector::default() }))
     }
 }
 

@@ -22,17 +22,17 @@ use crate::{
     authorize::{Decision, Hold},
     config::Policies,
     csrf::RequestHead,
-    per_thread::Shared,
+    per_thread::PerThreadArc,
 };
 
 /// The service that [`CrossmintAuthLayer`](crate::CrossmintAuthLayer) wraps around another one.
 #[derive(Clone, Debug)]
 pub struct CrossmintAuthService<S> {
     pub(super) inner: S,
-    pub(super) context: Shared<Context>,
+    pub(super) context: PerThreadArc<Context>,
 }
 
-/// What all services of a layer share. Behind one pointer, because services are cloned for each request.
+/// What all services of a layer share. Behind a pointer, because services are cloned for each request.
 #[derive(Clone)]
 pub(super) struct Context {
     pub(super) auth: CrossmintAuth,
@@ -91,7 +91,7 @@ where
 }
 
 impl<S: Clone> CrossmintAuthService<S> {
-    /// Does not call the inner service now.
+    /// Answers a request, or waits for Crossmint before the inner service is called.
     // Out of line, because nearly all requests are forwarded at once.
     #[inline(never)]
     fn hold<ReqBody, ResBody>(&mut self, hold: Hold, request: Request<ReqBody>) -> State<S, ReqBody>
@@ -126,9 +126,9 @@ impl<S: Clone> CrossmintAuthService<S> {
     }
 }
 
-impl fmt::Debug for Shared<Context> {
+impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Context { auth, policies, rejector: _ } = &**self;
+        let Self { auth, policies, rejector: _ } = self;
         f.debug_struct("CrossmintAuthLayer").field("auth", auth).field("policies", policies).finish_non_exhaustive()
     }
 }
