@@ -150,7 +150,7 @@ const WHOSE: &[(&[&str], &str)] = &[
     (&["per_thread::PerThreadArc"], "the thread"),
     (&["per_thread::Padded"], "the thread"),
     // The hits of the cache.
-    (&["add (stats/mod.rs:", "Verifier::cached"], "the thread"),
+    (&["add (stats/mod.rs:", "TokenCache::get"], "the thread"),
     // The table of the cache: when a thread stops reading.
     (&["leave (raw/collector.rs:"], "the thread"),
 ];
