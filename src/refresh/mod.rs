@@ -178,9 +178,7 @@ impl Refresher {
             if let Some(session) = session {
                 self.refuse([session.jwt_secret()]);
             }
-            if let Err(error) = self.send_logout(&revoked).await {
-                self.report_failed_logout(&error);
-            }
+            self.revoke_or_report(&revoked).await;
         }
     }
 
@@ -348,9 +346,8 @@ impl Refresher {
     async fn end_claimed(self: Arc<Self>, token: Secret) {
         if let Some(shared) = &self.shared
             && !shared.claimer_finishes(&token).await
-            && let Err(error) = self.send_logout(&token).await
         {
-            self.report_failed_logout(&error);
+            self.revoke_or_report(&token).await;
         }
     }
 
@@ -364,10 +361,8 @@ impl Refresher {
             self.refuse(&ended.jwts);
             if ended.is_recorded {
                 // Its successor was not known at the logout.
-                if let Some(last) = ended.last.filter(|last| **last != *token)
-                    && let Err(error) = self.send_logout(&last).await
-                {
-                    self.report_failed_logout(&error);
+                if let Some(last) = ended.last.filter(|last| **last != *token) {
+                    self.revoke_or_report(&last).await;
                 }
                 return;
             }
@@ -405,6 +400,13 @@ impl Refresher {
         throttled!(self.logout_log, info, error = %error.causes(), "could not revoke a session at Crossmint");
     }
 
+    /// Revokes a session at Crossmint when nobody waits for that.
+    async fn revoke_or_report(&self, token: &Secret) {
+        if let Err(error) = self.send_logout(token).await {
+            self.report_failed_logout(&error);
+        }
+    }
+
     /// Waiting for a permit counts against the time limit of the call.
     async fn send_logout(&self, token: &Secret) -> Result<(), AuthError> {
         let queued = Instant::now();
@@ -431,14 +433,12 @@ impl Exchange for Refresher {
     }
 
     async fn revoke(&self, token: &Secret) {
-        if let Err(error) = self.send_logout(token).await {
-            self.report_failed_logout(&error);
-        }
+        self.revoke_or_report(token).await;
     }
 
     async fn end(self: &Arc<Self>, ended: Ended, token: Secret) {
         if let Some(last) = self.carry_out(ended, token) {
-            Exchange::revoke(&**self, &last).await;
+            self.revoke_or_report(&last).await;
         }
     }
 }
