@@ -40,7 +40,7 @@
 //! | the successor is not revoked after a logout | both: Crossmint has not heard of the logout |
 //! | nor is it if its record was late | both: Crossmint has not heard of the logout |
 //! | nor if its replica has died | model: Crossmint has not heard of the logout |
-//! | a claim is used that was granted late, or kept if its reply was lost | the two cases |
+//! | a claim is used that was granted late, or kept if its reply was lost | the cases |
 
 mod cases;
 mod gate;
