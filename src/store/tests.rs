@@ -11,7 +11,7 @@ use super::{
     test_server::TestServer,
     watches::Watch,
 };
-use crate::session::RevokedJwt;
+use crate::{session::RevokedJwt, test_support::Random};
 
 macro_rules! every_store {
     ($($name:ident),* $(,)?) => {
@@ -346,7 +346,7 @@ async fn a_log_that_was_lost_is_continued_behind_the_old_positions() {
 async fn a_server_does_what_the_double_does() {
     let Some(server) = TestServer::start(&[]) else { return };
     let (double, store) = (MemoryStore::default(), server.store());
-    let numbers = Numbers(Mutex::new(0x2545_f491_4f6c_dd1d));
+    let numbers = Numbers(Mutex::new(Random(0x2545_f491_4f6c_dd1d)));
     for step in 0..4000 {
         let (id, fence) = ([numbers.below(4); 32], [numbers.below(2); 16]);
         let value = vec![numbers.below(3)];
@@ -384,16 +384,11 @@ fn now(server: &TestServer) -> u64 {
     seconds * 1000 + microseconds / 1000
 }
 
-/// Xorshift.
-struct Numbers(Mutex<u64>);
+struct Numbers(Mutex<Random>);
 
 impl Numbers {
     fn below(&self, limit: u64) -> u8 {
-        let mut state = self.0.lock().expect("no panic");
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        u8::try_from((*state >> 32) % limit).expect("a small limit")
+        u8::try_from(self.0.lock().expect("no panic").below(limit)).expect("a small limit")
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
         refreshed::Rescued,
     },
     session::{AuthMaterial, RefreshToken, Session, Verified},
+    test_support::Random,
 };
 
 #[tokio::test(start_paused = true)]
@@ -642,22 +643,6 @@ impl Seen {
         for (event, times) in &other.0 {
             *self.0.entry(event).or_default() += times;
         }
-    }
-}
-
-/// Marsaglia's xorshift64: the same events for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-
-    fn index(&mut self, len: usize) -> Option<usize> {
-        (len > 0).then(|| usize::try_from(self.below(len as u64)).unwrap())
     }
 }
 

@@ -4,6 +4,7 @@
 //! seed, and prints what has happened.
 
 use super::*;
+use crate::test_support::Random;
 
 #[tokio::test(start_paused = true)]
 async fn any_series_of_events_between_replicas_keeps_the_promises() {
@@ -45,7 +46,7 @@ impl History {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let faults = [Faults::Deaths, Faults::Losses, Faults::Stops, Faults::All][usize::try_from(seed % 4).unwrap()];
         let when_unreachable = if faults == Faults::All { WhenUnreachable::GoOn } else { WhenUnreachable::Wait };
-        let lifetime = [0, 2, 60][random.index(3)];
+        let lifetime = [0, 2, 60][random.index(3).unwrap()];
         let world = World::new(REPLICAS, when_unreachable, Duration::from_secs(lifetime));
         let mut history = Self { seed, random, world, faults, cookies: Vec::new() };
         for _ in 0..SESSIONS {
@@ -100,7 +101,7 @@ impl History {
             }
             18 if self.faults == Faults::All && self.random.below(5) == 0 => Some(Event::Flush),
             19..29 => {
-                let limit = [20, 300, 3000, 20_000][self.random.index(4)];
+                let limit = [20, 300, 3000, 20_000][self.random.index(4).unwrap()];
                 self.world.net().max_wait().map(|max| Event::Wait(self.random.below(limit).min(max)))
             }
             _ => None,
@@ -129,7 +130,7 @@ impl History {
 
     /// Picks a token of one of the latest sessions: mostly the one that its browser has, or an older one.
     fn some_token(&mut self) -> usize {
-        let session = self.cookies.len() - 1 - self.random.index(SESSIONS);
+        let session = self.cookies.len() - 1 - self.random.index(SESSIONS).unwrap();
         let mut token = self.cookies[session];
         let net = self.world.net();
         for _ in 0..self.random.below(8).saturating_sub(4) {
@@ -141,12 +142,12 @@ impl History {
     fn some_replica(&mut self) -> usize {
         let net = self.world.net();
         let alive: Vec<_> = (0..net.replicas.len()).filter(|replica| !net.replicas[*replica].is_dead).collect();
-        alive[self.random.index(alive.len())]
+        alive[self.random.index(alive.len()).unwrap()]
     }
 
     fn some_event(&mut self, is_meant: impl Fn(&Event) -> bool) -> Option<Event> {
         let events: Vec<_> = self.world.net().due().into_iter().filter(is_meant).collect();
-        (!events.is_empty()).then(|| events[self.random.index(events.len())])
+        self.random.index(events.len()).map(|index| events[index])
     }
 
     /// Picks an operation that has no reply yet, and tells whether it has not arrived either.
@@ -186,22 +187,6 @@ impl Net {
         let longest = if self.is_at_rest() { u64::MAX } else { POLL_STEP };
         let max = until.map_or(longest, |until| u64::try_from((until - Instant::now()).as_millis()).unwrap());
         (max > 0).then_some(max)
-    }
-}
-
-/// Marsaglia's xorshift64: the same events for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-
-    fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).unwrap()
     }
 }
 
