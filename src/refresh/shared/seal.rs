@@ -3,7 +3,7 @@
 //! Both are derived from the token itself, with HKDF (RFC 5869), so that only those who have the token can find, read or
 //! make up its record.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
@@ -58,10 +58,6 @@ impl Seals {
     }
 }
 
-fn since_epoch() -> Duration {
-    clock::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
 fn expand(root: &Prk, label: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
     let mut key = Zeroizing::new([0; 32]);
     root.expand(&[label], HKDF_SHA256).and_then(|key_of_label| key_of_label.fill(&mut *key)).ok()?;
@@ -101,7 +97,7 @@ impl Seal {
 
     /// Seals a statement about the token, and when it was made.
     pub(crate) fn seal_note(&self, kind: Kind, text: &str) -> Option<Sealed> {
-        self.seal(kind, format!("{} {text}", since_epoch().as_secs()).into_bytes())
+        self.seal(kind, format!("{} {text}", clock::unix_seconds()).into_bytes())
     }
 
     /// Returns the text of a statement, if it was made for this token.
@@ -109,7 +105,7 @@ impl Seal {
         let note = String::from_utf8(self.open(kind, sealed)?.to_vec()).ok()?;
         let (made_at, text) = note.split_once(' ')?;
         // What the store keeps or puts back for longer than it should must not hold up a refresh. A logout is for good.
-        let age = since_epoch().abs_diff(Duration::from_secs(made_at.parse().ok()?));
+        let age = Duration::from_secs(clock::unix_seconds().abs_diff(made_at.parse().ok()?));
         (kind == Kind::Tombstone || age <= self.max_note_age).then(|| text.to_owned())
     }
 
