@@ -4,7 +4,7 @@ use std::{
     fmt,
     ops::Deref,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -51,28 +51,28 @@ enum Kind<T> {
     Clone(Count<T>),
 }
 
-/// As long as there is one, each thread keeps a count.
-struct Original<T>(Arc<Counted<T>>);
+/// Keeps each thread's count, as long as there is one.
+struct Original<T> {
+    counted: Arc<Counted<T>>,
+    counts: Mutex<Vec<Count<T>>>,
+}
 
 /// The reference count of one thread's clones.
 type Count<T> = Arc<Padded<Arc<Counted<T>>>>;
 
 struct Counted<T> {
     value: T,
-    slots: PerThread<Mutex<Slot<T>>>,
-}
-
-/// A thread's place for its count, which refers to what the slot is a part of. The last original breaks this cycle.
-enum Slot<T> {
-    Unused,
-    Counting(Count<T>),
-    Closed,
+    /// What leads to each thread's count. Weak, because a count refers to this.
+    slots: PerThread<OnceLock<Weak<Padded<Arc<Self>>>>>,
+    original: Weak<Original<T>>,
 }
 
 impl<T> PerThreadArc<T> {
     pub(crate) fn new(value: T) -> Self {
-        let slots = PerThread::new(|| Mutex::new(Slot::Unused));
-        Self(Kind::Original(Arc::new(Original(Arc::new(Counted { value, slots })))))
+        Self(Kind::Original(Arc::new_cyclic(|original| {
+            let (slots, original) = (PerThread::new(OnceLock::new), Weak::clone(original));
+            Original { counted: Arc::new(Counted { value, slots, original }), counts: Mutex::default() }
+        })))
     }
 
     /// Returns another original if this is one.
@@ -85,27 +85,36 @@ impl<T> PerThreadArc<T> {
 
     fn counted(&self) -> &Arc<Counted<T>> {
         match &self.0 {
-            Kind::Original(original) => &original.0,
+            Kind::Original(original) => &original.counted,
             Kind::Clone(count) => &count.0,
         }
     }
 }
 
+impl<T> Original<T> {
+    /// Starts to count a thread's clones.
+    fn count(&self) -> Count<T> {
+        let count = Arc::new(Padded(Arc::clone(&self.counted)));
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&count));
+        count
+    }
+}
+
 impl<T> Clone for PerThreadArc<T> {
     fn clone(&self) -> Self {
-        let counted = self.counted();
-        let new = || Arc::new(Padded(Arc::clone(counted)));
-        // The thread's own lock.
-        let mut slot = lock(counted.slots.own());
-        Self(Kind::Clone(match (&*slot, &self.0) {
-            (Slot::Counting(count), _) | (Slot::Closed, Kind::Clone(count)) => Arc::clone(count),
-            (Slot::Unused, _) => {
-                let count = new();
-                *slot = Slot::Counting(Arc::clone(&count));
-                count
-            }
-            (Slot::Closed, Kind::Original(_)) => new(),
-        }))
+        let Counted { slots, original, .. } = &**self.counted();
+        let slot = slots.own();
+        if slot.get().is_none()
+            && let Some(original) = original.upgrade()
+        {
+            slot.get_or_init(|| Arc::downgrade(&original.count()));
+        }
+        // Without an original, the thread may have no count any more.
+        let count = slot.get().and_then(Weak::upgrade);
+        Self(Kind::Clone(count.unwrap_or_else(|| match &self.0 {
+            Kind::Original(original) => original.count(),
+            Kind::Clone(count) => Arc::clone(count),
+        })))
     }
 }
 
@@ -121,16 +130,6 @@ impl<T: fmt::Debug> fmt::Debug for PerThreadArc<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }
-}
-
-impl<T> Drop for Original<T> {
-    fn drop(&mut self) {
-        self.0.slots.iter().for_each(|slot| *lock(slot) = Slot::Closed);
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns a number that is the same for all calls from one thread.
@@ -149,7 +148,7 @@ mod tests {
     use super::*;
 
     /// Returns a value, and what tells whether it is still there.
-    fn value() -> (PerThreadArc<Arc<()>>, std::sync::Weak<()>) {
+    fn value() -> (PerThreadArc<Arc<()>>, Weak<()>) {
         let value = Arc::new(());
         let weak = Arc::downgrade(&value);
         (PerThreadArc::new(value), weak)
@@ -189,14 +188,20 @@ mod tests {
     }
 
     #[test]
-    fn without_an_original_clones_are_counted_together() {
+    fn without_an_original_a_thread_without_clones_counts_with_another() {
         let (original, value) = value();
-        let clone = original.clone();
+        // This thread had a count.
+        drop(original.clone());
+        let clone = thread::scope(|scope| scope.spawn(|| original.clone()).join().unwrap());
         drop(original);
-        let other = thread::scope(|scope| scope.spawn(|| clone.clone()).join().unwrap());
-        let [Kind::Clone(one), Kind::Clone(other)] = [&clone.0, &other.0] else { panic!("they are clones") };
-        assert!(Arc::ptr_eq(one, other));
+        let clones = [clone.clone(), thread::scope(|scope| scope.spawn(|| clone.clone()).join().unwrap())];
+        for other in &clones {
+            let [Kind::Clone(one), Kind::Clone(other)] = [&clone.0, &other.0] else { panic!("they are clones") };
+            assert!(Arc::ptr_eq(one, other));
+        }
         assert!(value.upgrade().is_some());
+        drop((clone, clones));
+        assert!(value.upgrade().is_none());
     }
 
     #[test]

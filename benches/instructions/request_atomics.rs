@@ -138,7 +138,7 @@ fn place(object: &str, address: &str, function: &str) -> String {
 /// All of a request that the layer's own service answers.
 const DIRECT: i64 = 5;
 /// What the layer adds to axum's `Router`, in comparison with a layer that does nothing.
-const ROUTER: i64 = 8;
+const ROUTER: i64 = 6;
 /// What `planted` executes.
 const CONTROL: i64 = 3;
 
