@@ -116,7 +116,7 @@ impl Store {
     fn bytes_of_a_record(&self) -> u64 {
         let keys = self.ask(&["--scan"]);
         let records = keys.lines().filter(|key| !key.ends_with("revoked")).take(100);
-        records.map(|key| self.ask(&["MEMORY", "USAGE", key]).trim().parse().unwrap()).max().unwrap()
+        records.map(|key| self.ask(&["MEMORY", "USAGE", key, "SAMPLES", "0"]).trim().parse().unwrap()).max().unwrap()
     }
 }
 
