@@ -39,10 +39,14 @@ pub(crate) fn refreshes(stage: &Stage) -> Vec<Case<'_>> {
     let direct = {
         let one_thread = Arc::clone(&one_thread);
         move |rounds| {
-            let all: Vec<_> = (0..rounds).map(expired).collect();
+            let all: Vec<_> = (0..=rounds).map(expired).collect();
             one_thread.block_on(async {
-                let start = Instant::now();
-                for session in all {
+                let mut start = Instant::now();
+                for (round, session) in all.into_iter().enumerate() {
+                    // What ran before has left other things in the processor's caches.
+                    if round == 1 {
+                        start = Instant::now();
+                    }
                     let body = json!({"refresh": session.refresh_token()}).to_string();
                     let request = client.post(&url).header("x-api-key", stage.mock.api_key()).body(body);
                     let answer = request.header("content-type", "application/json").send().await.unwrap();
@@ -56,11 +60,14 @@ pub(crate) fn refreshes(stage: &Stage) -> Vec<Case<'_>> {
     let at_once = |count: usize| {
         let (app, one_thread) = (app.clone(), Arc::clone(&one_thread));
         move |rounds| {
-            let cookies = (0..rounds).map(expired).map(|session| session.cookie_header().parse().unwrap());
+            let cookies = (0..=rounds).map(expired).map(|session| session.cookie_header().parse().unwrap());
             let cookies: Vec<HeaderValue> = cookies.collect();
             one_thread.block_on(async {
-                let start = Instant::now();
-                for cookie in cookies {
+                let mut start = Instant::now();
+                for (round, cookie) in cookies.into_iter().enumerate() {
+                    if round == 1 {
+                        start = Instant::now();
+                    }
                     let answers = join_all((0..count).map(|_| app.clone().call(request(cookie.clone())))).await;
                     assert!(answers.into_iter().all(|answer| answer.unwrap().status() == StatusCode::OK));
                 }
@@ -71,7 +78,7 @@ pub(crate) fn refreshes(stage: &Stage) -> Vec<Case<'_>> {
     vec![
         Case::new("refresh by hand", 3, direct),
         Case::new("refresh", 3, at_once(1)),
-        Case::new("refresh joined by 50", 1, at_once(51)),
+        Case::new("refresh joined by 50", 3, at_once(51)),
     ]
 }
 
