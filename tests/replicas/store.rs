@@ -115,10 +115,21 @@ impl Drop for Store {
     }
 }
 
-/// Sends a signal, such as `STOP`, to a process.
+/// Sends a signal, such as `STOP`, to a process. A stopped one does nothing any more when this returns.
 pub(crate) async fn signal_process(id: u32, signal: &str) {
     let status = Command::new("kill").args([format!("-{signal}"), id.to_string()]).status().await.unwrap();
     assert!(status.success(), "kill -{signal} {id}: {status}");
+    // Its threads stop one by one, each when it gets a processor.
+    while signal == "STOP" && is_running(id) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Returns whether a thread of a process has not stopped, as far as the system tells.
+fn is_running(id: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten();
+    let mut states = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
+    states.any(|status| !status.contains("State:\tT"))
 }
 
 /// Returns a port outside of the range from which the system takes ports for clients, so that it stays free while the
