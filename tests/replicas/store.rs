@@ -125,11 +125,11 @@ pub(crate) async fn signal_process(id: u32, signal: &str) {
     }
 }
 
-/// Returns whether a thread of a process has not stopped, as far as the system tells.
+/// Returns whether a thread of a process has neither stopped nor ended, as far as the system tells.
 fn is_running(id: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten();
-    let mut states = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
-    states.any(|status| !status.contains("State:\tT"))
+    let mut statuses = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
+    statuses.any(|status| ["State:\tT", "State:\tZ", "State:\tX"].iter().all(|state| !status.contains(state)))
 }
 
 /// Returns a port outside of the range from which the system takes ports for clients, so that it stays free while the
