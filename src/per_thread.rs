@@ -44,6 +44,8 @@ impl<T> PerThread<T> {
 }
 
 /// A reference to a value, whose clones are counted per thread: servers make one for each request.
+///
+/// Only while there is an original. Without one, threads that have no clones count with others, like those of an `Arc`.
 pub(crate) struct PerThreadArc<T>(Kind<T>);
 
 enum Kind<T> {
@@ -51,7 +53,7 @@ enum Kind<T> {
     Clone(Count<T>),
 }
 
-/// Keeps each thread's count, as long as there is one.
+/// Keeps the counts alive while there is an original.
 struct Original<T> {
     counted: Arc<Counted<T>>,
     counts: Mutex<Vec<Count<T>>>,
@@ -62,7 +64,7 @@ type Count<T> = Arc<Padded<Arc<Counted<T>>>>;
 
 struct Counted<T> {
     value: T,
-    /// What leads to each thread's count. Weak, because a count refers to this.
+    /// Each thread's count. Weak, because a count holds a strong reference to this.
     slots: PerThread<OnceLock<Weak<Padded<Arc<Self>>>>>,
     original: Weak<Original<T>>,
 }
@@ -75,7 +77,7 @@ impl<T> PerThreadArc<T> {
         })))
     }
 
-    /// Returns another original if this is one.
+    /// Returns another original if this is one, and a clone otherwise.
     pub(crate) fn original(&self) -> Self {
         match &self.0 {
             Kind::Original(original) => Self(Kind::Original(Arc::clone(original))),
@@ -109,7 +111,7 @@ impl<T> Clone for PerThreadArc<T> {
         {
             slot.get_or_init(|| Arc::downgrade(&original.count()));
         }
-        // Without an original, the thread may have no count any more.
+        // Without an original, the thread may have no count.
         let count = slot.get().and_then(Weak::upgrade);
         Self(Kind::Clone(count.unwrap_or_else(|| match &self.0 {
             Kind::Original(original) => original.count(),
@@ -161,6 +163,7 @@ mod tests {
         let clone = original.clone();
         drop((original, clone));
         assert!(value.upgrade().is_some(), "another original");
+        assert!(matches!(other.0, Kind::Original(_)));
         let clone = other.clone();
         drop(other);
         let clone_of_clone = clone.clone();
@@ -175,7 +178,7 @@ mod tests {
         let (original, _) = value();
         let clone = original.clone();
         let counts = || {
-            [&original, &clone].map(|cloned| match cloned.clone().0 {
+            [&clone, &original].map(|cloned| match cloned.clone().0 {
                 Kind::Original(_) => panic!("a clone is no original"),
                 Kind::Clone(count) => Arc::as_ptr(&count).addr(),
             })
@@ -183,8 +186,8 @@ mod tests {
         let here = counts()[0];
         assert_eq!(counts(), [here; 2]);
         let there: Vec<_> = (0..100).map(|_| thread::scope(|scope| scope.spawn(counts).join().unwrap())).collect();
-        assert!(there.iter().all(|[of_original, of_clone]| of_original == of_clone));
-        assert!(there.iter().any(|[of_original, _]| *of_original != here));
+        assert!(there.iter().all(|[of_clone, of_original]| of_clone == of_original));
+        assert!(there.iter().any(|[of_clone, _]| *of_clone != here));
     }
 
     #[test]
