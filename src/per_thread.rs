@@ -4,7 +4,7 @@ use std::{
     fmt,
     ops::Deref,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -44,79 +44,69 @@ impl<T> PerThread<T> {
 }
 
 /// A reference to a value, whose clones are counted per thread: servers make one for each request.
+pub(crate) struct PerThreadArc<T>(Arc<Count<T>>);
+
+/// A thread's count: the `Arc` that this is in counts the thread's clones.
 ///
-/// Only while there is an original. Without one, threads that have no clones count with others, like those of an `Arc`.
-pub(crate) struct PerThreadArc<T>(Kind<T>);
-
-enum Kind<T> {
-    Original(Arc<Original<T>>),
-    Clone(Count<T>),
-}
-
-/// Keeps the counts alive while there is an original.
-struct Original<T> {
-    counted: Arc<Counted<T>>,
-    counts: Mutex<Vec<Count<T>>>,
-}
-
-/// The reference count of one thread's clones.
-type Count<T> = Arc<Padded<Arc<Counted<T>>>>;
+/// A count is kept by its clones, and by the count of the reference that was cloned when it was made. So a thread whose
+/// clones come and go keeps its count as long as there are other references. A count only keeps younger ones: there are
+/// no cycles.
+// Padded, so that the reference count is on another line than this, which other threads read to clone a clone.
+type Count<T> = Padded<Counted<T>>;
 
 struct Counted<T> {
+    shared: Arc<Shared<T>>,
+    keeps: Mutex<Vec<Arc<Count<T>>>>,
+}
+
+struct Shared<T> {
     value: T,
-    /// Each thread's count. Weak, because a count holds a strong reference to this.
-    slots: PerThread<OnceLock<Weak<Padded<Arc<Self>>>>>,
-    original: Weak<Original<T>>,
+    slots: PerThread<Slot<T>>,
+}
+
+/// Where a thread finds its count. Weak, because counts keep what this is in.
+struct Slot<T> {
+    /// Read without a lock.
+    first: OnceLock<Weak<Count<T>>>,
+    /// The present one, if the first has ended because all that kept it was dropped.
+    later: Mutex<Weak<Count<T>>>,
 }
 
 impl<T> PerThreadArc<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self(Kind::Original(Arc::new_cyclic(|original| {
-            let (slots, original) = (PerThread::new(OnceLock::new), Weak::clone(original));
-            Original { counted: Arc::new(Counted { value, slots, original }), counts: Mutex::default() }
-        })))
+        let slots = PerThread::new(|| Slot { first: OnceLock::new(), later: Mutex::default() });
+        Self(new_count(Arc::new(Shared { value, slots })))
     }
 
-    /// Returns another original if this is one, and a clone otherwise.
-    pub(crate) fn original(&self) -> Self {
-        match &self.0 {
-            Kind::Original(original) => Self(Kind::Original(Arc::clone(original))),
-            Kind::Clone(_) => self.clone(),
-        }
-    }
-
-    fn counted(&self) -> &Arc<Counted<T>> {
-        match &self.0 {
-            Kind::Original(original) => &original.counted,
-            Kind::Clone(count) => &count.0,
-        }
-    }
-}
-
-impl<T> Original<T> {
-    /// Starts to count a thread's clones.
-    fn count(&self) -> Count<T> {
-        let count = Arc::new(Padded(Arc::clone(&self.counted)));
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&count));
+    /// Makes a count, which this one's keeps.
+    fn add_count(&self) -> Arc<Count<T>> {
+        let Padded(Counted { shared, keeps }) = &*self.0;
+        let count = new_count(Arc::clone(shared));
+        lock(keeps).push(Arc::clone(&count));
         count
     }
 }
 
+fn new_count<T>(shared: Arc<Shared<T>>) -> Arc<Count<T>> {
+    Arc::new(Padded(Counted { shared, keeps: Mutex::default() }))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl<T> Clone for PerThreadArc<T> {
     fn clone(&self) -> Self {
-        let Counted { slots, original, .. } = &**self.counted();
-        let slot = slots.own();
-        if slot.get().is_none()
-            && let Some(original) = original.upgrade()
-        {
-            slot.get_or_init(|| Arc::downgrade(&original.count()));
-        }
-        // Without an original, the thread may have no count.
-        let count = slot.get().and_then(Weak::upgrade);
-        Self(Kind::Clone(count.unwrap_or_else(|| match &self.0 {
-            Kind::Original(original) => original.count(),
-            Kind::Clone(count) => Arc::clone(count),
-        })))
+        let slot = self.0.0.shared.slots.own();
+        let first = slot.first.get_or_init(|| Arc::downgrade(&self.add_count()));
+        Self(first.upgrade().unwrap_or_else(|| {
+            let mut later = lock(&slot.later);
+            later.upgrade().unwrap_or_else(|| {
+                let count = self.add_count();
+                *later = Arc::downgrade(&count);
+                count
+            })
+        }))
     }
 }
 
@@ -124,7 +114,7 @@ impl<T> Deref for PerThreadArc<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.counted().value
+        &self.0.0.shared.value
     }
 }
 
@@ -147,64 +137,112 @@ const ASSUMED_PROCESSORS: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{collections::HashSet, mem, ptr, sync::Barrier};
 
-    /// Returns a value, and what tells whether it is still there.
+    use super::*;
+    use crate::test_support::Random;
+
+    /// Returns a reference to a value, and what tells whether the value is still there.
     fn value() -> (PerThreadArc<Arc<()>>, Weak<()>) {
         let value = Arc::new(());
         let weak = Arc::downgrade(&value);
         (PerThreadArc::new(value), weak)
     }
 
-    #[test]
-    fn a_value_is_dropped_with_its_last_reference_of_any_kind() {
-        let (original, value) = value();
-        let other = original.original();
-        let clone = original.clone();
-        drop((original, clone));
-        assert!(value.upgrade().is_some(), "another original");
-        assert!(matches!(other.0, Kind::Original(_)));
-        let clone = other.clone();
-        drop(other);
-        let clone_of_clone = clone.clone();
-        drop(clone);
-        assert!(value.upgrade().is_some(), "a clone of a clone");
-        drop(clone_of_clone);
-        assert!(value.upgrade().is_none());
+    /// Runs something on a thread that has not made a clone, though others with the same slot may have.
+    fn on_another<R: Send>(run: impl FnOnce() -> R + Send) -> R {
+        thread::scope(|scope| scope.spawn(run).join().unwrap())
+    }
+
+    /// Whose clones the current thread's are counted with.
+    fn slot(reference: &PerThreadArc<Arc<()>>) -> usize {
+        ptr::from_ref(reference.0.0.shared.slots.own()).addr()
     }
 
     #[test]
-    fn each_thread_counts_its_own_clones_whoever_made_what_it_clones() {
-        let (original, _) = value();
-        let clone = original.clone();
-        let counts = || {
-            [&clone, &original].map(|cloned| match cloned.clone().0 {
-                Kind::Original(_) => panic!("a clone is no original"),
-                Kind::Clone(count) => Arc::as_ptr(&count).addr(),
-            })
-        };
-        let here = counts()[0];
-        assert_eq!(counts(), [here; 2]);
-        let there: Vec<_> = (0..100).map(|_| thread::scope(|scope| scope.spawn(counts).join().unwrap())).collect();
-        assert!(there.iter().all(|[of_clone, of_original]| of_clone == of_original));
-        assert!(there.iter().any(|[of_clone, _]| *of_clone != here));
-    }
-
-    #[test]
-    fn without_an_original_a_thread_without_clones_counts_with_another() {
-        let (original, value) = value();
-        // This thread had a count.
-        drop(original.clone());
-        let clone = thread::scope(|scope| scope.spawn(|| original.clone()).join().unwrap());
-        drop(original);
-        let clones = [clone.clone(), thread::scope(|scope| scope.spawn(|| clone.clone()).join().unwrap())];
-        for other in &clones {
-            let [Kind::Clone(one), Kind::Clone(other)] = [&clone.0, &other.0] else { panic!("they are clones") };
-            assert!(Arc::ptr_eq(one, other));
+    fn threads_whose_clones_come_and_go_keep_their_counts_whichever_reference_remains() {
+        let (layer, value) = value();
+        let service = layer.clone();
+        drop(layer);
+        let counts: Vec<_> =
+            (0..100).map(|_| on_another(|| (slot(&service), Arc::downgrade(&service.clone().0)))).collect();
+        for (slot_of_one, one) in &counts {
+            assert_eq!(one.strong_count(), 1, "no clone is left but `service`, which is one");
+            for (slot, other) in &counts {
+                assert_eq!(one.ptr_eq(other), slot_of_one == slot);
+            }
         }
-        assert!(value.upgrade().is_some());
-        drop((clone, clones));
+        assert!(counts.iter().any(|(of_one, _)| *of_one != slot(&service)));
+        drop(service);
         assert!(value.upgrade().is_none());
+        assert!(counts.iter().all(|(_, count)| count.upgrade().is_none()));
+    }
+
+    #[test]
+    fn any_series_of_clones_and_drops_counts_per_thread_and_drops_the_value_with_the_last() {
+        let mut random = Random(1);
+        for _ in 0..40 {
+            let (first, value) = value();
+            // Its count is no thread's.
+            let mut references = vec![(0, first)];
+            for _ in 0..60 {
+                let Some(at) = random.index(references.len()) else { break };
+                if random.below(2) == 0 {
+                    let (_, reference) = &references[at];
+                    let clone = on_another(|| (slot(reference), reference.clone()));
+                    references.push(clone);
+                } else {
+                    let dropped = references.swap_remove(at);
+                    on_another(|| drop(dropped));
+                }
+                assert_eq!(value.upgrade().is_some(), !references.is_empty());
+                for (slot_of_one, one) in &references {
+                    for (slot, other) in &references {
+                        assert_eq!(Arc::ptr_eq(&one.0, &other.0), slot_of_one == slot);
+                    }
+                }
+            }
+            drop(references);
+            assert!(value.upgrade().is_none());
+        }
+    }
+
+    #[test]
+    fn a_reference_that_is_replaced_by_its_clone_on_many_threads_at_once_leaves_nothing() {
+        let (reference, value) = value();
+        let current = Mutex::new(reference);
+        let start = Barrier::new(4);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    start.wait();
+                    for _ in 0..1_000 {
+                        let mut current = current.lock().unwrap();
+                        let clone = current.clone();
+                        let former = mem::replace(&mut *current, clone);
+                        drop(current);
+                        let _: [_; 2] = [former.clone(), former];
+                    }
+                });
+            }
+        });
+        assert!(value.upgrade().is_some());
+        drop(current);
+        assert!(value.upgrade().is_none());
+    }
+
+    #[test]
+    fn what_threads_read_of_each_other_is_on_other_lines_than_what_they_write() {
+        let (reference, _) = value();
+        let counts = [reference.clone(), on_another(|| reference.clone())];
+        for PerThreadArc(count) in counts {
+            let read = ptr::from_ref(&*count).addr();
+            // The reference counts precede it in one allocation with its alignment.
+            assert_eq!((read % 128, align_of_val(&*count)), (0, 128));
+        }
+        let hits = PerThread::new(AtomicUsize::default);
+        let lines: HashSet<_> = hits.iter().map(|hits| ptr::from_ref(hits).addr() / 128).collect();
+        assert_eq!(lines.len(), hits.iter().count());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod stage;
 use std::{
     convert::Infallible,
     future::{Ready, ready},
+    thread,
 };
 
 use allocation_counter::{AllocationInfo, measure};
@@ -35,6 +36,18 @@ fn a_known_session_takes_three_allocations_whatever_the_number_of_cookies() {
         // The table of the request's extensions, and the session in it.
         println!("warm, with {others} foreign cookies: {warm} allocations");
         assert!(warm <= 3, "with {others} foreign cookies: {warm}");
+    }
+}
+
+#[test]
+fn a_service_whose_layer_is_gone_is_cloned_without_allocations_on_every_thread() {
+    let stage = Stage::new();
+    let service = app(&stage, |config| config);
+    for _ in 0..100 {
+        let clone = || measure(|| drop(service.clone())).count_total;
+        let [first, second] = thread::scope(|scope| scope.spawn(|| [clone(), clone()]).join().unwrap());
+        // The thread's reference count, and the list of those.
+        assert!(first <= 2 && second == 0, "{first} allocations of the first clone, {second} of the second");
     }
 }
 

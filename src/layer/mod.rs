@@ -64,6 +64,7 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Clone)]
 pub struct CrossmintAuthLayer(PerThreadArc<Context>);
 
 impl CrossmintAuthLayer {
@@ -151,12 +152,6 @@ impl CrossmintAuthLayer {
     }
 }
 
-impl Clone for CrossmintAuthLayer {
-    fn clone(&self) -> Self {
-        Self(self.0.original())
-    }
-}
-
 impl From<CrossmintAuth> for CrossmintAuthLayer {
     /// Creates a layer with the policies of the configuration, which shares the handle's caches.
     fn from(auth: CrossmintAuth) -> Self {
@@ -169,7 +164,7 @@ impl<S> Layer<S> for CrossmintAuthLayer {
     type Service = CrossmintAuthService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CrossmintAuthService { inner, context: self.0.original() }
+        CrossmintAuthService { inner, context: self.0.clone() }
     }
 }
 
