@@ -1,19 +1,17 @@
 //! Values and reference counts for each thread, so that threads do not write to each other's cache lines.
 
 use std::{
-    fmt,
+    collections::BTreeSet,
+    fmt, mem,
     ops::Deref,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     thread,
 };
 
 /// Values that many threads write at once, each its own.
 ///
-/// Threads whose numbers differ by a multiple of the number of values share one. The numbers of threads that have ended
-/// are not used again.
+/// Threads whose numbers differ by a multiple of the number of values share one: some do, if there are more threads at
+/// once than values, of which there are twice as many as processors.
 #[derive(Debug)]
 pub(crate) struct PerThread<T>(Box<[Padded<T>]>);
 
@@ -46,16 +44,16 @@ impl<T> PerThread<T> {
 /// A reference to a value, whose clones are counted per thread: servers make one for each request.
 pub(crate) struct PerThreadArc<T>(Arc<Count<T>>);
 
-/// A thread's count: the `Arc` that this is in counts the thread's clones.
+/// Counts the clones of one thread, by the `Arc` that it is in. The first reference has one of its own.
 ///
-/// A count is kept by its clones, and by the count of the reference that was cloned when it was made. So a thread whose
-/// clones come and go keeps its count as long as there are other references. A count only keeps younger ones: there are
-/// no cycles.
-// Padded, so that the reference count is on another line than this, which other threads read to clone a clone.
+/// Padded: other threads read it, to clone one of the clones. The reference count before it is on another line.
 type Count<T> = Padded<Counted<T>>;
 
 struct Counted<T> {
     shared: Arc<Shared<T>>,
+    /// Counts of other threads, which last although the threads' clones come and go.
+    ///
+    /// A count is kept by one other at most, and never by one that it keeps itself, directly or indirectly.
     keeps: Mutex<Vec<Arc<Count<T>>>>,
 }
 
@@ -68,7 +66,7 @@ struct Shared<T> {
 struct Slot<T> {
     /// Read without a lock.
     first: OnceLock<Weak<Count<T>>>,
-    /// The present one, if the first has ended because all that kept it was dropped.
+    /// The present one, if the first has ended: what kept it was dropped, and none that has clones was found to go on.
     later: Mutex<Weak<Count<T>>>,
 }
 
@@ -110,6 +108,28 @@ impl<T> Clone for PerThreadArc<T> {
     }
 }
 
+impl<T> Drop for PerThreadArc<T> {
+    fn drop(&mut self) {
+        // Kept ones have another reference.
+        if Arc::strong_count(&self.0) == 1 {
+            self.hand_over();
+        }
+    }
+}
+
+impl<T> PerThreadArc<T> {
+    /// Lets a count that has clones keep this one, which may have none from now on, and all that it keeps.
+    #[cold]
+    fn hand_over(&self) {
+        let mut counts = mem::take(&mut *lock(&self.0.0.keeps));
+        if let Some(at) = counts.iter().position(|count| Arc::strong_count(count) > 1) {
+            let heir = counts.swap_remove(at);
+            counts.push(Arc::clone(&self.0));
+            lock(&heir.0.keeps).append(&mut counts);
+        }
+    }
+}
+
 impl<T> Deref for PerThreadArc<T> {
     type Target = T;
 
@@ -124,76 +144,176 @@ impl<T: fmt::Debug> fmt::Debug for PerThreadArc<T> {
     }
 }
 
-/// Returns a number that is the same for all calls from one thread.
+/// Returns a number that is the same for all calls from one thread, and another for any other thread at that time.
 fn number_of_thread() -> usize {
-    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
-    NUMBER.with(|number| *number)
+    thread_local!(static NUMBER: Number = Number::lowest());
+    // Without, the thread is ending.
+    NUMBER.try_with(|number| number.0).unwrap_or_default()
 }
 
-static NEXT: AtomicUsize = AtomicUsize::new(0);
+/// The number of a thread, until it ends.
+struct Number(usize);
+
+impl Number {
+    /// Takes the lowest number that no thread has.
+    fn lowest() -> Self {
+        let mut taken = lock(&TAKEN);
+        let lowest = taken.iter().zip(0..).take_while(|&(&taken, index)| taken == index).count();
+        taken.insert(lowest);
+        Self(lowest)
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        lock(&TAKEN).remove(&self.0);
+    }
+}
+
+static TAKEN: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 
 /// If the number of processors is unknown.
 const ASSUMED_PROCESSORS: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, mem, ptr, sync::Barrier};
+    use std::{
+        array,
+        collections::HashSet,
+        ptr,
+        sync::{
+            Barrier,
+            atomic::{AtomicUsize, Ordering},
+            mpsc::{self, Sender},
+        },
+    };
 
     use super::*;
     use crate::test_support::Random;
 
+    type Reference = PerThreadArc<Arc<()>>;
+
     /// Returns a reference to a value, and what tells whether the value is still there.
-    fn value() -> (PerThreadArc<Arc<()>>, Weak<()>) {
+    fn value() -> (Reference, Weak<()>) {
         let value = Arc::new(());
         let weak = Arc::downgrade(&value);
         (PerThreadArc::new(value), weak)
     }
 
-    /// Runs something on a thread that has not made a clone, though others with the same slot may have.
-    fn on_another<R: Send>(run: impl FnOnce() -> R + Send) -> R {
-        thread::scope(|scope| scope.spawn(run).join().unwrap())
+    /// A thread that does one thing after the other.
+    struct Thread(Sender<Box<dyn FnOnce() + Send>>);
+
+    impl Thread {
+        fn new() -> Self {
+            let (sender, jobs) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+            thread::spawn(move || jobs.iter().for_each(|job| job()));
+            Self(sender)
+        }
+
+        fn run<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> R {
+            let (sender, result) = mpsc::channel();
+            self.0.send(Box::new(move || sender.send(job()).unwrap())).unwrap();
+            result.recv().unwrap()
+        }
+
+        fn clone(&self, reference: &Arc<Reference>) -> Arc<Reference> {
+            let reference = Arc::clone(reference);
+            self.run(move || Arc::new(Reference::clone(&reference)))
+        }
+
+        fn drop(&self, reference: Arc<Reference>) {
+            self.run(|| drop(reference));
+        }
+
+        /// Clones a reference, drops the clone, and returns its count.
+        fn count(&self, reference: &Arc<Reference>) -> Weak<Count<Arc<()>>> {
+            let reference = Arc::clone(reference);
+            self.run(move || Arc::downgrade(&Reference::clone(&reference).0))
+        }
+
+        /// The same for threads that share a count.
+        fn slot(&self) -> usize {
+            static SLOTS: OnceLock<PerThread<u8>> = OnceLock::new();
+            self.run(|| ptr::from_ref(SLOTS.get_or_init(|| PerThread::new(|| 0)).own()).addr())
+        }
     }
 
-    /// Whose clones the current thread's are counted with.
-    fn slot(reference: &PerThreadArc<Arc<()>>) -> usize {
-        ptr::from_ref(reference.0.0.shared.slots.own()).addr()
+    /// Returns two threads that do not share counts.
+    fn two_threads() -> [Thread; 2] {
+        let thread = Thread::new();
+        let mut others = (0..THREADS).map(|_| Thread::new());
+        let other = others.find(|other| other.slot() != thread.slot()).expect("there are two counts at least");
+        [thread, other]
     }
 
     #[test]
-    fn threads_whose_clones_come_and_go_keep_their_counts_whichever_reference_remains() {
+    fn threads_whose_clones_come_and_go_keep_their_counts() {
+        let [thread, other] = two_threads();
         let (layer, value) = value();
-        let service = layer.clone();
-        drop(layer);
-        let counts: Vec<_> =
-            (0..100).map(|_| on_another(|| (slot(&service), Arc::downgrade(&service.clone().0)))).collect();
-        for (slot_of_one, one) in &counts {
-            assert_eq!(one.strong_count(), 1, "no clone is left but `service`, which is one");
-            for (slot, other) in &counts {
-                assert_eq!(one.ptr_eq(other), slot_of_one == slot);
-            }
-        }
-        assert!(counts.iter().any(|(of_one, _)| *of_one != slot(&service)));
-        drop(service);
+        let service = thread.clone(&Arc::new(layer));
+        let counts = [&thread, &other].map(|thread| thread.count(&service));
+        assert!(!counts[0].ptr_eq(&counts[1]));
+        assert_eq!(counts[1].strong_count(), 1, "no clone is left");
+        assert!(other.count(&service).ptr_eq(&counts[1]));
+        thread.drop(service);
         assert!(value.upgrade().is_none());
-        assert!(counts.iter().all(|(_, count)| count.upgrade().is_none()));
+        assert!(counts.iter().all(|count| count.upgrade().is_none()));
+    }
+
+    // As a middleware does that keeps a clone of the ready service that it calls.
+    #[test]
+    fn threads_keep_their_counts_if_the_only_reference_is_replaced_by_its_clone_on_one_after_the_other() {
+        let [one, two] = two_threads();
+        let threads = [one, two, Thread::new()];
+        let (first, value) = value();
+        let mut only = Arc::new(first);
+        let counts = threads.each_ref().map(|thread| {
+            let clone = thread.clone(&only);
+            thread.drop(mem::replace(&mut only, clone));
+            Arc::downgrade(&only.0)
+        });
+        for turn in 0..100 {
+            let (thread, count) = (&threads[turn % 3], &counts[turn % 3]);
+            let clone = thread.clone(&only);
+            thread.drop(mem::replace(&mut only, clone));
+            assert!(count.ptr_eq(&Arc::downgrade(&only.0)), "turn {turn}");
+        }
+        drop(only);
+        assert!(value.upgrade().is_none());
+    }
+
+    #[test]
+    fn a_thread_whose_count_has_ended_makes_another_and_keeps_it() {
+        let [thread, other] = two_threads();
+        let (first, value) = value();
+        let first = Arc::new(first);
+        let clone = thread.clone(&first);
+        let clone_of_clone = other.clone(&clone);
+        let count = Arc::downgrade(&clone.0);
+        drop((clone, first));
+        assert!(count.upgrade().is_none());
+        let count = thread.count(&clone_of_clone);
+        assert_eq!(count.strong_count(), 1, "no clone is left");
+        assert!(thread.count(&clone_of_clone).ptr_eq(&count));
+        drop(clone_of_clone);
+        assert!(value.upgrade().is_none());
     }
 
     #[test]
     fn any_series_of_clones_and_drops_counts_per_thread_and_drops_the_value_with_the_last() {
         let mut random = Random(1);
-        for _ in 0..40 {
+        let threads: [_; 4] = array::from_fn(|_| Thread::new());
+        for _ in 0..100 {
             let (first, value) = value();
             // Its count is no thread's.
-            let mut references = vec![(0, first)];
+            let mut references = vec![(0, Arc::new(first))];
             for _ in 0..60 {
                 let Some(at) = random.index(references.len()) else { break };
+                let thread = &threads[random.index(threads.len()).unwrap()];
                 if random.below(2) == 0 {
-                    let (_, reference) = &references[at];
-                    let clone = on_another(|| (slot(reference), reference.clone()));
-                    references.push(clone);
+                    references.push((thread.slot(), thread.clone(&references[at].1)));
                 } else {
-                    let dropped = references.swap_remove(at);
-                    on_another(|| drop(dropped));
+                    thread.drop(references.swap_remove(at).1);
                 }
                 assert_eq!(value.upgrade().is_some(), !references.is_empty());
                 for (slot_of_one, one) in &references {
@@ -234,26 +354,42 @@ mod tests {
     #[test]
     fn what_threads_read_of_each_other_is_on_other_lines_than_what_they_write() {
         let (reference, _) = value();
-        let counts = [reference.clone(), on_another(|| reference.clone())];
-        for PerThreadArc(count) in counts {
-            let read = ptr::from_ref(&*count).addr();
-            // The reference counts precede it in one allocation with its alignment.
-            assert_eq!((read % 128, align_of_val(&*count)), (0, 128));
-        }
+        // The reference count precedes it in one allocation with its alignment.
+        let read = ptr::from_ref(&*reference.0).addr();
+        assert_eq!((read % 128, align_of_val(&*reference.0)), (0, 128));
         let hits = PerThread::new(AtomicUsize::default);
         let lines: HashSet<_> = hits.iter().map(|hits| ptr::from_ref(hits).addr() / 128).collect();
         assert_eq!(lines.len(), hits.iter().count());
     }
 
     #[test]
-    fn threads_sum_up_what_each_has_counted() {
+    fn threads_use_all_values_and_sum_up_what_each_has_counted() {
         let counts = PerThread::new(AtomicUsize::default);
         thread::scope(|scope| {
-            for _ in 0..100 {
-                scope.spawn(|| counts.own().fetch_add(1, Ordering::Relaxed));
+            // None ends before the last has counted.
+            let counted = Arc::new(Barrier::new(THREADS));
+            for _ in 0..THREADS {
+                let (counts, counted) = (&counts, Arc::clone(&counted));
+                scope.spawn(move || {
+                    counts.own().fetch_add(1, Ordering::Relaxed);
+                    counted.wait();
+                });
             }
         });
-        assert_eq!(counts.iter().map(|count| count.load(Ordering::Relaxed)).sum::<usize>(), 100);
-        assert!(counts.iter().filter(|count| count.load(Ordering::Relaxed) > 0).count() > 1);
+        let counts: Vec<_> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        assert_eq!(counts.iter().sum::<usize>(), THREADS);
+        assert!(counts.len().is_power_of_two() && (counts.len() > THREADS || !counts.contains(&0)), "{counts:?}");
     }
+
+    #[test]
+    fn threads_have_different_numbers_which_are_used_again_when_they_have_ended() {
+        let threads: [_; 50] = array::from_fn(|_| Thread::new());
+        let numbers: HashSet<_> = threads.iter().map(|thread| thread.run(number_of_thread)).collect();
+        assert_eq!(numbers.len(), threads.len());
+        let one_after_the_other: HashSet<_> =
+            (0..1_000).map(|_| thread::spawn(number_of_thread).join().unwrap()).collect();
+        assert!(one_after_the_other.len() < 500, "{}", one_after_the_other.len());
+    }
+
+    const THREADS: usize = 100;
 }
