@@ -51,7 +51,7 @@ type Count<T> = Padded<Counted<T>>;
 
 struct Counted<T> {
     shared: Arc<Shared<T>>,
-    /// Counts of other threads, which last although the threads' clones come and go.
+    /// Counts of other threads, which last as long as this even if the threads have no clones.
     ///
     /// A count is kept by one other at most, and never by one that it keeps itself, directly or indirectly.
     keeps: Mutex<Vec<Arc<Count<T>>>>,
@@ -66,7 +66,7 @@ struct Shared<T> {
 struct Slot<T> {
     /// Read without a lock.
     first: OnceLock<Weak<Count<T>>>,
-    /// The present one, if the first has ended: what kept it was dropped, and none that has clones was found to go on.
+    /// The present one, once the first has ended: the thread takes this lock for each clone from then on.
     later: Mutex<Weak<Count<T>>>,
 }
 
@@ -76,12 +76,25 @@ impl<T> PerThreadArc<T> {
         Self(new_count(Arc::new(Shared { value, slots })))
     }
 
-    /// Makes a count, which this one's keeps.
+    /// Makes a count that this reference's own keeps.
     fn add_count(&self) -> Arc<Count<T>> {
         let Padded(Counted { shared, keeps }) = &*self.0;
         let count = new_count(Arc::clone(shared));
         lock(keeps).push(Arc::clone(&count));
         count
+    }
+
+    /// Lets one of the counts that this reference's keeps, if one has clones, keep it and the others.
+    ///
+    /// If none has, or in a race of two last references, counts end, and their threads make others.
+    #[cold]
+    fn hand_over(&self) {
+        let mut counts = mem::take(&mut *lock(&self.0.0.keeps));
+        if let Some(at) = counts.iter().position(|count| Arc::strong_count(count) > 1) {
+            let heir = counts.swap_remove(at);
+            counts.push(Arc::clone(&self.0));
+            lock(&heir.0.keeps).append(&mut counts);
+        }
     }
 }
 
@@ -110,22 +123,9 @@ impl<T> Clone for PerThreadArc<T> {
 
 impl<T> Drop for PerThreadArc<T> {
     fn drop(&mut self) {
-        // Kept ones have another reference.
+        // A count that another keeps has one reference more.
         if Arc::strong_count(&self.0) == 1 {
             self.hand_over();
-        }
-    }
-}
-
-impl<T> PerThreadArc<T> {
-    /// Lets a count that has clones keep this one, which may have none from now on, and all that it keeps.
-    #[cold]
-    fn hand_over(&self) {
-        let mut counts = mem::take(&mut *lock(&self.0.0.keeps));
-        if let Some(at) = counts.iter().position(|count| Arc::strong_count(count) > 1) {
-            let heir = counts.swap_remove(at);
-            counts.push(Arc::clone(&self.0));
-            lock(&heir.0.keeps).append(&mut counts);
         }
     }
 }
@@ -144,10 +144,10 @@ impl<T: fmt::Debug> fmt::Debug for PerThreadArc<T> {
     }
 }
 
-/// Returns a number that is the same for all calls from one thread, and another for any other thread at that time.
+/// Returns a number that is the same for all calls from one thread, and that no other thread has at that time.
 fn number_of_thread() -> usize {
     thread_local!(static NUMBER: Number = Number::lowest());
-    // Without, the thread is ending.
+    // It may be gone while other thread-locals are dropped: those share the first thread's values.
     NUMBER.try_with(|number| number.0).unwrap_or_default()
 }
 
@@ -363,22 +363,24 @@ mod tests {
     }
 
     #[test]
-    fn threads_use_all_values_and_sum_up_what_each_has_counted() {
+    fn threads_write_to_the_value_of_their_number_and_sum_up_what_each_has_counted() {
         let counts = PerThread::new(AtomicUsize::default);
-        thread::scope(|scope| {
-            // None ends before the last has counted.
-            let counted = Arc::new(Barrier::new(THREADS));
-            for _ in 0..THREADS {
-                let (counts, counted) = (&counts, Arc::clone(&counted));
-                scope.spawn(move || {
-                    counts.own().fetch_add(1, Ordering::Relaxed);
-                    counted.wait();
-                });
-            }
+        // None ends before the last has counted.
+        let counted = Barrier::new(THREADS);
+        let values: HashSet<_> = thread::scope(|scope| {
+            let count = || {
+                counts.own().fetch_add(1, Ordering::Relaxed);
+                counted.wait();
+                (number_of_thread() % counts.iter().count(), ptr::from_ref(counts.own()).addr())
+            };
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(count)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        let counts: Vec<_> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-        assert_eq!(counts.iter().sum::<usize>(), THREADS);
-        assert!(counts.len().is_power_of_two() && (counts.len() > THREADS || !counts.contains(&0)), "{counts:?}");
+        assert!(values.len() > 1);
+        let [numbers, addresses]: [HashSet<_>; 2] =
+            [values.iter().map(|value| value.0).collect(), values.iter().map(|value| value.1).collect()];
+        assert_eq!([numbers.len(), addresses.len()], [values.len(); 2], "a value for each number");
+        assert_eq!(counts.iter().map(|count| count.load(Ordering::Relaxed)).sum::<usize>(), THREADS);
     }
 
     #[test]
